@@ -1,0 +1,13 @@
+# libcepe_cuda.so: everything CUDA (kernels, and a thin .cpp beside each), loaded at run time when there is a GPU.
+set(CMAKE_CUDA_COMPILER "${cuda_root}/bin/nvcc" CACHE FILEPATH "CUDA compiler")
+set(CMAKE_CUDA_ARCHITECTURES "90a" CACHE STRING "GPU architectures")
+set(CMAKE_CUDA_STANDARD 20)
+enable_language(CUDA)
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*.cu" "${PROJECT_SOURCE_DIR}/src/*_cuda.cpp")
+if(NOT cuda_sources)
+  return()
+endif()
+add_library(cepe_cuda SHARED ${cuda_sources})
+target_include_directories(cepe_cuda PRIVATE "${CMAKE_BINARY_DIR}/include/ops")
+target_include_directories(cepe_cuda SYSTEM PRIVATE ${cuda_root}/include)
+target_link_libraries(cepe_cuda PRIVATE cepe::torch ${torch_root}/lib/libtorch_cuda.so ${torch_root}/lib/libc10_cuda.so)

@@ -1,0 +1,60 @@
+// Files: memory-mapped reading, whole-file reading with a limit, replacing a file so that a crash at any
+// moment leaves either the old or the new one.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace cepe::base {
+
+using Path = std::filesystem::path;
+
+// A read-only mapping of a whole regular file; an empty file maps to an empty span. Move only.
+// Errors: not_found, io (with the operating system's reason), invalid_argument for what is no regular file.
+class MappedFile {
+ public:
+  explicit MappedFile(const Path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const Path& path() const { return path_; }
+
+ private:
+  Path path_;
+  std::span<const std::byte> bytes_;
+};
+
+// The whole file as bytes. Errors as MappedFile; invalid_argument where it is larger than max_bytes.
+std::string read_file(const Path& path, size_t max_bytes = size_t{1} << 31);
+
+// Replaces `path` by what `write` puts out: written beside it, synced, renamed, the folder synced.
+// On any error the old file stands and the temporary one is gone.
+class FileWriter {
+ public:
+  explicit FileWriter(const Path& path);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  // Makes it the file at `path`. Without it the destructor throws the written bytes away.
+  void commit();
+
+ private:
+  Path path_;
+  Path temporary_;
+  int descriptor_ = -1;
+};
+void replace_file(const Path& path, std::string_view content);
+
+// $CEPE_CACHE_DIR, else $XDG_CACHE_HOME/cepe, else ~/.cache/cepe. Not created.
+Path default_cache_folder();
+
+}  // namespace cepe::base

@@ -1,0 +1,13 @@
+// Memory of this process and this machine, in bytes (Linux /proc; 0 where it cannot be read).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace cepe::base {
+
+int64_t peak_resident_bytes();  // VmHWM
+int64_t available_bytes();      // MemAvailable, or what is left of the control group's limit where that is less
+std::string human_bytes(int64_t bytes);  // "1.25 GiB"
+
+}  // namespace cepe::base
