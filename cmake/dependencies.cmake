@@ -30,7 +30,11 @@ if(NOT CEPE_FUZZ)
   file(GLOB cuda_root "${toolchain}/lib/python3.*/site-packages/nvidia/cu13")
   add_library(cepe_torch INTERFACE)
   target_include_directories(cepe_torch SYSTEM INTERFACE ${torch_root}/include)
-  target_link_libraries(cepe_torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so Threads::Threads)
+  # OpenMP: compiled with -fopenmp, linked to the libgomp that LibTorch brings, so that there is one team of threads.
+  file(GLOB torch_gomp "${torch_root}/lib/libgomp*.so*")
+  target_compile_options(cepe_torch INTERFACE -fopenmp)
+  target_link_libraries(cepe_torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so ${torch_gomp}
+                                             Threads::Threads)
   # libtorch_cpu itself needs libcudart and libcupti, found by its own run path.
   target_link_options(cepe_torch INTERFACE -Wl,--allow-shlib-undefined)
   add_library(cepe::torch ALIAS cepe_torch)

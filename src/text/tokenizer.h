@@ -1,4 +1,5 @@
-// Text <-> token ids. One interface, implemented by byte-level BPE, SentencePiece-like BPE, SentencePiece and WordPiece.
+// Text <-> token ids. One interface, implemented by byte-level BPE, SentencePiece-like BPE, SentencePiece and
+// WordPiece.
 #pragma once
 
 #include <cstdint>
@@ -35,24 +36,25 @@ class Tokenizer {
   // Text of ids; ids outside the vocabulary are an error (invalid_argument).
   virtual std::string decode(std::span<const Token> ids, bool skip_special = true) const = 0;
 
-  virtual int64_t vocabulary_size() const = 0;                         // largest id + 1
+  virtual int64_t vocabulary_size() const = 0;                           // largest id + 1
   virtual std::optional<Token> id_of(std::string_view token) const = 0;  // exact vocabulary or added token
-  virtual std::string token_of(Token id) const = 0;                    // as in the vocabulary, for people
+  virtual std::string token_of(Token id) const = 0;                      // as in the vocabulary, for people
   virtual bool is_special(Token id) const = 0;
 
   // From the tokenizer's configuration; empty where the model has none.
   std::optional<Token> bos, eos, pad, unknown;
-  bool adds_bos = false;             // whether add_special puts BOS in front
-  std::string chat_template;         // Jinja source, empty where there is none
+  bool adds_bos = false;      // whether add_special puts BOS in front
+  std::string chat_template;  // Jinja source, empty where there is none
 };
 
-// From a folder (tokenizer.json + tokenizer_config.json [+ chat_template.jinja], or tokenizer.model, or vocab.txt), or from such a file.
-// Errors: not_found (says which files were looked for), corrupt, unsupported (names the construct).
+// From a folder (tokenizer.json + tokenizer_config.json [+ chat_template.jinja], or tokenizer.model, or vocab.txt), or
+// from such a file. Errors: not_found (says which files were looked for), corrupt, unsupported (names the construct).
 std::unique_ptr<Tokenizer> load_tokenizer(const base::Path& path);
 // From GGUF metadata (tokenizer.ggml.*). `pre` = smollm, llama-bpe, qwen2, gpt-2, default; `model` = gpt2 or llama.
 std::unique_ptr<Tokenizer> load_gguf_tokenizer(const formats::Checkpoint& checkpoint);
 
-// Turns ids that arrive one by one into text, never emitting half a character: what is incomplete waits for the next id.
+// Turns ids that arrive one by one into text, never emitting half a character: what is incomplete waits for the next
+// id.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);

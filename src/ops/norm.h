@@ -1,0 +1,16 @@
+// Normalisation over the last dimension. One definition each: a fused CPU kernel where nothing is differentiated,
+// ATen operations elsewhere (autograd, CUDA).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace cepe::ops {
+
+// weight * (x * rsqrt(mean(x^2) + eps)), the bracket in float32, weight after the cast back to x's type (Llama).
+// x [..., C], weight [C] -> [..., C] of x's type. With `unit_offset`, (1 + weight) and all of it in float32 (Gemma).
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset = false);
+
+// (x - mean) * rsqrt(var + eps) * weight + bias (GPT-2, NeoX). bias may be undefined.
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
+
+}  // namespace cepe::ops

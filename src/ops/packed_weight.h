@@ -1,0 +1,48 @@
+// A weight matrix kept in 4- or 8-bit blocks, multiplied without ever standing unpacked as a whole.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace cepe::ops {
+
+enum class PackedFormat {
+  q4_0,      // GGUF: 32 values = float16 d, 16 bytes of nibbles (i low, i + 16 high): (q - 8) * d
+  q4_1,      // GGUF: float16 d, float16 m, 16 bytes: q * d + m
+  q8_0,      // GGUF: float16 d, 32 int8: q * d
+  int8_row,  // int8 [out, in], float scale a row
+};
+
+struct PackedWeight {
+  PackedFormat format = PackedFormat::q8_0;
+  int64_t out_features = 0;
+  int64_t in_features = 0;  // a multiple of 32 for the block formats
+  at::Tensor data;          // uint8, layout private to packed_weight.cpp (may be interleaved for the kernels)
+  at::Tensor scales;        // float32 [out] for int8_row, else undefined
+};
+
+// Copies blocks (as they stand in a GGUF file, row-major [out, in / 32 blocks]) into the kernels' layout.
+// Errors: invalid_argument where sizes do not agree.
+PackedWeight pack_blocks(PackedFormat format, int64_t out_features, int64_t in_features,
+                         std::span<const std::byte> blocks);
+// values int8 [out, in], scales [out].
+PackedWeight pack_int8_rows(const at::Tensor& values, const at::Tensor& scales);
+// Rows of several weights of one format and width under one another (q, k, v fused).
+PackedWeight concatenate(std::span<const PackedWeight> parts);
+
+// x [N, in] (float32 or bfloat16) times weight^T -> [N, out] of x's type. Few rows: the block kernels, float32
+// activations, float32 sums (bound: bytes of the weight / memory bandwidth). 16 rows and more: rows are unpacked in
+// tiles into one reused bfloat16 scratch buffer and multiplied by LibTorch (bound: operations / bfloat16 rate).
+at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight);
+
+// Rows `rows` (int64 [N]) as `type` [N, in]: embedding look-up.
+at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::ScalarType type);
+// The whole matrix [out, in].
+at::Tensor unpack(const PackedWeight& weight, at::ScalarType type);
+
+int64_t packed_bytes(const PackedWeight& weight);
+
+}  // namespace cepe::ops

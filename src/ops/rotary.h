@@ -1,0 +1,13 @@
+// Rotary position embedding (RoFormer, arXiv 2104.09864; the half-split pairing of Llama).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace cepe::ops {
+
+// Rotates pairs (i, i + R/2) of the first R = 2 * cos.size(-1) channels: x*cos + [-x2, x1]*sin; channels from R on
+// pass. x [N, heads, D], cos and sin [N, R/2] float32 (already scaled) -> [N, heads, D] of x's type; computed in
+// float32 for float32 x; for bfloat16 x cos and sin are rounded to bfloat16 first, as the published code does.
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+}  // namespace cepe::ops
