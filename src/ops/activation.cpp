@@ -5,20 +5,9 @@
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
 
-#include <string>
-
 #include "base/error.h"
 
 namespace cepe::ops {
-
-Activation activation_named(std::string_view name) {
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  throw base::Error(base::ErrorCode::unsupported,
-                    "activation '" + std::string(name) + "': known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
-}
 
 at::Tensor activate(Activation activation, const at::Tensor& x) {
   switch (activation) {

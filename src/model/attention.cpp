@@ -1,0 +1,179 @@
+#include "model/attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/logaddexp.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/stack.h>
+
+#include <algorithm>
+#include <array>
+
+#include "ops/row_attention.h"
+
+namespace cepe::model {
+namespace {
+
+// Heads of one group become rows: [T, H, D] -> [G, (H/G) * T, D]. Exact wherever all query rows see the same keys, and
+// it reads each key once for the whole group.
+at::Tensor fold_groups(const at::Tensor& queries, int64_t groups) {
+  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2);
+  return queries.reshape({rows, groups, heads / groups, width}).permute({1, 2, 0, 3}).reshape({groups, -1, width});
+}
+
+at::Tensor unfold_groups(const at::Tensor& folded, int64_t rows) {
+  const int64_t groups = folded.size(0), width = folded.size(2);
+  return folded.reshape({groups, -1, rows, width}).permute({2, 0, 1, 3}).reshape({rows, -1, width});
+}
+
+// Whether the row kernel serves: few rows, nothing differentiated, on the CPU.
+bool takes_row_kernel(const at::Tensor& queries, const at::Tensor& keys) {
+  constexpr int64_t most_rows = 8;
+  const bool differentiated = at::GradMode::is_enabled() && (queries.requires_grad() || keys.requires_grad());
+  return queries.is_cpu() && !differentiated && queries.size(0) <= most_rows &&
+         (keys.scalar_type() == at::kFloat || keys.scalar_type() == at::kBFloat16);
+}
+
+// Repeats key/value heads for kernels without grouped heads: [..., G, M, D] -> [..., H, M, D].
+at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
+  const int64_t groups = x.size(-3);
+  if (groups == heads) return x;
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.insert(shape.end() - 2, heads / groups);
+  std::vector<int64_t> merged = x.sizes().vec();
+  merged[merged.size() - 3] = heads;
+  return x.unsqueeze(-3).expand(shape).reshape(merged);
+}
+
+at::Tensor row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
+  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2), groups = keys.size(1);
+  // Query rows of a group, all tokens: [T, G, H/G, D] -> [T * H/G, G, D].
+  const at::Tensor folded = queries.to(at::kFloat)
+                                .reshape({rows, groups, heads / groups, width})
+                                .transpose(1, 2)
+                                .reshape({-1, groups, width})
+                                .contiguous();
+  const std::array pages = {ops::RowPage{keys, values}};
+  const at::Tensor output = ops::row_attention(folded, pages, scale).output;
+  return output.reshape({rows, heads / groups, groups, -1})
+      .transpose(1, 2)
+      .reshape({rows, heads, -1})
+      .to(queries.scalar_type());
+}
+
+}  // namespace
+
+at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
+  if (takes_row_kernel(queries, keys)) return row_attention(queries, keys, values, scale);
+  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1)).unsqueeze(0);
+  const at::Tensor attended = at::scaled_dot_product_attention(
+      folded, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), {}, 0.0, false, scale);
+  return unfold_groups(attended.squeeze(0), queries.size(0)).to(queries.scalar_type());
+}
+
+at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale,
+                         int64_t window) {
+  const int64_t rows = queries.size(0), total = keys.size(0), heads = queries.size(1);
+  if (rows == 1) {
+    const int64_t seen = window > 0 ? std::min(window, total) : total;
+    return attend_all(queries, keys.narrow(0, total - seen, seen), values.narrow(0, total - seen, seen), scale);
+  }
+  const bool windowed = window > 0 && window < total;
+  std::optional<at::Tensor> mask;
+  if (rows != total || windowed) {
+    const at::Tensor own = at::arange(total - rows, total, queries.options().dtype(at::kLong)).unsqueeze(1);
+    const at::Tensor other = at::arange(total, queries.options().dtype(at::kLong)).unsqueeze(0);
+    at::Tensor visible = other <= own;  // [T, M]
+    if (windowed) visible = visible & (other > own - window);
+    mask = visible;
+  }
+  const auto spread = [&](const at::Tensor& x) {
+    return repeat_heads(x.to(queries.scalar_type()).transpose(0, 1), heads).unsqueeze(0);
+  };
+  const at::Tensor attended = at::scaled_dot_product_attention(queries.transpose(0, 1).unsqueeze(0), spread(keys),
+                                                               spread(values), mask, 0.0, !mask.has_value(), scale);
+  return attended.squeeze(0).transpose(0, 1);
+}
+
+at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                         const at::Tensor& mask, double scale) {
+  const int64_t heads = queries.size(2);
+  std::optional<at::Tensor> visible;
+  if (mask.defined()) visible = mask.unsqueeze(1).unsqueeze(1);  // [n, 1, 1, S]
+  const at::Tensor attended =
+      at::scaled_dot_product_attention(queries.transpose(1, 2), repeat_heads(keys.transpose(1, 2), heads),
+                                       repeat_heads(values.transpose(1, 2), heads), visible, 0.0, false, scale);
+  return attended.transpose(1, 2);
+}
+
+at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                          const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window) {
+  std::vector<at::Tensor> outputs;
+  for (const SequenceRows& sequence : layout.sequences) {
+    at::Tensor seen_keys = keys.narrow(0, sequence.first, sequence.count);
+    at::Tensor seen_values = values.narrow(0, sequence.first, sequence.count);
+    if (cache.keys.defined()) {
+      const int64_t slot = sequence.first_slot + sequence.cached;
+      cache.keys.narrow(0, slot, sequence.count).copy_(seen_keys);
+      cache.values.narrow(0, slot, sequence.count).copy_(seen_values);
+      seen_keys = cache.keys.narrow(0, sequence.first_slot, sequence.cached + sequence.count);
+      seen_values = cache.values.narrow(0, sequence.first_slot, sequence.cached + sequence.count);
+    }
+    outputs.push_back(
+        attend_causal(queries.narrow(0, sequence.first, sequence.count), seen_keys, seen_values, scale, window));
+  }
+  return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
+}
+
+PartialAttention merge(const PartialAttention& first, const PartialAttention& second) {
+  const at::Tensor total = at::logaddexp(first.log_sum_exp, second.log_sum_exp);
+  const auto share = [&](const PartialAttention& part) {
+    return part.output * at::exp(part.log_sum_exp - total).unsqueeze(-1);
+  };
+  return {share(first) + share(second), total};
+}
+
+namespace {
+
+// LibTorch's fused kernel with its log-sum-exp; an undefined output where there is none for these tensors.
+PartialAttention fused_partial(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
+                               double scale) {
+  const bool differentiated = at::GradMode::is_enabled() && (folded.requires_grad() || keys.requires_grad());
+  if (differentiated || folded.size(-1) > 256 || folded.size(-1) % 8 != 0) return {};
+  const at::Tensor q = folded.unsqueeze(0);                // [1, G, R, D]
+  const at::Tensor k = keys.transpose(0, 1).unsqueeze(0);  // [1, G, M, D]
+  const at::Tensor v = values.transpose(0, 1).unsqueeze(0);
+  if (folded.is_cpu()) {
+    const auto [output, lse] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, false, {}, scale);
+    return {output.squeeze(0), lse.squeeze(0).unsqueeze(-1)};
+  }
+  if (folded.scalar_type() == at::kFloat) return {};
+  const auto result = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false, scale);
+  return {std::get<0>(result).squeeze(0), std::get<1>(result).squeeze(0).unsqueeze(-1)};
+}
+
+}  // namespace
+
+PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                  double scale) {
+  const int64_t rows = queries.size(0);
+  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1));  // [G, R, D]
+  PartialAttention part = fused_partial(folded, keys, values, scale);
+  if (!part.output.defined()) {
+    const at::Tensor scores =
+        at::matmul(folded.to(at::kFloat), keys.to(at::kFloat).permute({1, 2, 0})) * scale;                // [G, R, M]
+    part.log_sum_exp = at::logsumexp(scores, {-1}, true);                                                 // [G, R, 1]
+    part.output = at::matmul(at::exp(scores - part.log_sum_exp), values.to(at::kFloat).transpose(0, 1));  // [G, R, D]
+  }
+  return {unfold_groups(part.output.to(at::kFloat), rows),
+          unfold_groups(part.log_sum_exp.to(at::kFloat), rows).squeeze(-1)};
+}
+
+}  // namespace cepe::model

@@ -1,0 +1,44 @@
+// Scaled dot-product attention over packed rows, with grouped heads, and the merging of parts by log-sum-exp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "model/layout.h"
+
+namespace cepe::model {
+
+// Query head h reads key/value head floor(h / (H/G)).
+//   queries [T, H, D], keys and values [M, G, D] -> [T, H, D] of the queries' type.
+// Every query row sees every key row (cross-attention; the encoder inside one chunk). Needs M >= 1.
+at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale);
+
+// Causal: row t sees keys 0 .. P + t, where P = M - T rows were there before; with a window W > 0 only the last W of
+// them, itself included.
+at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale,
+                         int64_t window);
+
+// The encoder: n chunks at once, each to itself. queries [n, S, H, D], keys and values [n, S, G, D];
+// mask [n, S] bool (true = a real token) or undefined -> [n, S, H, D].
+at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                         const at::Tensor& mask, double scale);
+
+// Self-attention of one decoder layer for a whole batch: writes keys and values [N, G, D] into the cache (where there
+// is one) and attends sequence by sequence. -> [N, H, D].
+struct LayerCache {
+  at::Tensor keys, values;  // [slots, G, D]; undefined = no cache, every sequence starts here
+};
+at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                          const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window);
+
+// One part of an attention whose keys were read in several parts.
+struct PartialAttention {
+  at::Tensor output;       // [T, H, D] float32
+  at::Tensor log_sum_exp;  // [T, H] float32
+};
+// Sum of the parts weighted by exp(lse_i - lse): exact.
+PartialAttention merge(const PartialAttention& first, const PartialAttention& second);
+// attend_all with its log-sum-exp, in float32.
+PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                  double scale);
+
+}  // namespace cepe::model

@@ -1,0 +1,193 @@
+#include "model/config.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace cepe::model {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Json;
+
+constexpr int64_t max_width = int64_t{1} << 20;
+constexpr int64_t max_vocabulary = int64_t{1} << 24;
+constexpr int64_t max_layers = 4096;
+
+void check_range(int64_t value, int64_t low, int64_t high, const char* field, const std::string& where) {
+  if (value >= low && value <= high) return;
+  throw Error(ErrorCode::corrupt, where + ": field '" + field + "' is " + std::to_string(value) + "; it must be from " +
+                                      std::to_string(low) + " to " + std::to_string(high));
+}
+
+RopeScaling scaling_named(const std::string& type, const std::string& where) {
+  if (type == "default") return RopeScaling::none;
+  if (type == "linear") return RopeScaling::linear;
+  if (type == "dynamic") return RopeScaling::dynamic;
+  if (type == "yarn") return RopeScaling::yarn;
+  if (type == "llama3") return RopeScaling::llama3;
+  throw Error(ErrorCode::unsupported,
+              where + ": rope type '" + type + "' is not supported; known are default, linear, dynamic, yarn, llama3");
+}
+
+// The object that holds the rope's numbers, in either generation of config.json; null where there is none.
+Json rope_object(const Json& config, const char* layer_type) {
+  const char* field = base::json_has(config, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+  if (!base::json_has(config, field)) return nullptr;
+  const Json& rope = config.at(field);
+  if (layer_type && base::json_has(rope, layer_type)) return rope.at(layer_type);
+  return rope;
+}
+
+void read_eos(const Json& config, DecoderConfig& decoder, const std::string& where) {
+  if (!base::json_has(config, "eos_token_id")) return;
+  const Json& eos = config.at("eos_token_id");
+  const Json list = eos.is_array() ? eos : Json::array({eos});
+  for (const Json& id : list) {
+    if (!id.is_number_integer()) throw Error(ErrorCode::corrupt, where + ": field 'eos_token_id' must hold integers");
+    if (id.get<int64_t>() >= 0 && id.get<int64_t>() < decoder.vocabulary) decoder.eos.push_back(id.get<int64_t>());
+  }
+}
+
+}  // namespace
+
+RopeConfig read_rope(const Json& config, int64_t head_width, const std::string& where, const char* layer_type) {
+  RopeConfig rope;
+  const Json scaling = rope_object(config, layer_type);
+  rope.theta =
+      base::json_number(config, "rope_theta", where, base::json_number(config, "rotary_emb_base", where, 10000));
+  rope.theta = base::json_number(scaling, "rope_theta", where, rope.theta);
+  double share =
+      base::json_number(config, "partial_rotary_factor", where, base::json_number(config, "rotary_pct", where, 1));
+  share = base::json_number(scaling, "partial_rotary_factor", where, share);
+  if (!(share > 0 && share <= 1))
+    throw Error(ErrorCode::corrupt, where + ": field 'partial_rotary_factor' must be above 0 and at most 1");
+  if (!(rope.theta > 0)) throw Error(ErrorCode::corrupt, where + ": field 'rope_theta' must be positive");
+  rope.width = static_cast<int64_t>(static_cast<double>(head_width) * share) / 2 * 2;
+  if (!scaling.is_object()) return rope;
+
+  rope.scaling = scaling_named(
+      base::json_string(scaling, "rope_type", where, base::json_string(scaling, "type", where, "default")), where);
+  if (rope.scaling == RopeScaling::none) return rope;
+  rope.factor = base::json_number(scaling, "factor", where);
+  if (!(rope.factor >= 1)) throw Error(ErrorCode::corrupt, where + ": the rope's field 'factor' must be at least 1");
+  const int64_t positions = base::json_integer(config, "max_position_embeddings", where, 2048);
+  rope.original_positions = base::json_integer(scaling, "original_max_position_embeddings", where, positions);
+  check_range(rope.original_positions, 1, int64_t{1} << 40, "original_max_position_embeddings", where);
+  rope.low_frequency_factor = base::json_number(scaling, "low_freq_factor", where, 1);
+  rope.high_frequency_factor = base::json_number(scaling, "high_freq_factor", where, 4);
+  rope.beta_fast = base::json_number(scaling, "beta_fast", where, 32);
+  rope.beta_slow = base::json_number(scaling, "beta_slow", where, 1);
+  rope.attention_factor = base::json_number(scaling, "attention_factor", where, 0);
+  if (rope.scaling == RopeScaling::llama3 &&
+      !(rope.low_frequency_factor > 0 && rope.high_frequency_factor > rope.low_frequency_factor)) {
+    throw Error(ErrorCode::corrupt,
+                where + ": the rope's 'high_freq_factor' must be above 'low_freq_factor', and both above 0");
+  }
+  return rope;
+}
+
+DecoderConfig read_common(const Json& config, const std::string& where) {
+  DecoderConfig decoder;
+  decoder.vocabulary = base::json_integer(config, "vocab_size", where);
+  decoder.width = base::json_integer(config, "hidden_size", where);
+  decoder.layers = base::json_integer(config, "num_hidden_layers", where);
+  decoder.heads = base::json_integer(config, "num_attention_heads", where);
+  decoder.groups = base::json_integer(config, "num_key_value_heads", where, decoder.heads);
+  check_range(decoder.heads, 1, max_width, "num_attention_heads", where);
+  check_range(decoder.layers, 1, max_layers, "num_hidden_layers", where);
+  decoder.head_width = base::json_integer(config, "head_dim", where, decoder.width / decoder.heads);
+  decoder.feed_forward = base::json_integer(config, "intermediate_size", where);
+  decoder.max_positions = base::json_integer(config, "max_position_embeddings", where, 2048);
+  check_range(decoder.head_width, 1, max_width, "head_dim", where);
+  decoder.activation = ops::activation_named(base::json_string(config, "hidden_act", where, "silu"));
+  decoder.norm_eps = base::json_number(config, "rms_norm_eps", where, 1e-6);
+  decoder.rope = read_rope(config, decoder.head_width, where);
+  decoder.windows.assign(static_cast<size_t>(decoder.layers), 0);
+  decoder.attention_scale = 1 / std::sqrt(static_cast<double>(decoder.head_width));
+  decoder.tied = base::json_boolean(config, "tie_word_embeddings", where, false);
+  if (base::json_has(config, "bos_token_id")) decoder.bos = base::json_integer(config, "bos_token_id", where);
+  if (decoder.bos && (*decoder.bos < 0 || *decoder.bos >= decoder.vocabulary)) decoder.bos.reset();
+  read_eos(config, decoder, where);
+  return decoder;
+}
+
+std::vector<int64_t> read_windows(const Json& config, int64_t layers, const std::string& where) {
+  std::vector<int64_t> windows(static_cast<size_t>(layers), 0);
+  const int64_t window = base::json_integer(config, "sliding_window", where, 0);
+  if (window == 0) return windows;
+  check_range(window, 1, int64_t{1} << 40, "sliding_window", where);
+  if (base::json_has(config, "layer_types")) {
+    const Json& types = config.at("layer_types");
+    if (!types.is_array() || static_cast<int64_t>(types.size()) != layers) {
+      throw Error(ErrorCode::corrupt, where + ": field 'layer_types' must list " + std::to_string(layers) + " layers");
+    }
+    for (size_t i = 0; i < types.size(); ++i) windows[i] = types[i] == "sliding_attention" ? window : 0;
+    return windows;
+  }
+  const int64_t pattern = base::json_integer(config, "sliding_window_pattern", where,
+                                             base::json_integer(config, "_sliding_window_pattern", where, 0));
+  for (int64_t i = 0; i < layers; ++i)
+    windows[static_cast<size_t>(i)] = pattern > 0 && (i + 1) % pattern == 0 ? 0 : window;
+  return windows;
+}
+
+void validate(const DecoderConfig& config, const std::string& where) {
+  check_range(config.vocabulary, 1, max_vocabulary, "vocab_size", where);
+  check_range(config.width, 1, max_width, "hidden_size", where);
+  check_range(config.layers, 1, max_layers, "num_hidden_layers", where);
+  check_range(config.heads, 1, max_width, "num_attention_heads", where);
+  check_range(config.groups, 1, config.heads, "num_key_value_heads", where);
+  check_range(config.head_width, 1, max_width, "head_dim", where);
+  check_range(config.feed_forward, 1, max_width, "intermediate_size", where);
+  check_range(config.max_positions, 1, int64_t{1} << 40, "max_position_embeddings", where);
+  if (config.heads % config.groups != 0) {
+    throw Error(ErrorCode::corrupt, where + ": " + std::to_string(config.heads) + " query heads cannot share " +
+                                        std::to_string(config.groups) + " key/value heads evenly");
+  }
+  if (!config.learned_positions && (config.rope.width < 2 || config.rope.width > config.head_width)) {
+    throw Error(ErrorCode::corrupt, where + ": " + std::to_string(config.rope.width) +
+                                        " rotated channels in heads of " + std::to_string(config.head_width));
+  }
+}
+
+EncoderConfig read_encoder_config(const Json& config, const std::string& where) {
+  Json full = config;
+  EncoderConfig encoder;
+  encoder.shares_embeddings = base::json_string(config, "embeddings", where, "own") == "decoder";
+  if (encoder.shares_embeddings && !base::json_has(config, "vocab_size")) full["vocab_size"] = 1;
+  const DecoderConfig blocks = read_common(full, where);
+  validate(blocks, where);
+  encoder.vocabulary = encoder.shares_embeddings ? 0 : blocks.vocabulary;
+  encoder.width = blocks.width;
+  encoder.layers = blocks.layers;
+  encoder.heads = blocks.heads;
+  encoder.groups = blocks.groups;
+  encoder.head_width = blocks.head_width;
+  encoder.feed_forward = blocks.feed_forward;
+  encoder.activation = blocks.activation;
+  encoder.norm_eps = blocks.norm_eps;
+  encoder.rope = blocks.rope;
+  return encoder;
+}
+
+Json write_encoder_config(const EncoderConfig& config) {
+  Json json = {{"hidden_size", config.width},
+               {"num_hidden_layers", config.layers},
+               {"num_attention_heads", config.heads},
+               {"num_key_value_heads", config.groups},
+               {"head_dim", config.head_width},
+               {"intermediate_size", config.feed_forward},
+               {"hidden_act", "silu"},
+               {"rms_norm_eps", config.norm_eps},
+               {"rope_theta", config.rope.theta}};
+  if (config.shares_embeddings) {
+    json["embeddings"] = "decoder";
+  } else {
+    json["vocab_size"] = config.vocabulary;
+  }
+  return json;
+}
+
+}  // namespace cepe::model

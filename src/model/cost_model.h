@@ -1,0 +1,33 @@
+// Which of the three ways of cross-attention costs least. One place, plain numbers, no tensors.
+#pragma once
+
+#include <cstdint>
+
+namespace cepe::model {
+
+// Letters: T query rows of this call, M context rows, H query heads, G key/value heads, D head width, E encoder width.
+struct CrossAttentionCost {
+  int64_t query_rows = 1;
+  int64_t context_rows = 0;
+  int64_t heads = 0, groups = 0, head_width = 0, encoder_width = 0;
+  bool kept_available = false;  // K and V of all layers are in memory already
+};
+
+enum class CheapestPath { projected, absorbed, kept };
+
+// Multiply-adds a layer, per context row:
+//   projected  2*G*D*E + 2*H*D*T      absorbed  2*H*E*T      kept  2*H*D*T
+// so absorbing is cheaper than projecting below T* = G*E*D / (H*(E-D)) rows: 146 for the 7B shape, 24 for SmolLM2 with
+// E 576. Kept is never more work than either; it is chosen where it is there.
+CheapestPath cheapest(const CrossAttentionCost& cost);
+
+// Whether keeping K and V pays for a context that will be read by many passes: its bytes fit the budget, and one decode
+// step reads fewer bytes (2*G*D < E) or does so much less work (H*E against H*D) that arithmetic would be the bound.
+//   layers = cross-attention layers; bytes_per_value = 2 for bfloat16; cpu = no matrix unit to hide the work behind.
+bool worth_keeping(const CrossAttentionCost& cost, int64_t layers, int64_t bytes_per_value, int64_t budget_bytes,
+                   bool cpu);
+
+// Bytes of kept K and V: 2 * layers * M * G * D * bytes_per_value.
+int64_t kept_bytes(const CrossAttentionCost& cost, int64_t layers, int64_t bytes_per_value);
+
+}  // namespace cepe::model

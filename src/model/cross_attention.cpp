@@ -1,0 +1,196 @@
+#include "model/cross_attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "model/attention.h"
+#include "model/cost_model.h"
+#include "ops/row_attention.h"
+
+namespace cepe::model {
+namespace {
+
+// Context rows whose K and V stand in scratch at one time: bounds memory at any context length.
+constexpr int64_t tile_rows = 8192;
+
+double scale_of(const HeadShape& shape) { return 1 / std::sqrt(static_cast<double>(shape.width)); }
+
+// Pages joined into tiles of at most tile_rows rows (a larger single page stands alone).
+std::vector<at::Tensor> tiles(const ContextStates& context) {
+  std::vector<at::Tensor> joined;
+  std::vector<at::Tensor> open;
+  int64_t rows = 0;
+  const auto close = [&] {
+    if (!open.empty()) joined.push_back(open.size() == 1 ? open.front() : at::cat(open, 0));
+    open.clear();
+    rows = 0;
+  };
+  for (const at::Tensor& page : context.pages) {
+    if (rows + page.size(0) > tile_rows) close();
+    open.push_back(page);
+    rows += page.size(0);
+  }
+  close();
+  return joined;
+}
+
+ContextStates::Projected project(const CrossAttention& block, const at::Tensor& states, const HeadShape& shape) {
+  const auto split = [&](const Linear& weight) {
+    return forward(weight, states).reshape({-1, shape.groups, shape.width});
+  };
+  return {split(block.key), split(block.value)};
+}
+
+CrossAttentionPath choose(CrossAttentionPath wanted, const ContextStates& context, int64_t rows,
+                          const HeadShape& shape) {
+  if (wanted != CrossAttentionPath::automatic) return wanted;
+  const CrossAttentionCost cost = {
+      rows, context.rows, shape.heads, shape.groups, shape.width, context.pages.front().size(1), !context.kept.empty()};
+  switch (cheapest(cost)) {
+    case CheapestPath::kept:
+      return CrossAttentionPath::kept;
+    case CheapestPath::absorbed:
+      return CrossAttentionPath::absorbed;
+    case CheapestPath::projected:
+      break;
+  }
+  return CrossAttentionPath::projected;
+}
+
+at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
+                  CrossAttentionPath path, const HeadShape& shape, int64_t layer) {
+  switch (choose(path, context, queries.size(0), shape)) {
+    case CrossAttentionPath::kept: {
+      if (context.kept.empty())
+        throw base::Error(base::ErrorCode::invalid_argument, "cross-attention over kept K/V, but none were kept");
+      const ContextStates::Projected& kept = context.kept.at(static_cast<size_t>(layer));
+      return attend_all(queries, kept.keys, kept.values, scale_of(shape));
+    }
+    case CrossAttentionPath::absorbed:
+      return attend_absorbed(block, queries, context, shape);
+    default:
+      return attend_projected(block, queries, context, shape);
+  }
+}
+
+}  // namespace
+
+void ContextStates::append(const at::Tensor& page) {
+  if (page.size(0) == 0) return;
+  pages.push_back(page);
+  rows += page.size(0);
+}
+
+bool CrossAttentionInput::active() const {
+  const auto has_rows = [](const ContextStates* context) { return context && context->rows > 0; };
+  return !blocks.empty() && std::any_of(contexts.begin(), contexts.end(), has_rows);
+}
+
+at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
+                            const HeadShape& shape) {
+  const std::vector<at::Tensor> parts = tiles(context);
+  const auto part = [&](const at::Tensor& states) {
+    const ContextStates::Projected kv = project(block, states, shape);
+    return attend_partially(queries, kv.keys, kv.values, scale_of(shape));
+  };
+  if (parts.size() == 1) {
+    const ContextStates::Projected kv = project(block, parts.front(), shape);
+    return attend_all(queries, kv.keys.to(queries.scalar_type()), kv.values.to(queries.scalar_type()), scale_of(shape));
+  }
+  PartialAttention total = part(parts.front());
+  for (size_t i = 1; i < parts.size(); ++i) total = merge(total, part(parts[i]));
+  return total.output.to(queries.scalar_type());
+}
+
+at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
+                           const HeadShape& shape) {
+  const int64_t rows = queries.size(0), each = shape.heads / shape.groups,
+                encoder_width = context.pages.front().size(1);
+  // Wk_g^T q_h: [G, T * H/G, D] x [G, D, E] -> queries of width E.
+  const at::Tensor key =
+      dense_weight(block.key, queries.scalar_type()).reshape({shape.groups, shape.width, encoder_width});
+  const at::Tensor value =
+      dense_weight(block.value, queries.scalar_type()).reshape({shape.groups, shape.width, encoder_width});
+  const at::Tensor grouped = queries.reshape({rows, shape.groups, each, shape.width})
+                                 .permute({1, 0, 2, 3})
+                                 .reshape({shape.groups, -1, shape.width});
+  const at::Tensor wide = at::bmm(grouped, key);  // [G, T * H/G, E]
+  // Every head reads the same states: all H * T rows are query rows of one group of width E.
+  const at::Tensor query_rows = wide.reshape({-1, 1, encoder_width});  // [H * T, 1, E]
+
+  at::Tensor gathered;  // [H * T, E]
+  const bool differentiated =
+      at::GradMode::is_enabled() && (query_rows.requires_grad() || context.pages.front().requires_grad());
+  if (queries.is_cpu() && !differentiated) {
+    std::vector<ops::RowPage> pages;
+    for (const at::Tensor& page : context.pages) pages.push_back({page.unsqueeze(1), page.unsqueeze(1)});
+    gathered = ops::row_attention(query_rows.to(at::kFloat).contiguous(), pages, scale_of(shape)).output;
+  } else {
+    PartialAttention total;
+    for (const at::Tensor& states : tiles(context)) {
+      const at::Tensor rows_of_states = states.unsqueeze(1);
+      const PartialAttention part = attend_partially(query_rows, rows_of_states, rows_of_states, scale_of(shape));
+      total = total.output.defined() ? merge(total, part) : part;
+    }
+    gathered = total.output;
+  }
+  const at::Tensor summed = gathered.to(queries.scalar_type()).reshape({shape.groups, -1, encoder_width});
+  const at::Tensor out = at::bmm(summed, value.transpose(1, 2));  // [G, T * H/G, D]
+  return out.reshape({shape.groups, rows, each, shape.width})
+      .permute({1, 0, 2, 3})
+      .reshape({rows, shape.heads, shape.width});
+}
+
+void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
+                      at::ScalarType type) {
+  const std::vector<at::Tensor> parts = tiles(context);
+  context.kept.clear();
+  for (const CrossAttention* block : blocks) {
+    if (!block) continue;
+    std::vector<at::Tensor> keys, values;
+    for (const at::Tensor& states : parts) {
+      ContextStates::Projected kv = project(*block, states, shape);
+      keys.push_back(kv.keys.to(type));
+      values.push_back(kv.values.to(type));
+    }
+    context.kept.push_back({at::cat(keys, 0), at::cat(values, 0)});
+  }
+}
+
+at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
+                   const CrossAttentionInput& input, const HeadShape& shape, int64_t layer) {
+  const at::Tensor queries =
+      forward(block.query, forward(block.norm, hidden)).reshape({-1, shape.heads, shape.width});  // [N, H, D]
+  std::vector<at::Tensor> outputs;
+  for (size_t i = 0; i < layout.sequences.size(); ++i) {
+    const SequenceRows& sequence = layout.sequences[i];
+    const ContextStates* context = input.contexts.at(i);
+    if (!context || context->rows == 0) {
+      outputs.push_back(at::zeros({sequence.count, hidden.size(1)}, hidden.options()));
+      continue;
+    }
+    const at::Tensor attended =
+        attend(block, queries.narrow(0, sequence.first, sequence.count), *context, input.path, shape, layer);
+    outputs.push_back(forward(block.output, attended.reshape({sequence.count, shape.heads * shape.width})));
+  }
+  return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
+}
+
+void visit(CrossAttention& block, const std::string& prefix,
+           const std::function<void(const std::string&, at::Tensor&)>& visitor) {
+  visitor(prefix + "q_proj.weight", block.query.weight);
+  visitor(prefix + "k_proj.weight", block.key.weight);
+  visitor(prefix + "v_proj.weight", block.value.weight);
+  visitor(prefix + "o_proj.weight", block.output.weight);
+  visitor(prefix + "layernorm.weight", block.norm.weight);
+}
+
+}  // namespace cepe::model

@@ -1,0 +1,84 @@
+// The cross-attention block that CEPE adds to a decoder layer: h += o * softmax(q k / sqrt(D)) v with q from the
+// layer's hidden rows, k and v from the encoder's states. No rotary embedding, no causal mask, no biases.
+//
+// k and v are linear in the states, so the same sum can be had in three ways (METHOD: chosen by cost, see
+// cost_model.h):
+//   projected  K and V of one layer at a time, in tiles merged by log-sum-exp, thrown away
+//   absorbed   score = (Wk_g^T q_h) . state, out_h = Wv_g * sum(a * state): the states are read as they are
+//   kept       K and V of all layers stay in memory beside the states
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/layout.h"
+#include "model/linear.h"
+#include "model/norm.h"
+
+namespace cepe::model {
+
+struct CrossAttention {
+  Norm norm;      // cross_attn.layernorm, an RMSNorm with the decoder's eps in every family
+  Linear query;   // [C -> H*D]
+  Linear key;     // [E -> G*D]
+  Linear value;   // [E -> G*D]
+  Linear output;  // [H*D -> C]
+};
+
+enum class CrossAttentionPath { automatic, projected, absorbed, kept };
+
+// Encoder states that one sequence attends to: pages in order, padding left out.
+struct ContextStates {
+  std::vector<at::Tensor> pages;  // each [S_i, E]
+  int64_t rows = 0;               // M = sum of S_i
+
+  // Keys and values of all layers, where they are kept: one [M, G, D] pair a cross-attention layer. Empty otherwise.
+  struct Projected {
+    at::Tensor keys, values;
+  };
+  std::vector<Projected> kept;
+
+  void append(const at::Tensor& page);
+};
+
+// What a decoder pass needs to attend to contexts.
+struct CrossAttentionInput {
+  // By decoder layer [L]; nullptr = that layer has no block. Empty = no block anywhere.
+  std::vector<const CrossAttention*> blocks;
+  // By sequence of the layout; nullptr or no rows = that sequence has no context and gets exactly nothing.
+  std::vector<const ContextStates*> contexts;
+  CrossAttentionPath path = CrossAttentionPath::automatic;
+
+  bool active() const;
+};
+
+struct HeadShape {
+  int64_t heads = 0, groups = 0, width = 0;  // H, G, D
+};
+
+// hidden [N, C] -> what is added to it [N, C]. `layer` counts cross-attention layers from 0 (index into
+// ContextStates::kept).
+at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
+                   const CrossAttentionInput& input, const HeadShape& shape, int64_t layer);
+
+// The three ways, for one sequence: queries [T, H, D] -> [T, H, D] of the queries' type. `absorbed` and `projected`
+// need block.key and block.value, `kept` a context with kept[layer].
+at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
+                            const HeadShape& shape);
+at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
+                           const HeadShape& shape);
+
+// Fills context.kept for all blocks (those not nullptr, in order), K and V in `type`.
+void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
+                      at::ScalarType type);
+
+// Published names below "model.layers.N.cross_attn.": {q,k,v,o}_proj.weight, layernorm.weight.
+void visit(CrossAttention& block, const std::string& prefix,
+           const std::function<void(const std::string&, at::Tensor&)>& visitor);
+
+}  // namespace cepe::model

@@ -1,0 +1,203 @@
+#include "model/decoder.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/tanh.h>
+
+#include <functional>
+
+#include "base/error.h"
+#include "model/rope.h"
+#include "ops/rotary.h"
+
+namespace cepe::model {
+namespace {
+
+struct Heads {
+  at::Tensor queries, keys, values;  // [N, H, D], [N, G, D], [N, G, D]
+};
+
+Heads split_heads(const DecoderConfig& config, const SelfAttention& attention, const at::Tensor& fused) {
+  const int64_t heads = config.heads, groups = config.groups, width = config.head_width;
+  if (attention.interleaved) {
+    const at::Tensor parts = fused.reshape({-1, heads, 3, width});
+    return {parts.select(2, 0), parts.select(2, 1), parts.select(2, 2)};
+  }
+  const auto part = [&](int64_t first, int64_t count) { return fused.narrow(1, first * width, count * width); };
+  Heads split = {part(0, heads), part(heads, groups), part(heads + groups, groups)};
+  if (config.query_key_norm == QueryKeyNorm::whole) {
+    split.queries = forward(attention.query_norm, split.queries.contiguous());
+    split.keys = forward(attention.key_norm, split.keys.contiguous());
+  }
+  split = {split.queries.reshape({-1, heads, width}), split.keys.reshape({-1, groups, width}),
+           split.values.reshape({-1, groups, width})};
+  if (config.query_key_norm == QueryKeyNorm::per_head) {
+    split.queries = forward(attention.query_norm, split.queries.contiguous());
+    split.keys = forward(attention.key_norm, split.keys.contiguous());
+  }
+  return split;
+}
+
+// What a pass computes once and every layer reads.
+struct Pass {
+  const Decoder& decoder;
+  const BatchLayout& layout;
+  KvCache* cache;
+  const CrossAttentionInput& cross;
+  RopeAngles angles, local_angles;
+};
+
+at::Tensor attend_self(const Pass& pass, const DecoderLayer& layer, size_t index, const at::Tensor& x) {
+  const DecoderConfig& config = pass.decoder.config;
+  Heads heads = split_heads(config, layer.attention, forward(layer.attention.query_key_value, x));
+  const int64_t window = config.windows[index];
+  if (!config.learned_positions) {
+    const RopeAngles& angles = window > 0 && config.local_rope ? pass.local_angles : pass.angles;
+    heads.queries = ops::rotate(heads.queries, angles.cos, angles.sin);
+    heads.keys = ops::rotate(heads.keys, angles.cos, angles.sin);
+  }
+  LayerCache cache;
+  if (pass.cache) cache = {pass.cache->keys[index], pass.cache->values[index]};
+  const at::Tensor attended =
+      self_attention(heads.queries, heads.keys, heads.values, pass.layout, cache, config.attention_scale, window);
+  return forward(layer.attention.output, attended.reshape({x.size(0), -1}));
+}
+
+at::Tensor optional_norm(const Norm& norm, const at::Tensor& x) { return norm ? forward(norm, x) : x; }
+
+at::Tensor feed(const Pass& pass, const DecoderLayer& layer, const at::Tensor& x) {
+  return forward(layer.feed_forward, x, pass.decoder.config.activation, pass.decoder.config.gated);
+}
+
+// h += self_attention(norm1(h)); h += cross_attention(norm_x(h), states); h += feed_forward(norm2(h)),
+// or, with a parallel residual, h += self_attention(norm1(h)) + feed_forward(norm2(h)); h += cross_attention(norm_x(h),
+// states).
+at::Tensor forward_layer(const Pass& pass, size_t index, int64_t cross_layer, const at::Tensor& input) {
+  const DecoderConfig& config = pass.decoder.config;
+  const DecoderLayer& layer = pass.decoder.layers[index];
+  const auto cross = [&](const at::Tensor& hidden) {
+    if (!pass.cross.active() || !pass.cross.blocks[index]) return hidden;
+    const HeadShape shape = {config.heads, config.groups, config.head_width};
+    return hidden + forward(*pass.cross.blocks[index], hidden, pass.layout, pass.cross, shape, cross_layer);
+  };
+  const at::Tensor attended = attend_self(pass, layer, index, optional_norm(layer.attention_norm, input));
+  if (config.residual == ResidualOrder::parallel) {
+    return cross(input + attended + feed(pass, layer, optional_norm(layer.feed_forward_norm, input)));
+  }
+  const at::Tensor hidden = cross(input + optional_norm(layer.attention_output_norm, attended));
+  const at::Tensor fed = feed(pass, layer, optional_norm(layer.feed_forward_norm, hidden));
+  return hidden + optional_norm(layer.feed_forward_output_norm, fed);
+}
+
+at::Tensor embed(const Decoder& decoder, const BatchLayout& layout) {
+  at::Tensor hidden = look_up(decoder.embedding, layout.tokens, decoder.activation_type);
+  // The scale is rounded to the activations' type first, as in the published code.
+  if (decoder.config.embedding_scale != 1) hidden = hidden * at::Scalar(decoder.config.embedding_scale).toDouble();
+  if (decoder.config.learned_positions) hidden = hidden + at::embedding(decoder.position_embedding, layout.positions);
+  return hidden;
+}
+
+void check(const Decoder& decoder, const BatchLayout& layout, const KvCache* cache) {
+  using base::Error;
+  using base::ErrorCode;
+  for (const SequenceRows& sequence : layout.sequences) {
+    const int64_t reach = sequence.cached + sequence.count;
+    if (decoder.config.learned_positions && reach > decoder.config.max_positions) {
+      throw Error(ErrorCode::invalid_argument, "position " + std::to_string(reach) + " is beyond the model's " +
+                                                   std::to_string(decoder.config.max_positions) + " learned positions");
+    }
+    if (cache && sequence.first_slot + reach > cache->slots()) {
+      throw Error(ErrorCode::invalid_argument, "the cache has " + std::to_string(cache->slots()) +
+                                                   " slots; the batch needs " +
+                                                   std::to_string(sequence.first_slot + reach));
+    }
+  }
+  if (layout.rows() > 0 && layout.tokens.is_cpu()) {
+    const int64_t low = layout.tokens.min().item<int64_t>(), high = layout.tokens.max().item<int64_t>();
+    if (low < 0 || high >= decoder.config.vocabulary) {
+      throw Error(ErrorCode::invalid_argument, "token id " + std::to_string(low < 0 ? low : high) +
+                                                   " is outside the model's vocabulary of " +
+                                                   std::to_string(decoder.config.vocabulary));
+    }
+  }
+}
+
+}  // namespace
+
+at::Device Decoder::device() const { return norm.weight.device(); }
+
+at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache,
+                   const CrossAttentionInput& cross) {
+  check(decoder, layout, cache);
+  Pass pass = {decoder, layout, cache, cross, {}, {}};
+  if (!decoder.config.learned_positions) pass.angles = rope_angles(decoder.config.rope, layout);
+  if (decoder.config.local_rope) pass.local_angles = rope_angles(*decoder.config.local_rope, layout);
+  at::Tensor hidden = embed(decoder, layout);  // [N, C]
+  int64_t cross_layer = 0;
+  for (size_t index = 0; index < decoder.layers.size(); ++index) {
+    hidden = forward_layer(pass, index, cross_layer, hidden);
+    if (!cross.blocks.empty() && cross.blocks[index]) ++cross_layer;
+  }
+  return forward(decoder.norm, hidden);
+}
+
+at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden) {
+  at::Tensor values = forward(decoder.lm_head ? decoder.lm_head : decoder.embedding, hidden).to(at::kFloat);
+  if (decoder.config.logit_cap > 0) values = at::tanh(values / decoder.config.logit_cap) * decoder.config.logit_cap;
+  return values;
+}
+
+namespace {
+
+void visit_linear(Linear& linear, const std::string& name,
+                  const std::function<void(const std::string&, at::Tensor&)>& visitor) {
+  if (linear.weight.defined()) visitor(name + ".weight", linear.weight);
+  if (linear.bias.defined()) visitor(name + ".bias", linear.bias);
+}
+
+void visit_norm(Norm& norm, const std::string& name,
+                const std::function<void(const std::string&, at::Tensor&)>& visitor) {
+  if (norm.weight.defined()) visitor(name + ".weight", norm.weight);
+  if (norm.bias.defined()) visitor(name + ".bias", norm.bias);
+}
+
+int64_t bytes(const at::Tensor& tensor) { return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0; }
+int64_t bytes(const Norm& norm) { return bytes(norm.weight) + bytes(norm.bias); }
+
+}  // namespace
+
+void visit(Decoder& decoder, const std::function<void(const std::string&, at::Tensor&)>& visitor) {
+  visit_linear(decoder.embedding, "model.embed_tokens", visitor);
+  if (decoder.position_embedding.defined()) visitor("model.embed_positions.weight", decoder.position_embedding);
+  for (size_t i = 0; i < decoder.layers.size(); ++i) {
+    DecoderLayer& layer = decoder.layers[i];
+    const std::string prefix = "model.layers." + std::to_string(i) + ".";
+    visit_norm(layer.attention_norm, prefix + "input_layernorm", visitor);
+    visit_norm(layer.attention_output_norm, prefix + "attention_output_layernorm", visitor);
+    visit_linear(layer.attention.query_key_value, prefix + "self_attn.qkv_proj", visitor);
+    visit_norm(layer.attention.query_norm, prefix + "self_attn.q_norm", visitor);
+    visit_norm(layer.attention.key_norm, prefix + "self_attn.k_norm", visitor);
+    visit_linear(layer.attention.output, prefix + "self_attn.o_proj", visitor);
+    visit_norm(layer.feed_forward_norm, prefix + "post_attention_layernorm", visitor);
+    visit_norm(layer.feed_forward_output_norm, prefix + "feed_forward_output_layernorm", visitor);
+    visit_linear(layer.feed_forward.gate_up, prefix + "mlp.gate_up_proj", visitor);
+    visit_linear(layer.feed_forward.down, prefix + "mlp.down_proj", visitor);
+  }
+  visit_norm(decoder.norm, "model.norm", visitor);
+  visit_linear(decoder.lm_head, "lm_head", visitor);
+}
+
+int64_t weight_bytes(const Decoder& decoder) {
+  int64_t total =
+      decoder.embedding.bytes() + bytes(decoder.position_embedding) + bytes(decoder.norm) + decoder.lm_head.bytes();
+  for (const DecoderLayer& layer : decoder.layers) {
+    total += layer.attention.query_key_value.bytes() + layer.attention.output.bytes() +
+             layer.feed_forward.gate_up.bytes() + layer.feed_forward.down.bytes() + bytes(layer.attention_norm) +
+             bytes(layer.attention_output_norm) + bytes(layer.feed_forward_norm) +
+             bytes(layer.feed_forward_output_norm) + bytes(layer.attention.query_norm) +
+             bytes(layer.attention.key_norm);
+  }
+  return total;
+}
+
+}  // namespace cepe::model

@@ -1,0 +1,73 @@
+#include "model/encoder.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+
+#include <cmath>
+
+#include "model/rope.h"
+#include "ops/rotary.h"
+
+namespace cepe::model {
+namespace {
+
+// Self-attention of n chunks, each to itself: x [n * S, E] -> [n * S, E].
+at::Tensor attend_in_chunks(const EncoderConfig& config, const EncoderLayer& layer, const at::Tensor& x,
+                            const RopeAngles& angles, int64_t chunks, const at::Tensor& mask) {
+  const int64_t heads = config.heads, groups = config.groups, width = config.head_width;
+  const at::Tensor fused = forward(layer.query_key_value, x);
+  const auto part = [&](int64_t first, int64_t count) {
+    return fused.narrow(1, first * width, count * width).reshape({-1, count, width});
+  };
+  const auto by_chunk = [&](const at::Tensor& rows) { return rows.reshape({chunks, -1, rows.size(1), width}); };
+  const at::Tensor queries = ops::rotate(part(0, heads), angles.cos, angles.sin);
+  const at::Tensor keys = ops::rotate(part(heads, groups), angles.cos, angles.sin);
+  const at::Tensor values = part(heads + groups, groups);
+  const at::Tensor attended = attend_chunks(by_chunk(queries), by_chunk(keys), by_chunk(values), mask,
+                                            1 / std::sqrt(static_cast<double>(width)));
+  return forward(layer.output, attended.reshape({x.size(0), heads * width}));
+}
+
+}  // namespace
+
+at::Tensor forward(const Encoder& encoder, const at::Tensor& chunks, const at::Tensor& mask) {
+  const BatchLayout layout = uniform_layout(chunks);
+  const RopeAngles angles = rope_angles(encoder.config.rope, layout);
+  at::Tensor hidden = look_up(encoder.embedding, layout.tokens, encoder.activation_type);  // [n * S, E]
+  for (const EncoderLayer& layer : encoder.layers) {
+    hidden = hidden + attend_in_chunks(encoder.config, layer, forward(layer.attention_norm, hidden), angles,
+                                       chunks.size(0), mask);
+    hidden =
+        hidden + forward(layer.feed_forward, forward(layer.feed_forward_norm, hidden), encoder.config.activation, true);
+  }
+  return forward(encoder.norm, hidden).reshape({chunks.size(0), chunks.size(1), -1});
+}
+
+void visit(Encoder& encoder, const std::string& prefix,
+           const std::function<void(const std::string&, at::Tensor&)>& visitor) {
+  const int64_t query_rows = encoder.config.heads * encoder.config.head_width,
+                key_rows = encoder.config.groups * encoder.config.head_width;
+  const auto rows = [&](const std::string& name, at::Tensor& fused, int64_t first, int64_t count) {
+    if (!fused.defined()) return;
+    at::Tensor part = fused.narrow(0, first, count);
+    visitor(name, part);
+  };
+  if (!encoder.config.shares_embeddings) visitor(prefix + "embed_tokens.weight", encoder.embedding.weight);
+  for (size_t i = 0; i < encoder.layers.size(); ++i) {
+    EncoderLayer& layer = encoder.layers[i];
+    const std::string name = prefix + "layers." + std::to_string(i) + ".";
+    visitor(name + "input_layernorm.weight", layer.attention_norm.weight);
+    rows(name + "self_attn.q_proj.weight", layer.query_key_value.weight, 0, query_rows);
+    rows(name + "self_attn.k_proj.weight", layer.query_key_value.weight, query_rows, key_rows);
+    rows(name + "self_attn.v_proj.weight", layer.query_key_value.weight, query_rows + key_rows, key_rows);
+    visitor(name + "self_attn.o_proj.weight", layer.output.weight);
+    visitor(name + "post_attention_layernorm.weight", layer.feed_forward_norm.weight);
+    rows(name + "mlp.gate_proj.weight", layer.feed_forward.gate_up.weight, 0, encoder.config.feed_forward);
+    rows(name + "mlp.up_proj.weight", layer.feed_forward.gate_up.weight, encoder.config.feed_forward,
+         encoder.config.feed_forward);
+    visitor(name + "mlp.down_proj.weight", layer.feed_forward.down.weight);
+  }
+  visitor(prefix + "norm.weight", encoder.norm.weight);
+}
+
+}  // namespace cepe::model

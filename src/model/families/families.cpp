@@ -1,0 +1,40 @@
+#include "model/families/families.h"
+
+#include "base/error.h"
+
+namespace cepe::model {
+namespace {
+
+const Family* const families[] = {&llama_family};
+
+}  // namespace
+
+const Family* find_family(std::string_view model_type) {
+  for (const Family* family : families) {
+    if (family->model_type == model_type) return family;
+  }
+  return nullptr;
+}
+
+std::string known_families() {
+  std::string names;
+  for (const Family* family : families) names += (names.empty() ? "" : ", ") + std::string(family->model_type);
+  return names;
+}
+
+DecoderConfig read_decoder_config(const base::Json& config, const std::string& where) {
+  const std::string type = base::json_string(config, "model_type", where);
+  const Family* family = find_family(type);
+  if (!family) {
+    throw base::Error(base::ErrorCode::unsupported,
+                      where + ": model_type '" + type + "' is not supported; known are " + known_families());
+  }
+  DecoderConfig decoder = family->read(config, where);
+  decoder.family = type;
+  validate(decoder, where);
+  return decoder;
+}
+
+DecoderNames weight_names(const DecoderConfig& config) { return find_family(config.family)->names(config); }
+
+}  // namespace cepe::model

@@ -1,0 +1,35 @@
+#include "model/layout.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+
+namespace cepe::model {
+
+BatchLayout uniform_layout(const at::Tensor& tokens) {
+  const int64_t batch = tokens.size(0);
+  const int64_t length = tokens.size(1);
+  BatchLayout layout;
+  layout.tokens = tokens.reshape({-1});
+  layout.positions = at::arange(length, tokens.options()).repeat({batch});
+  for (int64_t b = 0; b < batch; ++b) layout.sequences.push_back({b * length, length, 0, 0});
+  return layout;
+}
+
+BatchLayout single_layout(const at::Tensor& tokens, int64_t cached) {
+  BatchLayout layout;
+  layout.tokens = tokens;
+  layout.positions = at::arange(cached, cached + tokens.size(0), tokens.options());
+  layout.sequences.push_back({0, tokens.size(0), cached, 0});
+  return layout;
+}
+
+KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options) {
+  KvCache cache;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    cache.keys.push_back(at::empty({slots, groups, head_width}, options));
+    cache.values.push_back(at::empty({slots, groups, head_width}, options));
+  }
+  return cache;
+}
+
+}  // namespace cepe::model

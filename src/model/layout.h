@@ -1,0 +1,43 @@
+// BatchLayout: one ragged batch. Every layer takes it; a single prompt is a batch of one.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <vector>
+
+namespace cepe::model {
+
+// The rows of one sequence in the packed batch.
+struct SequenceRows {
+  int64_t first = 0;       // row of its first token of this call
+  int64_t count = 0;       // T: tokens of this call
+  int64_t cached = 0;      // P: tokens already in the cache; positions go on from here
+  int64_t first_slot = 0;  // its first row in the KvCache; [first_slot, first_slot + P + T) belong to it
+};
+
+struct BatchLayout {
+  at::Tensor tokens;     // [N] int64
+  at::Tensor positions;  // [N] int64
+  std::vector<SequenceRows> sequences;
+
+  int64_t rows() const { return tokens.size(0); }
+};
+
+// B sequences of equal length T without a cache, positions from 0. tokens [B, T].
+BatchLayout uniform_layout(const at::Tensor& tokens);
+// One sequence of T tokens that follows `cached` tokens in a cache. tokens [T].
+BatchLayout single_layout(const at::Tensor& tokens, int64_t cached);
+
+// Keys and values of the decoder's self-attention, rotated, for all layers. Layers read and write it; whoever made it
+// owns the slots' meaning (BatchLayout says which belong to which sequence).
+struct KvCache {
+  std::vector<at::Tensor> keys;    // L x [slots, G, D]
+  std::vector<at::Tensor> values;  // L x [slots, G, D]
+
+  int64_t slots() const { return keys.empty() ? 0 : keys.front().size(0); }
+};
+
+KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options);
+
+}  // namespace cepe::model

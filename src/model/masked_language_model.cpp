@@ -1,0 +1,23 @@
+#include "model/masked_language_model.h"
+
+#include "ops/activation.h"
+
+namespace cepe::model {
+
+at::Tensor forward(const MaskedLanguageModel& model, const at::Tensor& chunks, const at::Tensor& mask) {
+  const at::Tensor states = forward(model.encoder, chunks, mask.defined() ? mask.ne(0) : mask);
+  const at::Tensor hidden = ops::activate(model.encoder.config.activation, forward(model.dense, states));
+  return forward(model.output, forward(model.norm, hidden)).to(at::kFloat);
+}
+
+void visit(MaskedLanguageModel& model, const std::function<void(const std::string&, at::Tensor&)>& visitor) {
+  visit(model.encoder, "model.", visitor);
+  visitor("lm_dense.weight", model.dense.weight);
+  visitor("lm_dense.bias", model.dense.bias);
+  visitor("lm_layer_norm.weight", model.norm.weight);
+  // A tied output is the embedding table, which has been visited.
+  if (!model.output.weight.is_same(model.encoder.embedding.weight)) visitor("lm_head.weight", model.output.weight);
+  visitor("lm_bias", model.output.bias);
+}
+
+}  // namespace cepe::model

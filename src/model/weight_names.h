@@ -1,0 +1,36 @@
+// Under which names a checkpoint keeps a decoder's weights. Names are without ".weight" / ".bias"; empty = the part is
+// absent.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+
+namespace cepe::model {
+
+struct LayerNames {
+  std::string attention_norm;         // before self-attention
+  std::string attention_output_norm;  // after it
+  std::string feed_forward_norm, feed_forward_output_norm;
+  std::vector<std::string> query_key_value;  // {q, k, v}, or one fused matrix
+  std::string query_norm, key_norm, output;
+  std::vector<std::string> gate_up;  // {gate, up}, or one fused; not gated: {up}
+  std::string down;
+};
+
+struct DecoderNames {
+  std::string embedding, position_embedding, norm, lm_head;
+  std::vector<LayerNames> layers;
+  bool transposed = false;                   // matrices stand as [in, out] (GPT-2)
+  bool interleaved_query_key_value = false;  // fused rows are [H, 3, D] (NeoX) instead of [q; k; v]
+  bool permuted_query_key = false;           // GGUF llama: HF row p of a head = row 2p, row p + D/2 = row 2p + 1
+};
+
+DecoderNames weight_names(const DecoderConfig& config);       // Hugging Face folder
+DecoderNames gguf_weight_names(const DecoderConfig& config);  // GGUF
+
+// "model.layers.N." parts that most families share: {q,k,v,o}_proj, gate/up/down_proj, input and post-attention norms.
+DecoderNames llama_names(const DecoderConfig& config);
+
+}  // namespace cepe::model
