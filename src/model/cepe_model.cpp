@@ -54,4 +54,11 @@ at::Tensor forward(const CepeModel& model, const at::Tensor& tokens, const std::
   return hidden.reshape({tokens.size(0), tokens.size(1), -1});
 }
 
+void visit_parameters(Adapter& adapter, const std::function<void(at::Tensor&)>& visitor) {
+  visit_parameters(adapter.encoder, visitor);
+  for (auto& block : adapter.cross_attention) {
+    if (block) visit(*block, "", [&](const std::string&, at::Tensor& parameter) { visitor(parameter); });
+  }
+}
+
 }  // namespace cepe::model

@@ -40,4 +40,7 @@ std::vector<ContextStates> encode_chunks(const Encoder& encoder, const at::Tenso
 at::Tensor forward(const CepeModel& model, const at::Tensor& tokens, const std::vector<ContextStates>& contexts,
                    CrossAttentionPath path = CrossAttentionPath::automatic);
 
+// As visit_parameters of the encoder: every trained tensor as it is kept.
+void visit_parameters(Adapter& adapter, const std::function<void(at::Tensor&)>& visitor);
+
 }  // namespace cepe::model

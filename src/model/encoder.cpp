@@ -70,4 +70,17 @@ void visit(Encoder& encoder, const std::string& prefix,
   visitor(prefix + "norm.weight", encoder.norm.weight);
 }
 
+void visit_parameters(Encoder& encoder, const std::function<void(at::Tensor&)>& visitor) {
+  if (!encoder.config.shares_embeddings) visitor(encoder.embedding.weight);
+  for (EncoderLayer& layer : encoder.layers) {
+    visitor(layer.attention_norm.weight);
+    visitor(layer.query_key_value.weight);
+    visitor(layer.output.weight);
+    visitor(layer.feed_forward_norm.weight);
+    visitor(layer.feed_forward.gate_up.weight);
+    visitor(layer.feed_forward.down.weight);
+  }
+  visitor(encoder.norm.weight);
+}
+
 }  // namespace cepe::model

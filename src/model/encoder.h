@@ -36,4 +36,8 @@ at::Tensor forward(const Encoder& encoder, const at::Tensor& chunks, const at::T
 void visit(Encoder& encoder, const std::string& prefix,
            const std::function<void(const std::string&, at::Tensor&)>& visitor);
 
+// Calls visitor(tensor) for every trained tensor as it is kept (fused ones whole), by reference: what an optimiser
+// walks.
+void visit_parameters(Encoder& encoder, const std::function<void(at::Tensor&)>& visitor);
+
 }  // namespace cepe::model

@@ -20,4 +20,14 @@ void visit(MaskedLanguageModel& model, const std::function<void(const std::strin
   visitor("lm_bias", model.output.bias);
 }
 
+void visit_parameters(MaskedLanguageModel& model, const std::function<void(at::Tensor&)>& visitor) {
+  visit_parameters(model.encoder, visitor);
+  visitor(model.dense.weight);
+  visitor(model.dense.bias);
+  visitor(model.norm.weight);
+  const bool tied = model.output.weight.is_same(model.encoder.embedding.weight);
+  if (!tied) visitor(model.output.weight);
+  visitor(model.output.bias);
+}
+
 }  // namespace cepe::model

@@ -22,4 +22,7 @@ at::Tensor forward(const MaskedLanguageModel& model, const at::Tensor& chunks, c
 // Published names: "model.*", "lm_dense.{weight,bias}", "lm_layer_norm.weight", "lm_head.weight", "lm_bias".
 void visit(MaskedLanguageModel& model, const std::function<void(const std::string&, at::Tensor&)>& visitor);
 
+// As visit_parameters of the encoder: every trained tensor as it is kept.
+void visit_parameters(MaskedLanguageModel& model, const std::function<void(at::Tensor&)>& visitor);
+
 }  // namespace cepe::model

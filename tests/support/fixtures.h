@@ -1,5 +1,5 @@
-// Where the golden cases are: CEPE_FIXTURES, else ../shared/fixtures beside the repository, else the small set in tests/golden.
-// Tests run with the repository's root as their working folder.
+// Where the golden cases are: CEPE_FIXTURES, else ../shared/fixtures beside the repository, else the small set in
+// tests/golden. Tests run with the repository's root as their working folder.
 #pragma once
 
 #include <algorithm>
