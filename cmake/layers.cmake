@@ -2,7 +2,11 @@
 # One folder of src/ = one static library (or the program) = one namespace. A layer is compiled against an include
 # root of its own that holds links to exactly the folders it may see, so a wrong include does not compile.
 #   x.cpp  source    x_test.cpp  unit test    x_parity_test.cpp  golden-case test    x_fuzz.cpp  libFuzzer target
+#   x_avx2.cpp, x_avx512.cpp  kernels compiled for such a processor
 set(CEPE_TORCH_FREE base formats text data)
+set(CEPE_FLAGS_avx2 -O3 -mavx2 -mfma -mf16c)
+set(CEPE_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+    -Wno-maybe-uninitialized)  # g++ 12 warns of its own _mm512_undefined_ps
 
 function(cepe_include_root name)
   set(root "${CMAKE_BINARY_DIR}/include/${name}")
@@ -57,6 +61,16 @@ function(cepe_layer name)
   list(FILTER unit INCLUDE REGEX "_test\\.cpp$")
   list(FILTER unit EXCLUDE REGEX "_parity_test\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "(_test|_fuzz|_cuda|/main)\\.cpp$")
+
+  # A kernel for a newer processor has a file of its own, compiled for it and called only where it is there.
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(FILTER sources EXCLUDE REGEX "_(avx2|avx512)\\.cpp$")
+  endif()
+  foreach(source IN LISTS sources)
+    if(source MATCHES "_(avx2|avx512)\\.cpp$")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${CEPE_FLAGS_${CMAKE_MATCH_1}}")
+    endif()
+  endforeach()
 
   if(NOT sources)  # a layer that is still empty
     file(WRITE "${CMAKE_BINARY_DIR}/empty.cpp" "")

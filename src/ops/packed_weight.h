@@ -21,7 +21,7 @@ struct PackedWeight {
   int64_t out_features = 0;
   int64_t in_features = 0;  // a multiple of 32 for the block formats
   at::Tensor data;          // uint8, layout private to packed_weight.cpp (may be interleaved for the kernels)
-  at::Tensor scales;        // float32 [out] for int8_row, else undefined
+  at::Tensor scales;        // float32 [out, padded to whole tiles] for int8_row, else undefined
 };
 
 // Copies blocks (as they stand in a GGUF file, row-major [out, in / 32 blocks]) into the kernels' layout.

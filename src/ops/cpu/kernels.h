@@ -1,0 +1,104 @@
+// The CPU kernels of this layer, compiled three times: portable, AVX2 + FMA + F16C, AVX-512 (F, BW, DQ, VL).
+// Plain pointers in, one table of functions a level; the level is chosen at run time. The bodies are templates over a
+// vector type (packed_kernel.h, attention_kernel.h, elementwise_kernel.h) and call nothing outside themselves, so that
+// no function compiled for a newer processor can be picked by the linker for an older one.
+#pragma once
+
+#include <cstdint>
+
+namespace cepe::ops::cpu {
+
+inline constexpr int tile_rows = 16;                   // output rows that stand interleaved in a packed weight
+enum class PackedKind { q4_0, q4_1, q8_0, int8_row };  // in the order of ops::PackedFormat
+
+// A packed weight as the kernels read it. Layout of `data`, tile by tile of 16 output rows:
+//   block formats: for each block of 32 inputs: float16 d[16]; float16 m[16] (q4_1 only);
+//     4 bits: uint32 word[4][16], nibble k of word[w][r] = input 8w + k of row r;   8 bits: int8 q[32][16]
+//   int8_row: int8 q[in][16]
+// so that one broadcast activation meets 16 rows in a register and no sum over lanes is needed.
+struct PackedMatrix {
+  const uint8_t* data;
+  const float* scales;   // int8_row: [tiles * 16]
+  int64_t out_features;  // rows beyond it in the last tile are zero
+  int64_t in_features;
+  int64_t bytes_per_tile;
+};
+
+struct PackedProduct {
+  PackedMatrix weight;
+  const float* x;       // [N, in] as panels of row_block, then ever smaller powers of two, rows: [in, rows of panel]
+  const float* x_sums;  // the same for sums of 32 inputs: [in / 32, rows of panel]
+  int64_t rows;         // N
+  float* y;             // [N, out]
+};
+
+struct AttentionRows {  // consecutive cached rows of one page
+  const void* keys;
+  const void* values;
+  int64_t key_stride;  // elements between rows
+  int64_t value_stride;
+  int64_t rows;
+};
+
+// State of one worker. Dimensions are padded to a multiple of `attention_step`; under `bfloat16` the elements of each
+// step stand as [evens | odds].
+struct AttentionJob {
+  int64_t queries;      // R
+  int64_t groups;       // G
+  int64_t key_width;    // D, padded
+  int64_t value_width;  // Dv, padded
+  float scale;
+  const float* query;  // [G, R, D]
+  float* output;       // [G, R, Dv] sums of exp(s - maximum) v
+  float* maximum;      // [G, R]
+  float* denominator;  // [G, R]
+  float* scores;       // [R, attention_block] scratch
+};
+inline constexpr int attention_block = 32;  // rows whose scores are made before their values are read
+
+struct RotaryRows {
+  const void* x;
+  void* y;           // [N, heads, D] contiguous
+  const float* cos;  // [N, half]
+  const float* sin;
+  int64_t heads, width, half;
+  int64_t row_stride, head_stride;  // of x, in elements
+};
+
+struct Kernels {
+  int row_block;       // rows of x that one pass over a tile multiplies
+  int attention_step;  // elements of a key that one step reads
+
+  using Product = void (*)(const PackedProduct&, int64_t tile_begin, int64_t tile_end);
+  Product multiply[4];  // by PackedKind
+  // Tiles to columns: to[i * stride + (tile - tile_begin) * 16 + r] = weight of row r, input i.
+  using Unpack = void (*)(const PackedMatrix&, int64_t tile_begin, int64_t tile_end, int64_t stride, void* to);
+  Unpack unpack_float[4], unpack_bfloat16[4];
+
+  using Attend = void (*)(const AttentionJob&, const AttentionRows&);
+  Attend attend_bfloat16, attend_float;
+
+  using RmsNorm = void (*)(const void* x, const void* weight, void* y, int64_t rows, int64_t width, float eps,
+                           bool unit_offset);
+  RmsNorm rms_norm_float, rms_norm_bfloat16;
+  using LayerNorm = void (*)(const void* x, const void* weight, const void* bias, void* y, int64_t rows, int64_t width,
+                             float eps);
+  LayerNorm layer_norm_float, layer_norm_bfloat16;
+  using Rotate = void (*)(const RotaryRows&, int64_t row_begin, int64_t row_end);
+  Rotate rotate_float, rotate_bfloat16;
+  using Gated = void (*)(const void* gate_up, void* y, int64_t rows, int64_t width);
+  Gated silu_float, silu_bfloat16, gelu_tanh_float, gelu_tanh_bfloat16, relu_float, relu_bfloat16;
+};
+
+enum class Level { portable, avx2, avx512 };
+// The best level this processor has, or that of the environment's CEPE_CPU_LEVEL (portable, avx2, avx512) where the
+// processor has it. `choose_level` overrides it for this process; false where the processor lacks it.
+Level level();
+bool choose_level(Level level);
+const Kernels& kernels();
+
+const Kernels& portable_kernels();
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+
+}  // namespace cepe::ops::cpu
