@@ -179,7 +179,7 @@ Json write_encoder_config(const EncoderConfig& config) {
                {"num_key_value_heads", config.groups},
                {"head_dim", config.head_width},
                {"intermediate_size", config.feed_forward},
-               {"hidden_act", "silu"},
+               {"hidden_act", ops::name_of(config.activation)},
                {"rms_norm_eps", config.norm_eps},
                {"rope_theta", config.rope.theta}};
   if (config.shares_embeddings) {

@@ -20,4 +20,18 @@ inline Activation activation_named(std::string_view name) {
                     "activation '" + std::string(name) + "': known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
 }
 
+// Its name in a config.json that we write.
+inline const char* name_of(Activation activation) {
+  switch (activation) {
+    case Activation::gelu:
+      return "gelu";
+    case Activation::gelu_tanh:
+      return "gelu_pytorch_tanh";
+    case Activation::relu:
+      return "relu";
+    default:
+      return "silu";
+  }
+}
+
 }  // namespace cepe::ops

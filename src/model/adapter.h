@@ -1,0 +1,38 @@
+// Adapter folders: config.json + adapter.safetensors (published weight names) that belong to one decoder.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "model/cepe_model.h"
+#include "model/load.h"
+
+namespace cepe::model {
+
+struct AdapterConfig {
+  EncoderConfig encoder;
+  std::vector<int64_t> cross_attention_layers;  // sorted, decoder layers
+  int64_t chunk_size = 256;
+  base::Json decoder;  // what it knows of its decoder (decoder_identity.h); null where the folder says nothing
+  bool trained = true;
+};
+
+// Errors: corrupt (field by name), not_found, unsupported (a LoRA/PEFT folder).
+AdapterConfig read_adapter_config(const base::Path& folder);
+
+// The adapter for this decoder. Errors: mismatch (both names) unless options.allow_mismatch; missing tensors; shapes.
+Adapter load_adapter(const base::Path& folder, const Decoder& decoder, const LoadOptions& options);
+
+// Writes the folder: float32 or bfloat16 weights as they are, or int8 rows (value = weight * weight_scale[row], norms
+// float32).
+struct SaveOptions {
+  bool int8_rows = false;
+  bool trained = true;
+  std::string decoder_name;  // for people: in messages about a wrong decoder
+};
+void save_adapter(const base::Path& folder, const Adapter& adapter, const Decoder& decoder, const SaveOptions& options);
+
+}  // namespace cepe::model
