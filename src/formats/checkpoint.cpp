@@ -9,6 +9,7 @@
 #include "formats/content.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "formats/torch_bin.h"
 
 namespace cepe::formats {
 namespace {
@@ -31,6 +32,9 @@ Format format_of(std::span<const std::byte> bytes, const base::Path& path) {
   const std::string extension = path.extension().string();
   if (starts_with(bytes, "GGUF") || extension == ".gguf") return {parse_gguf, true};
   if (extension == ".safetensors") return {parse_safetensors, false};
+  if (starts_with(bytes, "PK") || extension == ".bin" || extension == ".pt" || extension == ".pth") {
+    return {parse_torch_bin, false};
+  }
   if (bytes.size() > 8 && bytes[8] == std::byte{'{'}) return {parse_safetensors, false};
   fail_unsupported(path.string(), "neither by name nor by content a .safetensors, .gguf or PyTorch .bin file");
 }
