@@ -43,4 +43,5 @@ endif()
 
 if(BUILD_TESTING)
   find_package(GTest REQUIRED)
+  find_package(rapidcheck REQUIRED)
 endif()

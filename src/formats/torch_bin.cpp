@@ -98,7 +98,7 @@ class Descriptions {
         if (named && inner.kind == Kind::mapping && holds_tensors(inner)) return inner.items;
       }
     }
-    return root.items;
+    fail_unsupported(where_, "the pickle holds no tensor in its mapping, nor in its 'state_dict' or 'model'");
   }
 
  private:

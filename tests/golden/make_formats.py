@@ -3,8 +3,11 @@
 Run: python tests/golden/make_formats.py   (needs gguf==0.19.0, numpy, safetensors, torch of PyPI)
 Every x.gguf, x.bin, x-sharded/ has its tensors beside it in x.expected.safetensors.
 """
+import io
 import json
 import pathlib
+import shutil
+import zipfile
 
 import gguf
 import numpy
@@ -60,9 +63,9 @@ def make_quantised():
     for kind in QUANTISED:
         values = gguf.GGML_QUANT_SIZES[kind][0]
         blocks = 256 // values
-        raw = random_blocks(kind, 2, blocks)
+        raw = random_blocks(kind, 1, blocks)
         writer.add_tensor(kind.name, raw, raw_dtype=kind)
-        expected[kind.name] = gguf.dequantize(raw, kind).astype(numpy.float32).reshape(2, 256)
+        expected[kind.name] = gguf.dequantize(raw, kind).astype(numpy.float32).reshape(1, 256)
     finish(writer)
     save_numpy(expected, folder / "blocks.expected.safetensors")
 
@@ -146,8 +149,32 @@ def make_refused():
     torch.save(torch.nn.Linear(1, 1), refused / "module.bin")  # a whole object: names foreign classes
 
 
+def make_seeds():
+    """tests/fuzz/<target>: small well-formed files to start from."""
+    fuzz = folder.parent.parent / "fuzz"
+    for target in ["safetensors_fuzz", "gguf_fuzz", "torch_bin_fuzz"]:
+        (fuzz / target).mkdir(parents=True, exist_ok=True)
+    for name in ["module", "plain"]:
+        shutil.copyfile(folder / f"{name}.expected.safetensors", fuzz / "safetensors_fuzz" / f"{name}.safetensors")
+    for name in ["plain", "blocks"]:
+        shutil.copyfile(folder / f"{name}.gguf", fuzz / "gguf_fuzz" / f"{name}.gguf")
+    archive = zipfile.ZipFile(folder / "module.bin")
+    with zipfile.ZipFile(fuzz / "torch_bin_fuzz" / "deflated.bin", "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in archive.namelist():
+            if not entry.rpartition("/")[2].startswith("."):
+                packed.writestr(entry, archive.read(entry))
+    shutil.copyfile(folder / "module.bin", fuzz / "torch_bin_fuzz" / "module.bin")
+    tensor = torch.zeros(2, 2)
+    for protocol in [2, 4]:
+        buffer = io.BytesIO()
+        torch.save({"a": tensor, "b": tensor.t()[:1]}, buffer, pickle_protocol=protocol)
+        with zipfile.ZipFile(buffer) as saved:
+            (fuzz / "torch_bin_fuzz" / f"protocol{protocol}.pkl").write_bytes(saved.read("archive/data.pkl"))
+
+
 make_quantised()
 make_plain()
 make_torch()
 make_sharded()
 make_refused()
+make_seeds()
