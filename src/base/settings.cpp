@@ -135,6 +135,7 @@ void read_scalar(const SettingNode& node, const std::string& path, const FieldRu
 }
 
 std::string print_scalar(bool value) { return value ? "true" : "false"; }
+std::string print_scalar(int32_t value) { return std::to_string(value); }
 std::string print_scalar(int64_t value) { return std::to_string(value); }
 std::string print_scalar(double value) { return number_text(value); }
 

@@ -68,6 +68,7 @@ void read_scalar(const SettingNode& node, const std::string& path, const FieldRu
 void read_scalar(const SettingNode& node, const std::string& path, const FieldRule& rule, double& value);
 void read_scalar(const SettingNode& node, const std::string& path, const FieldRule& rule, std::string& value);
 std::string print_scalar(bool value);
+std::string print_scalar(int32_t value);
 std::string print_scalar(int64_t value);
 std::string print_scalar(double value);
 std::string print_scalar(const std::string& value);
