@@ -187,7 +187,7 @@ void Printer::line(const char* name, const std::string& value, const FieldRule& 
   if (with_help_ && !rule.help.empty()) {
     if (!first_of_item_) text += std::string(depth_, ' ');
     text += "# " + std::string(rule.help) + bounds(rule) + "\n";
-    if (first_of_item_) text += std::string(depth_, ' ');
+    text += std::string(depth_, ' ');
   } else if (!first_of_item_) {
     text += std::string(depth_, ' ');
   }

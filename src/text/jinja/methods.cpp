@@ -26,7 +26,8 @@ bool among(const Names& names, std::string_view name) {
 
 size_t occurrences(const std::string& text, const std::string& wanted) {
   size_t count = 0;
-  for (size_t at = find_in(text, wanted, 0); at != std::string::npos; at = find_in(text, wanted, at + wanted.size())) ++count;
+  for (size_t at = find_in(text, wanted, 0); at != std::string::npos; at = find_in(text, wanted, at + wanted.size()))
+    ++count;
   return count;
 }
 

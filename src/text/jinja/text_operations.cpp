@@ -174,6 +174,10 @@ Text change_case(const Text& text, Case to) {
     const int32_t point = code_point(text.bytes, begin);
     if (point < 0) {
       result.append(text.part(begin, end));
+    } else if (point == 0xdf && to != Case::lower && (to == Case::upper || !inside_word)) {
+      // The one letter in common use whose capital is two.
+      result.append(to == Case::upper ? "SS" : begin == 0 || to == Case::title ? "Ss" : "\u00df", text.mask[begin]);
+      inside_word = true;
     } else {
       const bool upper =
           to == Case::upper || (to == Case::title && !inside_word) || (to == Case::capital && begin == 0);
