@@ -35,6 +35,8 @@ struct FieldRule {
   std::vector<std::string_view> choices = {};
 };
 
+struct SettingField;
+
 // A tree of settings as read: YAML without anchors, tags or duplicate keys, each node with its place.
 struct SettingNode {
   enum class Kind { nothing, scalar, sequence, mapping } kind = Kind::nothing;
@@ -42,9 +44,14 @@ struct SettingNode {
   std::string scalar;   // as written
   bool quoted = false;  // a quoted scalar is a string whatever it looks like
   std::vector<SettingNode> items;
-  std::vector<std::pair<std::string, SettingNode>> fields;
+  std::vector<SettingField> fields;
 
   const SettingNode* find(std::string_view key) const;
+};
+
+struct SettingField {
+  std::string name;
+  SettingNode node;
 };
 
 // Errors: corrupt for what is no YAML, is nested deeper than 16 levels, is larger than 1 MiB, uses aliases or names a

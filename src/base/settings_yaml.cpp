@@ -89,7 +89,8 @@ class Builder : public YAML::EventHandler {
     if (parent.node->kind == SettingNode::Kind::mapping) {
       if (!parent.has_key) fail(mark, "a key must be plain text");
       parent.has_key = false;
-      node = &parent.node->fields.emplace_back(parent.key, SettingNode{}).second;
+      parent.node->fields.push_back({parent.key, {}});
+      node = &parent.node->fields.back().node;
     } else if (parent.node->kind == SettingNode::Kind::sequence) {
       node = &parent.node->items.emplace_back();
     }
@@ -131,7 +132,8 @@ SettingNode& child(SettingNode& node, const std::string& key, const std::string&
     for (auto& [name, field] : node.fields) {
       if (name == key) return field;
     }
-    SettingNode& made = node.fields.emplace_back(key, SettingNode{}).second;
+    node.fields.push_back({key, {}});
+    SettingNode& made = node.fields.back().node;
     made.place = place;
     return made;
   }

@@ -393,7 +393,8 @@ void Arguments::check(std::string_view callee, size_t most, std::initializer_lis
          std::to_string(positional.size()));
   }
   for (const auto& [name, value] : named) {
-    const bool known = std::any_of(names.begin(), names.end(), [&](auto one) { return one == "*" || one == name; });
+    const bool known =
+        std::any_of(names.begin(), names.end(), [&key = name](auto one) { return one == "*" || one == key; });
     if (!known) unsupported("argument '" + name.substr(0, 40) + "' of '" + std::string(callee) + "'");
   }
 }
