@@ -27,13 +27,14 @@ constexpr size_t max_depth = 64;
 class Guard {
  public:
   explicit Guard(const std::string& where) : where_(where) {}
-  bool operator()(int depth, Json::parse_event_t event, Json& value) {
+  template <class AnyJson>
+  bool operator()(int depth, Json::parse_event_t event, AnyJson& value) {
     if (static_cast<size_t>(depth) > max_depth)
       fail(where_, "nested deeper than " + std::to_string(max_depth) + " levels");
     if (event == Json::parse_event_t::object_start) keys_.emplace_back();
     if (event == Json::parse_event_t::object_end) keys_.pop_back();
-    if (event == Json::parse_event_t::key && !keys_.back().insert(value.get<std::string>()).second) {
-      fail(where_, "key '" + value.get<std::string>().substr(0, 80) + "' occurs twice");
+    if (event == Json::parse_event_t::key && !keys_.back().insert(value.template get<std::string>()).second) {
+      fail(where_, "key '" + value.template get<std::string>().substr(0, 80) + "' occurs twice");
     }
     return true;
   }
@@ -43,16 +44,23 @@ class Guard {
   std::vector<std::unordered_set<std::string>> keys_;
 };
 
-}  // namespace
-
-Json parse_json(std::string_view text, const std::string& where) {
+template <class AnyJson>
+AnyJson parse(std::string_view text, const std::string& where) {
   Guard guard(where);
   try {
-    return Json::parse(text.begin(), text.end(),
-                       [&](int depth, Json::parse_event_t event, Json& value) { return guard(depth, event, value); });
+    return AnyJson::parse(text.begin(), text.end(), [&](int depth, auto event, AnyJson& value) {
+      return guard(depth, static_cast<Json::parse_event_t>(event), value);
+    });
   } catch (const Json::exception& error) {
     fail(where, std::string("not valid JSON: ") + error.what());
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) { return parse<Json>(text, where); }
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where) {
+  return parse<OrderedJson>(text, where);
 }
 
 bool json_has(const Json& object, const char* field) {

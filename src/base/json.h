@@ -8,9 +8,11 @@
 namespace cepe::base {
 
 using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // keeps the order of its keys
 
 // `where` names the source in messages ("model/config.json"). Errors: corrupt (with line or byte).
 Json parse_json(std::string_view text, const std::string& where);
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 
 // A field of an object with its type checked. Integers must be integral and fit; numbers must be finite.
 // Errors: corrupt, naming `where`, the field and what was found.

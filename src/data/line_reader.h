@@ -1,0 +1,32 @@
+// Lines of a ByteSource, split at \n and nowhere else, in bounded memory.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/byte_source.h"
+
+namespace cepe::data {
+
+class LineReader {
+ public:
+  LineReader(std::unique_ptr<ByteSource> source, size_t max_line_bytes);
+
+  enum class Status { line, too_long, end };
+  // The next line without its \n. too_long: `line` holds its beginning, the rest was passed over.
+  Status next(std::string& line);
+  int64_t number() const { return number_; }  // of the last line, from 1
+
+ private:
+  bool refill();
+
+  std::unique_ptr<ByteSource> source_;
+  size_t max_line_bytes_;
+  std::vector<char> buffer_;
+  size_t begin_ = 0;
+  size_t end_ = 0;
+  int64_t number_ = 0;
+};
+
+}  // namespace cepe::data
