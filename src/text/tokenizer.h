@@ -27,6 +27,14 @@ struct EncodeOptions {
   std::string_view literal_mask = {};
 };
 
+// Ids that arrive one by one, turned into text: appends what is certain, whole characters only; the rest waits.
+class Detokenizer {
+ public:
+  virtual ~Detokenizer() = default;
+  virtual void put(Token id, std::string& out) = 0;  // Errors: invalid_argument for ids outside the vocabulary
+  virtual void finish(std::string& out) = 0;         // an incomplete character becomes U+FFFD
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -34,7 +42,9 @@ class Tokenizer {
   // Ids of UTF-8 text. Bytes that are no UTF-8 are replaced by U+FFFD first, as Python does with errors="replace".
   virtual std::vector<Token> encode(std::string_view text, const EncodeOptions& options = {}) const = 0;
   // Text of ids; ids outside the vocabulary are an error (invalid_argument).
-  virtual std::string decode(std::span<const Token> ids, bool skip_special = true) const = 0;
+  std::string decode(std::span<const Token> ids, bool skip_special = true) const;
+  // What decode puts all ids through. The tokenizer must outlive it.
+  virtual std::unique_ptr<Detokenizer> detokenizer(bool skip_special = true) const = 0;
 
   virtual int64_t vocabulary_size() const = 0;                           // largest id + 1
   virtual std::optional<Token> id_of(std::string_view token) const = 0;  // exact vocabulary or added token
@@ -54,7 +64,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const base::Path& path);
 std::unique_ptr<Tokenizer> load_gguf_tokenizer(const formats::Checkpoint& checkpoint);
 
 // Turns ids that arrive one by one into text, never emitting half a character: what is incomplete waits for the next
-// id.
+// id. All parts together equal Tokenizer::decode.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
@@ -62,10 +72,7 @@ class StreamDecoder {
   std::string finish();       // what was held back (an incomplete character becomes U+FFFD)
 
  private:
-  const Tokenizer* tokenizer_;
-  bool skip_special_;
-  std::vector<Token> window_;
-  size_t emitted_ = 0;
+  std::unique_ptr<Detokenizer> detokenizer_;
 };
 
 }  // namespace cepe::text
