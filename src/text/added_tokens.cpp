@@ -106,8 +106,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& norma
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const AddedToken& token = tokens_[i];
     if (token.content.size() > longest_content) {
-      throw Error(ErrorCode::unsupported, where + ": added token '" + token.content.substr(0, 80) + "...' is longer than " +
-                                              std::to_string(longest_content) + " bytes");
+      throw Error(ErrorCode::unsupported, where + ": added token '" + token.content.substr(0, 80) +
+                                              "...' is longer than " + std::to_string(longest_content) + " bytes");
     }
     by_id_.try_emplace(token.id, i);
     by_content_.try_emplace(token.content, i);

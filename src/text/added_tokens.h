@@ -73,9 +73,9 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::unordered_map<Token, size_t> by_id_;
   std::unordered_map<std::string, size_t> by_content_;
-  Trie raw_;            // not normalized
+  Trie raw_;              // not normalized
   Trie raw_and_special_;  // and the special ones
-  Trie normalized_;     // by normalised content
+  Trie normalized_;       // by normalised content
 };
 
 }  // namespace cepe::text

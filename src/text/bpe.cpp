@@ -80,7 +80,8 @@ Bpe::Bpe(Vocabulary vocabulary, MergeTable merges, BpeSettings settings)
 Bpe::~Bpe() = default;
 
 bool Bpe::can_cut_at_marker() const {
-  const bool whole_words = settings_.ignore_merges || !settings_.continuing_prefix.empty() || !settings_.end_suffix.empty();
+  const bool whole_words =
+      settings_.ignore_merges || !settings_.continuing_prefix.empty() || !settings_.end_suffix.empty();
   if (whole_words || vocabulary_.find(marker) == Vocabulary::absent) return false;
   bool none_spans = true;
   merges_.for_each([&](Token left, Token right, const Merge&) {

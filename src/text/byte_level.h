@@ -14,8 +14,4 @@ void append_byte_characters(std::string& out, std::string_view bytes);
 // The bytes of a token; a token with any other character stands for itself.
 std::string bytes_of_characters(std::string_view token);
 
-// GPT-2's expression that cuts text into words.
-inline constexpr const char* gpt2_expression =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 }  // namespace cepe::text

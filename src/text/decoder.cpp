@@ -169,18 +169,17 @@ class MetaspaceStage final : public Stage {
 };
 
 std::string without_spaces_that_english_lacks(std::string text) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> rules{
-      {{" .", "."},
-       {" ?", "?"},
-       {" !", "!"},
-       {" ,", ","},
-       {" ' ", "'"},
-       {" n't", "n't"},
-       {" 'm", "'m"},
-       {" do not", " don't"},
-       {" 's", "'s"},
-       {" 've", "'ve"},
-       {" 're", "'re"}}};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> rules{{{" .", "."},
+                                                                                        {" ?", "?"},
+                                                                                        {" !", "!"},
+                                                                                        {" ,", ","},
+                                                                                        {" ' ", "'"},
+                                                                                        {" n't", "n't"},
+                                                                                        {" 'm", "'m"},
+                                                                                        {" do not", " don't"},
+                                                                                        {" 's", "'s"},
+                                                                                        {" 've", "'ve"},
+                                                                                        {" 're", "'re"}}};
   for (const auto& [from, to] : rules) {
     for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
       text.replace(at, from.size(), to);

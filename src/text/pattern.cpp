@@ -60,12 +60,13 @@ std::string translate(std::string_view expression, const std::string& where) {
       continue;
     }
     if (class_depth > 0 && c == '&' && expression.substr(i, 2) == "&&") {
-      throw Error(ErrorCode::unsupported,
-                  where + ": class intersections (&&) in regular expressions are not supported: " +
-                      std::string(expression.substr(0, 200)));
+      throw Error(ErrorCode::unsupported, where +
+                                              ": class intersections (&&) in regular expressions are not supported: " +
+                                              std::string(expression.substr(0, 200)));
     }
     if (class_depth > 0 && c == '[' && expression.substr(i, 2) != "[:") {
-      throw Error(ErrorCode::unsupported, where + ": classes within classes of regular expressions are not supported: " +
+      throw Error(ErrorCode::unsupported, where +
+                                              ": classes within classes of regular expressions are not supported: " +
                                               std::string(expression.substr(0, 200)));
     }
     out += c;
@@ -98,8 +99,8 @@ std::shared_ptr<const void> compile(const std::string& expression, const std::st
   pcre2_set_parens_nest_limit(context.get(), 50);
   // Ruby's ^ and $ always match at lines.
   constexpr uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &problem,
-                                   &at, context.get());
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options,
+                                   &problem, &at, context.get());
   if (!code) {
     unsigned char message[160] = {};
     pcre2_get_error_message(problem, message, sizeof message);
@@ -168,19 +169,20 @@ void Matcher::find_all(std::string_view text, std::vector<Range>& matches) {
   const auto* code = static_cast<const pcre2_code*>(pattern_.code_.get());
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   // A sound expression takes a few steps a character; ten times as many are a trap.
-  pcre2_set_match_limit(state_->context, static_cast<uint32_t>(std::min<size_t>(100'000 + 20 * text.size(), 100'000'000)));
+  pcre2_set_match_limit(state_->context,
+                        static_cast<uint32_t>(std::min<size_t>(100'000 + 20 * text.size(), 100'000'000)));
   size_t last_end = 0;
   for (size_t at = 0; at <= text.size();) {
     int found = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, state_->data, state_->context);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-      found = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, state_->data,
-                          state_->context);
+      found =
+          pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, state_->data, state_->context);
     }
     if (found == PCRE2_ERROR_NOMATCH) return;
     if (found < 0) {
-      throw Error(ErrorCode::unsupported, pattern_.where_ + ": the regular expression '" +
-                                              pattern_.source_.substr(0, 200) +
-                                              "' needs too many steps for this text (PCRE2 " + std::to_string(found) + ")");
+      throw Error(ErrorCode::unsupported,
+                  pattern_.where_ + ": the regular expression '" + pattern_.source_.substr(0, 200) +
+                      "' needs too many steps for this text (PCRE2 " + std::to_string(found) + ")");
     }
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(state_->data);
     const Range match{offsets[0], offsets[1]};

@@ -95,8 +95,8 @@ std::unique_ptr<Detokenizer> PipelineTokenizer::detokenizer(bool skip_special) c
 std::string_view PipelineTokenizer::text_of(Token id) const {
   if (const AddedToken* token = parts_.added.find(id)) return token->content;
   if (parts_.model->vocabulary().contains(id)) return parts_.model->vocabulary().token(id);
-  throw Error(ErrorCode::invalid_argument, "token id " + std::to_string(id) + " is outside the vocabulary of " +
-                                               std::to_string(size_) + " tokens");
+  throw Error(ErrorCode::invalid_argument,
+              "token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(size_) + " tokens");
 }
 
 std::optional<Token> PipelineTokenizer::id_of(std::string_view token) const {

@@ -16,7 +16,8 @@ constexpr size_t most_tokens = 4096;
 }
 
 const Json& array_of(const Json& json, const char* field, const std::string& where) {
-  if (!base::json_has(json, field) || !json[field].is_array()) fail(where, std::string("field '") + field + "' must be an array");
+  if (!base::json_has(json, field) || !json[field].is_array())
+    fail(where, std::string("field '") + field + "' must be an array");
   return json[field];
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "text/byte_level.h"
+#include "text/expressions.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
 
@@ -112,16 +113,15 @@ struct Apply {
   }
 
   void operator()(const ByteLevelMap&) const {
-    rewrite_pieces(pieces, [](std::string_view text, const Piece&, std::string& out) {
-      append_byte_characters(out, text);
-    });
+    rewrite_pieces(pieces,
+                   [](std::string_view text, const Piece&, std::string& out) { append_byte_characters(out, text); });
   }
 
   void operator()(const MetaspaceSplit& metaspace) const {
     const std::string& mark = metaspace.replacement;
     rewrite_pieces(pieces, [&](std::string_view text, const Piece& piece, std::string& out) {
-      const bool wanted = metaspace.prepend == PrependScheme::always ||
-                          (metaspace.prepend == PrependScheme::first && piece.at_start);
+      const bool wanted =
+          metaspace.prepend == PrependScheme::always || (metaspace.prepend == PrependScheme::first && piece.at_start);
       if (wanted && !text.empty() && text.front() != ' ' && !text.starts_with(mark)) out += mark;
       for (const char byte : text) byte == ' ' ? out += mark : out += byte;
     });

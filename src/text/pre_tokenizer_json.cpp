@@ -19,8 +19,9 @@ SplitBehavior behavior_from_json(const Json& json, const std::string& where) {
   if (name == "MergedWithPrevious" || name == "merged_with_previous") return SplitBehavior::merged_with_previous;
   if (name == "MergedWithNext" || name == "merged_with_next") return SplitBehavior::merged_with_next;
   if (name == "Contiguous" || name == "contiguous") return SplitBehavior::contiguous;
-  throw Error(ErrorCode::corrupt, where + ": field 'behavior' is '" + name.substr(0, 80) +
-                                      "'; expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous");
+  throw Error(ErrorCode::corrupt,
+              where + ": field 'behavior' is '" + name.substr(0, 80) +
+                  "'; expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous");
 }
 
 PatternSplit pattern_split(const Json& json, const std::string& where) {
@@ -33,8 +34,8 @@ MetaspaceSplit metaspace(const Json& json, const std::string& where) {
   MetaspaceSplit split;
   split.replacement = base::json_string(json, "replacement", where, split.replacement);
   if (split.replacement.empty() || character_at(split.replacement, 0).size != split.replacement.size()) {
-    throw Error(ErrorCode::corrupt, where + ": field 'replacement' must be one character, found '" +
-                                        split.replacement.substr(0, 80) + "'");
+    throw Error(ErrorCode::corrupt,
+                where + ": field 'replacement' must be one character, found '" + split.replacement.substr(0, 80) + "'");
   }
   split.prepend = prepend_scheme_from_json(json, where);
   split.split = base::json_boolean(json, "split", where, true);
@@ -59,8 +60,7 @@ void append_steps(const Json& json, const std::string& where, std::vector<PreTok
     steps.emplace_back(pattern_split(json, where));
   } else if (type == "Digits") {
     const bool each = base::json_boolean(json, "individual_digits", where, false);
-    steps.emplace_back(
-        ClassSplit{CharacterClass::numeric, each ? SplitBehavior::isolated : SplitBehavior::contiguous});
+    steps.emplace_back(ClassSplit{CharacterClass::numeric, each ? SplitBehavior::isolated : SplitBehavior::contiguous});
   } else if (type == "Metaspace") {
     steps.emplace_back(metaspace(json, where));
   } else if (type == "Whitespace") {
@@ -89,8 +89,8 @@ PrependScheme prepend_scheme_from_json(const Json& json, const std::string& wher
   if (name == "always") return PrependScheme::always;
   if (name == "first") return PrependScheme::first;
   if (name == "never") return PrependScheme::never;
-  throw Error(ErrorCode::corrupt, where + ": field 'prepend_scheme' is '" + name.substr(0, 80) +
-                                      "'; expected always, first or never");
+  throw Error(ErrorCode::corrupt,
+              where + ": field 'prepend_scheme' is '" + name.substr(0, 80) + "'; expected always, first or never");
 }
 
 PreTokenizer pre_tokenizer_from_json(const Json& json, const std::string& where) {

@@ -11,8 +11,8 @@ uint8_t byte_at(std::string_view text, size_t at) { return static_cast<uint8_t>(
 
 // What may follow a leading byte (Unicode, table 3-7).
 struct Lead {
-  int following;     // continuation bytes; -1 where the byte cannot start a character
-  uint8_t low, high; // range of the first of them
+  int following;      // continuation bytes; -1 where the byte cannot start a character
+  uint8_t low, high;  // range of the first of them
 };
 
 Lead lead_of(uint8_t byte) {

@@ -10,8 +10,8 @@ namespace cepe::text {
 
 struct WordPieceSettings {
   Token unknown = 0;
-  std::string continuing_prefix = "##";   // of every piece of a word but the first
-  int64_t longest_word = 100;             // characters
+  std::string continuing_prefix = "##";  // of every piece of a word but the first
+  int64_t longest_word = 100;            // characters
 };
 
 class WordPiece final : public Model {
