@@ -1,0 +1,70 @@
+#include "text/pattern.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "base/error.h"
+#include "text/expressions.h"
+#include "text/pre_tokenizer.h"
+
+namespace cepe::text {
+namespace {
+
+std::vector<std::string> matches(const Pattern& pattern, std::string_view text) {
+  Matcher matcher(pattern);
+  std::vector<Range> ranges;
+  matcher.find_all(text, ranges);
+  std::vector<std::string> found;
+  for (const Range& range : ranges) found.emplace_back(text.substr(range.begin, range.end - range.begin));
+  return found;
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(Pattern, CutsTextAsThePublishedExpressionsDo) {
+  const auto gpt2 = Pattern::regex(gpt2_expression, "test");
+  EXPECT_EQ(matches(gpt2, "It's  two 12x!?\n"), (Strings{"It", "'s", " ", " two", " 12", "x", "!?", "\n"}));
+  const auto llama3 = Pattern::regex(llama3_expression, "test");
+  EXPECT_EQ(matches(llama3, "THEY'RE 12345"), (Strings{"THEY", "'RE", " ", "123", "45"}));
+}
+
+TEST(Pattern, WhiteSpaceIsThatOfUnicode) {
+  const auto space = Pattern::regex(R"(\s)", "test");
+  EXPECT_EQ(matches(space, "a\xC2\xA0\xE3\x80\x80z").size(), 2u);
+  EXPECT_TRUE(matches(space, "\xE1\xA0\x8E").empty());  // U+180E is none since Unicode 6.3
+}
+
+TEST(Pattern, ACatastrophicExpressionIsAnErrorAndNotAHang) {
+  const auto pattern = Pattern::regex("(a+)+$", "tokenizer.json: pre_tokenizer");
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_THROW(matches(pattern, std::string(10000, 'a') + "b"), base::Error);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+}
+
+TEST(Pattern, WhatCannotBeTranslatedIsRefused) {
+  EXPECT_THROW(Pattern::regex(R"([\p{L}&&[^a]])", "test"), base::Error);
+  EXPECT_THROW(Pattern::regex("(", "test"), base::Error);
+  EXPECT_THROW(Pattern::regex(std::string(100, '(') + std::string(100, ')'), "test"), base::Error);
+  EXPECT_THROW(replace_all(std::string(1000, 'a'), Pattern::literal("a"), std::string(1000, 'b'), 5000), base::Error);
+}
+
+TEST(PreTokenizer, DelimitersGoWhereTheBehaviorSays) {
+  const std::vector<std::pair<SplitBehavior, Strings>> expected{
+      {SplitBehavior::removed, {"the", "final", "countdown"}},
+      {SplitBehavior::isolated, {"the", "-", "final", "-", "-", "countdown"}},
+      {SplitBehavior::merged_with_previous, {"the-", "final-", "-", "countdown"}},
+      {SplitBehavior::merged_with_next, {"the", "-final", "-", "-countdown"}},
+      {SplitBehavior::contiguous, {"the", "-", "final", "--", "countdown"}}};
+  for (const auto& [behavior, parts] : expected) {
+    const PreTokenizer pre_tokenizer{{PatternSplit{Pattern::literal("-"), behavior, false}}};
+    Pieces pieces{"the-final--countdown", {{0, 20, true}}};
+    pre_tokenizer.apply(pieces);
+    Strings found;
+    for (const Piece& piece : pieces.list) found.emplace_back(pieces.view(piece));
+    EXPECT_EQ(found, parts);
+  }
+}
+
+}  // namespace
+}  // namespace cepe::text
