@@ -5,7 +5,6 @@
 
 #include "text/byte_level.h"
 #include "text/byte_tokens.h"
-#include "text/pieces.h"
 #include "text/utf8.h"
 
 namespace cepe::text {
@@ -23,6 +22,7 @@ namespace {
 
 using Stage = DecodeStream::Stage;
 
+constexpr size_t most_grown = size_t{1} << 20;  // bytes of a token that rules make longer
 constexpr std::string_view replacement_character = "\xEF\xBF\xBD";
 
 // A stage that looks at whole tokens.
@@ -107,7 +107,7 @@ class ReplaceStage final : public TokenStage {
  public:
   explicit ReplaceStage(const ReplaceDecoding& rule) : rule_(rule) {}
   void token(std::string_view text) override {
-    next->put(replace_all(text, rule_.pattern, rule_.content, growth_limit(text.size())), true, true);
+    next->put(replace_all(text, rule_.pattern, rule_.content, std::max(text.size(), most_grown)), true, true);
   }
 
  private:

@@ -201,7 +201,9 @@ std::string replace_all(std::string_view text, const Pattern& pattern, std::stri
   Matcher matcher(pattern);
   std::vector<Range> matches;
   matcher.find_all(text, matches);
-  if (text.size() + matches.size() * content.size() > limit) {
+  size_t size = text.size() + matches.size() * content.size();
+  for (const Range& match : matches) size -= match.end - match.begin;
+  if (size > limit) {
     throw Error(ErrorCode::unsupported, "replacing '" + pattern.source().substr(0, 80) + "' makes a text of " +
                                             std::to_string(text.size()) + " bytes longer than " +
                                             std::to_string(limit) + " bytes");
