@@ -11,3 +11,5 @@ add_library(cepe_cuda SHARED ${cuda_sources})
 target_include_directories(cepe_cuda PRIVATE "${CMAKE_BINARY_DIR}/include/ops")
 target_include_directories(cepe_cuda SYSTEM PRIVATE ${cuda_root}/include)
 target_link_libraries(cepe_cuda PRIVATE cepe::torch ${torch_root}/lib/libtorch_cuda.so ${torch_root}/lib/libc10_cuda.so)
+# The program loads it at run time: who builds the one wants the other.
+add_dependencies(cepe cepe_cuda)

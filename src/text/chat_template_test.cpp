@@ -157,9 +157,10 @@ TEST(ChatTemplate, GenerationTagsLeaveTheirBody) {
 }
 
 TEST(ChatTemplate, ContentThatLooksLikeATemplateIsNotInterpreted) {
-  EXPECT_EQ(
-      ChatTemplate("{{ messages[0].content }}").render(std::vector<ChatMessage>{{"user", "{{ 1 + 1 }}{% if %}"}}, false, Json::object()).text,
-      "{{ 1 + 1 }}{% if %}");
+  EXPECT_EQ(ChatTemplate("{{ messages[0].content }}")
+                .render(std::vector<ChatMessage>{{"user", "{{ 1 + 1 }}{% if %}"}}, false, Json::object())
+                .text,
+            "{{ 1 + 1 }}{% if %}");
 }
 
 }  // namespace
