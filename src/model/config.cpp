@@ -40,6 +40,27 @@ Json rope_object(const Json& config, const char* layer_type) {
   return rope;
 }
 
+// Dynamic scaling starts beyond max_position_embeddings; the others state the context of training, at the top level
+// (Phi-3, which wins) or beside the factor.
+int64_t original_positions(const Json& config, const Json& scaling, RopeScaling kind, const std::string& where) {
+  const int64_t positions = base::json_integer(config, "max_position_embeddings", where, 2048);
+  if (kind == RopeScaling::dynamic) return positions;
+  const char* field = "original_max_position_embeddings";
+  return base::json_integer(config, field, where, base::json_integer(scaling, field, where, positions));
+}
+
+// YaRN's amplitude where the file states it: attention_factor, or the ratio of two amplitudes m * 0.1 ln(factor) + 1.
+// 0 = not stated.
+double read_attention_factor(const Json& scaling, double factor, const std::string& where) {
+  if (!base::json_boolean(scaling, "truncate", where, true))
+    throw Error(ErrorCode::unsupported, where + ": the rope's field 'truncate' is false, which is not supported");
+  const double above = base::json_number(scaling, "mscale", where, 0);
+  const double below = base::json_number(scaling, "mscale_all_dim", where, 0);
+  const double logarithm = 0.1 * std::log(factor);
+  const double ratio = above > 0 && below > 0 ? (above * logarithm + 1) / (below * logarithm + 1) : 0;
+  return base::json_number(scaling, "attention_factor", where, ratio);
+}
+
 void read_eos(const Json& config, DecoderConfig& decoder, const std::string& where) {
   if (!base::json_has(config, "eos_token_id")) return;
   const Json& eos = config.at("eos_token_id");
@@ -72,14 +93,13 @@ RopeConfig read_rope(const Json& config, int64_t head_width, const std::string& 
   if (rope.scaling == RopeScaling::none) return rope;
   rope.factor = base::json_number(scaling, "factor", where);
   if (!(rope.factor >= 1)) throw Error(ErrorCode::corrupt, where + ": the rope's field 'factor' must be at least 1");
-  const int64_t positions = base::json_integer(config, "max_position_embeddings", where, 2048);
-  rope.original_positions = base::json_integer(scaling, "original_max_position_embeddings", where, positions);
+  rope.original_positions = original_positions(config, scaling, rope.scaling, where);
   check_range(rope.original_positions, 1, int64_t{1} << 40, "original_max_position_embeddings", where);
   rope.low_frequency_factor = base::json_number(scaling, "low_freq_factor", where, 1);
   rope.high_frequency_factor = base::json_number(scaling, "high_freq_factor", where, 4);
   rope.beta_fast = base::json_number(scaling, "beta_fast", where, 32);
   rope.beta_slow = base::json_number(scaling, "beta_slow", where, 1);
-  rope.attention_factor = base::json_number(scaling, "attention_factor", where, 0);
+  rope.attention_factor = read_attention_factor(scaling, rope.factor, where);
   if (rope.scaling == RopeScaling::llama3 &&
       !(rope.low_frequency_factor > 0 && rope.high_frequency_factor > rope.low_frequency_factor)) {
     throw Error(ErrorCode::corrupt,
@@ -113,6 +133,14 @@ DecoderConfig read_common(const Json& config, const std::string& where) {
   return decoder;
 }
 
+Json with_defaults(const Json& config, const Json& defaults) {
+  Json full = config;
+  for (const auto& [field, value] : defaults.items()) {
+    if (!full.contains(field)) full[field] = value;
+  }
+  return full;
+}
+
 std::vector<int64_t> read_windows(const Json& config, int64_t layers, const std::string& where) {
   std::vector<int64_t> windows(static_cast<size_t>(layers), 0);
   const int64_t window = base::json_integer(config, "sliding_window", where, 0);
@@ -142,6 +170,11 @@ void validate(const DecoderConfig& config, const std::string& where) {
   check_range(config.head_width, 1, max_width, "head_dim", where);
   check_range(config.feed_forward, 1, max_width, "intermediate_size", where);
   check_range(config.max_positions, 1, int64_t{1} << 40, "max_position_embeddings", where);
+  if (!(config.norm_eps > 0 && config.norm_eps < 1))
+    throw Error(ErrorCode::corrupt, where + ": the norms' epsilon must be above 0 and below 1");
+  if (!(config.attention_scale > 0 && std::isfinite(config.attention_scale)))
+    throw Error(ErrorCode::corrupt, where + ": the scale of the attention must be positive and finite");
+  if (config.logit_cap < 0) throw Error(ErrorCode::corrupt, where + ": field 'final_logit_softcapping' is negative");
   if (config.heads % config.groups != 0) {
     throw Error(ErrorCode::corrupt, where + ": " + std::to_string(config.heads) + " query heads cannot share " +
                                         std::to_string(config.groups) + " key/value heads evenly");

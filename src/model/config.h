@@ -87,6 +87,8 @@ RopeConfig read_rope(const base::Json& config, int64_t head_width, const std::st
                      const char* layer_type = nullptr);
 // Fields whose names most families share: hidden_size, num_hidden_layers, ...
 DecoderConfig read_common(const base::Json& config, const std::string& where);
+// A copy in which the fields that are absent (not: null) have these values, as the family's reference code has them.
+base::Json with_defaults(const base::Json& config, const base::Json& defaults);
 // [L] from layer_types, else every pattern-th layer is full, else the same window everywhere.
 std::vector<int64_t> read_windows(const base::Json& config, int64_t layers, const std::string& where);
 

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tanh.h>
 
 #include <functional>
@@ -92,7 +93,8 @@ at::Tensor forward_layer(const Pass& pass, size_t index, int64_t cross_layer, co
 at::Tensor embed(const Decoder& decoder, const BatchLayout& layout) {
   at::Tensor hidden = look_up(decoder.embedding, layout.tokens, decoder.activation_type);
   // The scale is rounded to the activations' type first, as in the published code.
-  if (decoder.config.embedding_scale != 1) hidden = hidden * at::Scalar(decoder.config.embedding_scale).toDouble();
+  if (decoder.config.embedding_scale != 1)
+    hidden = hidden * at::scalar_tensor(decoder.config.embedding_scale, hidden.scalar_type()).item<double>();
   if (decoder.config.learned_positions) hidden = hidden + at::embedding(decoder.position_embedding, layout.positions);
   return hidden;
 }

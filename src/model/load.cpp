@@ -48,6 +48,11 @@ void read_published_cepe(ModelSource& source, const std::string& where) {
 }
 
 void read_rope_divisors(ModelSource& source) {
+  if (source.checkpoint.is_gguf() && source.checkpoint.contains("rope_factors_long.weight")) {
+    throw Error(ErrorCode::unsupported, source.path.string() +
+                                            ": rope type 'longrope' (tensor "
+                                            "'rope_factors_long.weight') is not supported");
+  }
   if (!source.checkpoint.is_gguf() || !source.checkpoint.contains("rope_freqs.weight")) return;
   const at::Tensor divisors = to_tensor(source.checkpoint.at("rope_freqs.weight")).to(at::kFloat);
   if (divisors.numel() != source.decoder.rope.width / 2) {
@@ -56,6 +61,20 @@ void read_rope_divisors(ModelSource& source) {
                                         std::to_string(source.decoder.rope.width / 2));
   }
   source.decoder.rope.divisors.assign(divisors.data_ptr<float>(), divisors.data_ptr<float>() + divisors.numel());
+}
+
+// GGUF's metadata does not say which products have a bias; its tensors do.
+void read_gguf_biases(ModelSource& source) {
+  const LayerNames& parts = source.names.layers.front();
+  const auto has_bias = [&](const std::string& name) { return source.checkpoint.contains(name + ".bias"); };
+  const bool on_query = has_bias(parts.query_key_value.front());
+  if (on_query && source.names.permuted_query_key) {
+    throw Error(ErrorCode::unsupported, source.path.string() + ": tensor '" + parts.query_key_value.front() +
+                                            ".bias': biases in the row order of llama are not supported");
+  }
+  source.decoder.query_key_value_bias |= on_query;
+  source.decoder.output_bias |= has_bias(parts.output);
+  source.decoder.feed_forward_bias |= has_bias(parts.down);
 }
 
 bool is_gguf_file(const base::Path& path) { return std::filesystem::is_regular_file(path); }
@@ -141,6 +160,7 @@ ModelSource open_model(const base::Path& path) {
     if (source.decoder.norm == NormKind::rms_unit_offset)
       source.decoder.norm = NormKind::rms;  // the file's norms have 1 added
     source.names = gguf_weight_names(source.decoder);
+    read_gguf_biases(source);
     read_rope_divisors(source);
     return source;
   }
@@ -150,7 +170,7 @@ ModelSource open_model(const base::Path& path) {
   }
   const std::string where = (path / "config.json").string();
   source.decoder = read_decoder_config(source.config, where);
-  source.names = weight_names(source.decoder);
+  source.names = weight_names(source.decoder, source.checkpoint.names());
   read_published_cepe(source, where);
   return source;
 }

@@ -29,8 +29,16 @@ struct DecoderNames {
 
 DecoderNames weight_names(const DecoderConfig& config);       // Hugging Face folder
 DecoderNames gguf_weight_names(const DecoderConfig& config);  // GGUF
+// Hugging Face folder whose file holds these tensors (sorted): files saved from the bare model lack "model." or
+// "transformer.", those of an image-and-text model have "language_model." more. Decided by the embedding's name.
+DecoderNames weight_names(const DecoderConfig& config, const std::vector<std::string>& stored);
 
 // "model.layers.N." parts that most families share: {q,k,v,o}_proj, gate/up/down_proj, input and post-attention norms.
 DecoderNames llama_names(const DecoderConfig& config);
+// "blk.N." parts that GGUF's architectures share, as the config's norms, positions and gate ask for them; {q, k, v}
+// apart.
+DecoderNames gguf_common_names(const DecoderConfig& config);
+// The same with attn_qkv.
+DecoderNames gguf_fused_names(const DecoderConfig& config);
 
 }  // namespace cepe::model

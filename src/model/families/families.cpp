@@ -5,7 +5,9 @@
 namespace cepe::model {
 namespace {
 
-const Family* const families[] = {&llama_family};
+const Family* const families[] = {&llama_family,  &mistral_family,       &qwen2_family, &qwen3_family,
+                                  &gemma3_family, &gemma3_nested_family, &phi3_family,  &olmo2_family,
+                                  &gpt2_family,   &gpt_neox_family};
 
 }  // namespace
 
@@ -16,9 +18,25 @@ const Family* find_family(std::string_view model_type) {
   return nullptr;
 }
 
+const Family* find_architecture(std::string_view gguf_architecture) {
+  for (const Family* family : families) {
+    if (family->gguf_architecture == gguf_architecture) return family;
+  }
+  return nullptr;
+}
+
 std::string known_families() {
   std::string names;
   for (const Family* family : families) names += (names.empty() ? "" : ", ") + std::string(family->model_type);
+  return names;
+}
+
+std::string known_architectures() {
+  std::string names;
+  for (const Family* family : families) {
+    if (find_architecture(family->gguf_architecture) != family) continue;  // two families share one
+    names += (names.empty() ? "" : ", ") + std::string(family->gguf_architecture);
+  }
   return names;
 }
 
@@ -36,5 +54,7 @@ DecoderConfig read_decoder_config(const base::Json& config, const std::string& w
 }
 
 DecoderNames weight_names(const DecoderConfig& config) { return find_family(config.family)->names(config); }
+
+DecoderNames gguf_weight_names(const DecoderConfig& config) { return find_family(config.family)->gguf_names(config); }
 
 }  // namespace cepe::model

@@ -1,0 +1,23 @@
+// Mistral (transformers' MistralForCausalLM): Llama with a sliding window in every layer; null = none.
+#include "model/families/families.h"
+
+namespace cepe::model {
+namespace {
+
+DecoderConfig read(const base::Json& config, const std::string& where) {
+  DecoderConfig decoder = read_common(config, where);
+  decoder.windows = read_windows(with_defaults(config, {{"sliding_window", 4096}}), decoder.layers, where);
+  return decoder;
+}
+
+DecoderNames gguf_names(const DecoderConfig& config) {
+  DecoderNames names = gguf_common_names(config);
+  names.permuted_query_key = true;
+  return names;
+}
+
+}  // namespace
+
+const Family mistral_family = {"mistral", "llama", read, llama_names, gguf_names};
+
+}  // namespace cepe::model
