@@ -1,5 +1,6 @@
 #include "ops/packed_weight.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -155,23 +156,26 @@ at::Tensor padded_scales(const at::Tensor& scales) {
   return padded;
 }
 
-// x [N, in] as panels of rows, inputs outermost, and the same for the sums of 32 inputs.
+float sum_of_block(const float* x) {
+  float partial[8] = {};
+  for (int64_t i = 0; i < block_inputs; ++i) partial[i % 8] += x[i];
+  return ((partial[0] + partial[1]) + (partial[2] + partial[3])) +
+         ((partial[4] + partial[5]) + (partial[6] + partial[7]));
+}
+
+// x [N, in] as panels of rows, inputs outermost (a single row is one as it stands), and the same for the sums of 32
+// inputs.
 void lay_out_panels(const float* x, int64_t rows, int64_t in_features, int64_t row_block, float* panels, float* sums) {
   const int64_t blocks = in_features / block_inputs;
-  for (int64_t row = 0; row < rows;) {
+  for (int64_t row = 0; row < rows; row += row_block) {
     while (row + row_block > rows) row_block /= 2;
-    float* panel = panels + row * in_features;
-    float* panel_sums = sums + row * blocks;
     for (int64_t r = 0; r < row_block; ++r) {
       const float* from = x + (row + r) * in_features;
-      for (int64_t i = 0; i < in_features; ++i) panel[i * row_block + r] = from[i];
-      for (int64_t block = 0; block < blocks; ++block) {
-        float sum = 0;
-        for (int64_t i = 0; i < block_inputs; ++i) sum += from[block * block_inputs + i];
-        panel_sums[block * row_block + r] = sum;
-      }
+      float* panel = panels + row * in_features + r;
+      float* panel_sums = sums + row * blocks + r;
+      for (int64_t i = 0; i < in_features && rows > 1; ++i) panel[i * row_block] = from[i];
+      for (int64_t block = 0; block < blocks; ++block) panel_sums[block * row_block] = sum_of_block(from + block * 32);
     }
-    row += row_block;
   }
 }
 
@@ -187,11 +191,13 @@ at::Tensor multiply_few(const at::Tensor& x, const PackedWeight& weight) {
   const cpu::Kernels& kernels = cpu::kernels();
   const int64_t rows = x.size(0);
   const int64_t in = weight.in_features;
-  float* panels = scratch<float>(rows * (in + in / block_inputs));
-  float* sums = panels + rows * in;
-  lay_out_panels(x.const_data_ptr<float>(), rows, in, kernels.row_block, panels, sums);
-  at::Tensor y = at::empty({rows, weight.out_features}, at::kFloat);
-  const cpu::PackedProduct product{matrix_of(weight), panels, sums, rows, y.mutable_data_ptr<float>()};
+  const float* from = x.const_data_ptr<float>();
+  float* sums = scratch<float>(rows * (in + in / block_inputs));
+  float* panels = sums + rows * (in / block_inputs);
+  lay_out_panels(from, rows, in, kernels.row_block, panels, sums);
+  at::Tensor y(at::detail::empty_cpu({rows, weight.out_features}, at::kFloat));
+  const cpu::PackedProduct product{matrix_of(weight), rows == 1 ? from : panels, sums, rows,
+                                   y.mutable_data_ptr<float>()};
   const auto multiply = kernels.multiply[static_cast<int>(weight.format)];
   const int64_t grain = std::max<int64_t>(1, bytes_a_thread / std::max<int64_t>(1, product.weight.bytes_per_tile));
   at::parallel_for(0, tiles_of(weight.out_features), grain,
