@@ -4,9 +4,42 @@
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rsqrt.h>
 
+#include "ops/cpu/kernels.h"
+#include "ops/fused.h"
+
 namespace cepe::ops {
+namespace {
+
+bool fits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (x.dim() == 0 || x.size(-1) == 0) return false;
+  const auto vector = [&](const at::Tensor& values) { return values.dim() == 1 && values.size(0) == x.size(-1); };
+  return is_plain_dense(x, x.scalar_type()) && is_plain_dense(weight, x.scalar_type()) &&
+         is_plain_dense(bias, x.scalar_type()) && vector(weight) && (!bias.defined() || vector(bias));
+}
+
+// kernel(x, y, rows) with x and y moved to the first of its rows.
+template <class Kernel>
+at::Tensor over_last_dimension(const at::Tensor& x, const Kernel& kernel) {
+  at::Tensor y = empty_output(x.sizes(), x.scalar_type());
+  const int64_t width = x.size(-1);
+  const int64_t row_bytes = width * static_cast<int64_t>(x.element_size());
+  const auto* from = static_cast<const std::byte*>(x.const_data_ptr());
+  auto* to = static_cast<std::byte*>(y.mutable_data_ptr());
+  over_rows(x.numel() / width, width,
+            [&](int64_t begin, int64_t end) { kernel(from + begin * row_bytes, to + begin * row_bytes, end - begin); });
+  return y;
+}
+
+}  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
+  if (fits(x, weight, {})) {
+    const auto& table = cpu::kernels();
+    const auto kernel = x.scalar_type() == at::kFloat ? table.rms_norm_float : table.rms_norm_bfloat16;
+    return over_last_dimension(x, [&](const void* from, void* to, int64_t rows) {
+      kernel(from, weight.const_data_ptr(), to, rows, x.size(-1), static_cast<float>(eps), unit_offset);
+    });
+  }
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
   if (unit_offset) return (normed * (1.0 + weight.to(at::kFloat))).to(x.scalar_type());
@@ -14,6 +47,14 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, b
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  if (weight.defined() && fits(x, weight, bias)) {
+    const auto& table = cpu::kernels();
+    const auto kernel = x.scalar_type() == at::kFloat ? table.layer_norm_float : table.layer_norm_bfloat16;
+    return over_last_dimension(x, [&](const void* from, void* to, int64_t rows) {
+      kernel(from, weight.const_data_ptr(), bias.defined() ? bias.const_data_ptr() : nullptr, to, rows, x.size(-1),
+             static_cast<float>(eps));
+    });
+  }
   return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
 }
 

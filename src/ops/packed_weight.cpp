@@ -1,5 +1,6 @@
 #include "ops/packed_weight.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -19,7 +21,7 @@ namespace cepe::ops {
 namespace {
 
 constexpr int64_t block_inputs = 32;
-constexpr int64_t few_rows = 16;                       // from here on the weight is unpacked for a dense product
+constexpr int64_t pass_rows = 64;  // rows of x in one pass over the weight: 150 kB at width 576, a part of L2
 constexpr int64_t scratch_values = int64_t{1} << 19;   // of an unpacked piece: 1 MB of bfloat16, it stays in cache
 constexpr int64_t bytes_a_thread = int64_t{48} << 10;  // less work than this is not worth waking a thread for
 
@@ -155,23 +157,26 @@ at::Tensor padded_scales(const at::Tensor& scales) {
   return padded;
 }
 
-// x [N, in] as panels of rows, inputs outermost, and the same for the sums of 32 inputs.
+float sum_of_block(const float* x) {
+  float partial[8] = {};
+  for (int64_t i = 0; i < block_inputs; ++i) partial[i % 8] += x[i];
+  return ((partial[0] + partial[1]) + (partial[2] + partial[3])) +
+         ((partial[4] + partial[5]) + (partial[6] + partial[7]));
+}
+
+// x [N, in] as panels of rows, inputs outermost (a single row is one as it stands), and the same for the sums of 32
+// inputs.
 void lay_out_panels(const float* x, int64_t rows, int64_t in_features, int64_t row_block, float* panels, float* sums) {
   const int64_t blocks = in_features / block_inputs;
-  for (int64_t row = 0; row < rows;) {
+  for (int64_t row = 0; row < rows; row += row_block) {
     while (row + row_block > rows) row_block /= 2;
-    float* panel = panels + row * in_features;
-    float* panel_sums = sums + row * blocks;
     for (int64_t r = 0; r < row_block; ++r) {
       const float* from = x + (row + r) * in_features;
-      for (int64_t i = 0; i < in_features; ++i) panel[i * row_block + r] = from[i];
-      for (int64_t block = 0; block < blocks; ++block) {
-        float sum = 0;
-        for (int64_t i = 0; i < block_inputs; ++i) sum += from[block * block_inputs + i];
-        panel_sums[block * row_block + r] = sum;
-      }
+      float* panel = panels + row * in_features + r;
+      float* panel_sums = sums + row * blocks + r;
+      for (int64_t i = 0; i < in_features && rows > 1; ++i) panel[i * row_block] = from[i];
+      for (int64_t block = 0; block < blocks; ++block) panel_sums[block * row_block] = sum_of_block(from + block * 32);
     }
-    row += row_block;
   }
 }
 
@@ -183,31 +188,45 @@ T* scratch(int64_t values) {
   return buffer.data();
 }
 
-at::Tensor multiply_few(const at::Tensor& x, const PackedWeight& weight) {
+// From how many rows on the weight is unpacked for LibTorch's dense product (docs/performance.md has the figures).
+// The vector kernels beat its float32 product at any count, its bfloat16 product below about 64 rows.
+int64_t dense_rows(at::ScalarType type) {
+  if (cpu::level() == cpu::Level::portable) return 16;
+  return type == at::kFloat ? std::numeric_limits<int64_t>::max() : 64;
+}
+
+// One pass over the weight for at most pass_rows rows: x [rows, in] to y [rows, out].
+void multiply_pass(const float* x, int64_t rows, const PackedWeight& weight, float* y) {
   const cpu::Kernels& kernels = cpu::kernels();
-  const int64_t rows = x.size(0);
   const int64_t in = weight.in_features;
-  float* panels = scratch<float>(rows * (in + in / block_inputs));
-  float* sums = panels + rows * in;
-  lay_out_panels(x.const_data_ptr<float>(), rows, in, kernels.row_block, panels, sums);
-  at::Tensor y = at::empty({rows, weight.out_features}, at::kFloat);
-  const cpu::PackedProduct product{matrix_of(weight), panels, sums, rows, y.mutable_data_ptr<float>()};
+  float* sums = scratch<float>(rows * (in + in / block_inputs));
+  float* panels = sums + rows * (in / block_inputs);
+  lay_out_panels(x, rows, in, kernels.row_block, panels, sums);
+  const cpu::PackedProduct product{matrix_of(weight), rows == 1 ? x : panels, sums, rows, y};
   const auto multiply = kernels.multiply[static_cast<int>(weight.format)];
-  const int64_t grain = std::max<int64_t>(1, bytes_a_thread / std::max<int64_t>(1, product.weight.bytes_per_tile));
-  at::parallel_for(0, tiles_of(weight.out_features), grain,
+  const int64_t work = std::max<int64_t>(1, product.weight.bytes_per_tile * rows);
+  at::parallel_for(0, tiles_of(weight.out_features), std::max<int64_t>(1, bytes_a_thread / work),
                    [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
+}
+
+at::Tensor multiply_packed(const at::Tensor& x, const PackedWeight& weight) {
+  at::Tensor y(at::detail::empty_cpu({x.size(0), weight.out_features}, at::kFloat));
+  for (int64_t row = 0; row < x.size(0); row += pass_rows) {
+    multiply_pass(x.const_data_ptr<float>() + row * weight.in_features, std::min(pass_rows, x.size(0) - row), weight,
+                  y.mutable_data_ptr<float>() + row * weight.out_features);
+  }
   return y;
 }
 
 // Dense products over pieces of the weight, unpacked as columns [in, piece] into one buffer of this thread.
-at::Tensor multiply_many(const at::Tensor& x, const PackedWeight& weight, at::ScalarType type) {
+at::Tensor multiply_unpacked(const at::Tensor& x, const PackedWeight& weight) {
+  const at::ScalarType type = x.scalar_type();
   const cpu::Kernels& kernels = cpu::kernels();
   const int kind = static_cast<int>(weight.format);
   const auto unpack_piece = type == at::kFloat ? kernels.unpack_float[kind] : kernels.unpack_bfloat16[kind];
   const int64_t tiles = tiles_of(weight.out_features);
   const int64_t piece = std::clamp<int64_t>(scratch_values / cpu::tile_rows / weight.in_features, 1, tiles);
   const at::Tensor dense = at::empty({weight.in_features, piece * cpu::tile_rows}, type);
-  const at::Tensor wide = x.to(type);
   at::Tensor y = at::empty({x.size(0), weight.out_features}, x.options());
   for (int64_t begin = 0; begin < tiles; begin += piece) {
     const int64_t count = std::min(piece, tiles - begin);
@@ -218,7 +237,7 @@ at::Tensor multiply_many(const at::Tensor& x, const PackedWeight& weight, at::Sc
                    to + first * cpu::tile_rows * static_cast<int64_t>(dense.element_size()));
     });
     const int64_t outputs = std::min(count * cpu::tile_rows, weight.out_features - begin * cpu::tile_rows);
-    y.narrow(1, begin * cpu::tile_rows, outputs).copy_(at::mm(wide, dense.narrow(1, 0, outputs)));
+    y.narrow(1, begin * cpu::tile_rows, outputs).copy_(at::mm(x, dense.narrow(1, 0, outputs)));
   }
   return y;
 }
@@ -295,8 +314,8 @@ at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight) {
       (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)) {
     refuse("rows given that are not float32 or bfloat16 [N, " + std::to_string(weight.in_features) + "]");
   }
-  if (x.size(0) >= few_rows) return multiply_many(x, weight, at::kBFloat16);
-  return multiply_few(x.to(at::kFloat).contiguous(), weight).to(x.scalar_type());
+  if (weight.in_features > 0 && x.size(0) >= dense_rows(x.scalar_type())) return multiply_unpacked(x, weight);
+  return multiply_packed(x.to(at::kFloat).contiguous(), weight).to(x.scalar_type());
 }
 
 at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::ScalarType type) {

@@ -33,9 +33,12 @@ PackedWeight pack_int8_rows(const at::Tensor& values, const at::Tensor& scales);
 // Rows of several weights of one format and width under one another (q, k, v fused).
 PackedWeight concatenate(std::span<const PackedWeight> parts);
 
-// x [N, in] (float32 or bfloat16) times weight^T -> [N, out] of x's type. Few rows: the block kernels, float32
-// activations, float32 sums (bound: bytes of the weight / memory bandwidth). 16 rows and more: rows are unpacked in
-// tiles into one reused bfloat16 scratch buffer and multiplied by LibTorch (bound: operations / bfloat16 rate).
+// x [N, in] (float32 or bfloat16) times weight^T -> [N, out] of x's type, which also decides how it is computed:
+//   float32   block kernels at any N: what the unpacked float32 product gives, up to rounding
+//   bfloat16  the same with the result rounded once, up to 63 rows; from 64 on pieces of the weight are unpacked into
+//             one bfloat16 buffer and multiplied by LibTorch, as a dense bfloat16 weight is
+// A processor without AVX2 unpacks from 16 rows on, in x's type. Bound: bytes of the weight / memory bandwidth for a
+// row or two, multiply-adds / vector rate beyond. Errors: invalid_argument.
 at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight);
 
 // Rows `rows` (int64 [N]) as `type` [N, in]: embedding look-up.

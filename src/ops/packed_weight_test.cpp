@@ -121,7 +121,7 @@ TEST(PackedWeight, FewRowsGiveTheUnpackedFloatProduct) {
   at::manual_seed(3);
   for (const PackedFormat format :
        {PackedFormat::q4_0, PackedFormat::q4_1, PackedFormat::q8_0, PackedFormat::int8_row}) {
-    for (const auto& [out, in] : std::vector<std::pair<int64_t, int64_t>>{{1, 32}, {37, 64}, {96, 576}, {1600, 192}}) {
+    for (const auto& [out, in] : std::vector<std::pair<int64_t, int64_t>>{{17, 32}, {37, 64}, {96, 576}, {1600, 192}}) {
       const PackedWeight weight = random_weight(format, out, in, 11);
       const at::Tensor dense = unpack(weight, at::kDouble);
       for (int64_t rows = 0; rows < 16; ++rows) {
@@ -132,6 +132,19 @@ TEST(PackedWeight, FewRowsGiveTheUnpackedFloatProduct) {
               << static_cast<int>(format) << " " << out << "x" << in << " rows " << rows;
         });
       }
+    }
+  }
+}
+
+TEST(PackedWeight, ManyFloatRowsGiveTheUnpackedFloatProduct) {
+  at::manual_seed(8);
+  for (const PackedFormat format :
+       {PackedFormat::q4_0, PackedFormat::q4_1, PackedFormat::q8_0, PackedFormat::int8_row}) {
+    const PackedWeight weight = random_weight(format, 330, 160, 9);
+    for (const int64_t rows : {16, 40, 64, 65, 143}) {
+      const at::Tensor x = at::randn({rows, 160});
+      const at::Tensor expected = at::linear(x.to(at::kDouble), unpack(weight, at::kDouble));
+      at_every_level([&] { EXPECT_LT(distance(packed_linear(x, weight), expected), 1e-6) << rows; });
     }
   }
 }
@@ -150,7 +163,7 @@ TEST(PackedWeight, ManyRowsOfBfloat16StayWithinBfloat16) {
   at::manual_seed(4);
   for (const PackedFormat format :
        {PackedFormat::q4_0, PackedFormat::q4_1, PackedFormat::q8_0, PackedFormat::int8_row}) {
-    for (const int64_t rows : {16, 17, 40}) {
+    for (const int64_t rows : {16, 17, 40, 63, 64, 100}) {
       const PackedWeight weight = random_weight(format, 1601, 576, 12);
       const at::Tensor x = at::randn({rows, 576}).to(at::kBFloat16);
       const at::Tensor expected = at::linear(x.to(at::kDouble), unpack(weight, at::kDouble));

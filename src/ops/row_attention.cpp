@@ -122,7 +122,7 @@ void attend_widened(const cpu::Kernels& kernels, const cpu::AttentionJob& job, c
 }
 
 void attend_page(const cpu::Kernels& kernels, const cpu::AttentionJob& job, const Shape& shape, const RowPage& page,
-                 int64_t begin, int64_t end, Worker& worker) {
+                 const RowPage* next, int64_t begin, int64_t end, Worker& worker) {
   const bool wide = page.keys.scalar_type() == at::kFloat && page.values.scalar_type() == at::kFloat &&
                     shape.padded_key == shape.key_width && shape.padded_value == shape.value_width;
   if (!shape.bfloat16 && !wide) return attend_widened(kernels, job, page, begin, end, worker);
@@ -130,8 +130,13 @@ void attend_page(const cpu::Kernels& kernels, const cpu::AttentionJob& job, cons
   const auto from = [&](const at::Tensor& rows) {
     return static_cast<const std::byte*>(rows.const_data_ptr()) + begin * rows.stride(0) * bytes;
   };
-  const cpu::AttentionRows run{from(page.keys), from(page.values), page.keys.stride(0), page.values.stride(0),
-                               end - begin};
+  const cpu::AttentionRows run{from(page.keys),
+                               from(page.values),
+                               page.keys.stride(0),
+                               page.values.stride(0),
+                               end - begin,
+                               next ? next->keys.const_data_ptr() : nullptr,
+                               next ? next->values.const_data_ptr() : nullptr};
   (wide ? kernels.attend_float : kernels.attend_bfloat16)(job, run);
 }
 
@@ -142,11 +147,13 @@ void attend_range(const cpu::Kernels& kernels, const Shape& shape, std::span<con
       shape.queries, shape.groups,         shape.padded_key,      shape.padded_value,        static_cast<float>(scale),
       queries,       worker.output.data(), worker.maximum.data(), worker.denominator.data(), worker.scores.data()};
   int64_t first = 0;
-  for (const RowPage& page : pages) {
+  for (size_t i = 0; i < pages.size() && first < end; ++i) {
+    const RowPage& page = pages[i];
+    const RowPage* next = i + 1 < pages.size() ? &pages[i + 1] : nullptr;
     const int64_t rows = page.keys.size(0);
     const int64_t low = std::max(begin - first, int64_t{0});
     const int64_t high = std::min(end - first, rows);
-    if (low < high) attend_page(kernels, job, shape, page, low, high, worker);
+    if (low < high) attend_page(kernels, job, shape, page, next, low, high, worker);
     first += rows;
   }
 }

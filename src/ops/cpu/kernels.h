@@ -38,6 +38,8 @@ struct AttentionRows {  // consecutive cached rows of one page
   int64_t key_stride;  // elements between rows
   int64_t value_stride;
   int64_t rows;
+  const void* next_keys;  // what will be read afterwards, to be prefetched
+  const void* next_values;
 };
 
 // State of one worker. Dimensions are padded to a multiple of `attention_step`; under `bfloat16` the elements of each

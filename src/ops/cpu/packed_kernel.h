@@ -6,57 +6,59 @@
 // gives.
 #pragma once
 
+#include <utility>
+
 #include "ops/cpu/kernels.h"
 
 namespace cepe::ops::cpu {
 
 inline constexpr int block_inputs = 32;
+inline constexpr int prefetch_bytes = 4096;  // ahead of the reads: what memory delivers during its own latency
 
-// Sums over one block, or over all inputs of int8_row: inner[r] += q . x[r] for `rows` rows of x and V::width outputs.
+// A multiply-add takes four cycles and two start in each: eight sums that do not wait for one another keep both busy.
+template <int rows>
+inline constexpr int chains = rows >= 8 ? 1 : 8 / rows;
+
 template <class V, int rows>
-inline void multiply_nibbles(const uint8_t* words, const float* x, typename V::Float (&inner)[rows]) {
-  // Two chains for a single row: one alone waits for itself.
-  typename V::Float other[rows];
-  for (int r = 0; r < rows; ++r) other[r] = V::zero();
+struct Sums {
+  typename V::Float chain[chains<rows>][rows];
+
+  Sums() {
+    for (auto& sums : chain) {
+      for (auto& sum : sums) sum = V::zero();
+    }
+  }
+  void add(int which, typename V::Float q, const float* x) {
+    auto& sums = chain[which % chains<rows>];
+    for (int r = 0; r < rows; ++r) sums[r] = V::fma(q, V::set(x[r]), sums[r]);
+  }
+  typename V::Float total(int row) const {
+    typename V::Float sum = chain[0][row];
+    for (int c = 1; c < chains<rows>; ++c) sum = V::add(sum, chain[c][row]);
+    return sum;
+  }
+};
+
+// Adds q . x over one block of 32 inputs for `rows` rows of x (inputs outermost) and V::width outputs.
+template <class V, int rows>
+inline void multiply_nibbles(const uint8_t* words, const float* x, Sums<V, rows>& sums) {
   for (int word = 0; word < 4; ++word) {
     const typename V::Words packed = V::load_words(words + word * tile_rows * 4);
     const float* from = x + word * 8 * rows;
-    const auto even = [&]<int k>() {
-      const typename V::Float q = V::template nibble<k>(packed);
-      for (int r = 0; r < rows; ++r) inner[r] = V::fma(q, V::set(from[k * rows + r]), inner[r]);
-    };
-    const auto odd = [&]<int k>() {
-      const typename V::Float q = V::template nibble<k>(packed);
-      typename V::Float(&sums)[rows] = rows == 1 ? other : inner;
-      for (int r = 0; r < rows; ++r) sums[r] = V::fma(q, V::set(from[k * rows + r]), sums[r]);
-    };
-    even.template operator()<0>();
-    odd.template operator()<1>();
-    even.template operator()<2>();
-    odd.template operator()<3>();
-    even.template operator()<4>();
-    odd.template operator()<5>();
-    even.template operator()<6>();
-    odd.template operator()<7>();
+    [&]<int... k>(std::integer_sequence<int, k...>) {
+      (sums.add(k, V::template nibble<k>(packed), from + k * rows), ...);
+    }
+    (std::make_integer_sequence<int, 8>());
   }
-  if (rows == 1) inner[0] = V::add(inner[0], other[0]);
 }
 
 template <class V, int rows>
-inline void multiply_bytes(const uint8_t* bytes, int64_t inputs, const float* x, typename V::Float (&inner)[rows]) {
-  typename V::Float other = V::zero();
-  int64_t i = 0;
-  if (rows == 1) {
-    for (; i + 2 <= inputs; i += 2) {
-      inner[0] = V::fma(V::load_int8(bytes + i * tile_rows), V::set(x[i]), inner[0]);
-      other = V::fma(V::load_int8(bytes + (i + 1) * tile_rows), V::set(x[i + 1]), other);
-    }
-    inner[0] = V::add(inner[0], other);
+inline void multiply_bytes(const uint8_t* bytes, int64_t inputs, const float* x, Sums<V, rows>& sums) {
+  const int64_t whole = inputs / 8 * 8;
+  for (int64_t i = 0; i < whole; i += 8) {
+    for (int k = 0; k < 8; ++k) sums.add(k, V::load_int8(bytes + (i + k) * tile_rows), x + (i + k) * rows);
   }
-  for (; i < inputs; ++i) {
-    const typename V::Float q = V::load_int8(bytes + i * tile_rows);
-    for (int r = 0; r < rows; ++r) inner[r] = V::fma(q, V::set(x[i * rows + r]), inner[r]);
-  }
+  for (int64_t i = whole; i < inputs; ++i) sums.add(0, V::load_int8(bytes + i * tile_rows), x + i * rows);
 }
 
 template <bool has_minimum, bool nibbles>
@@ -69,15 +71,17 @@ inline void multiply_blocks(const uint8_t* tile, int lane, int64_t blocks, const
   for (int64_t block = 0; block < blocks; ++block) {
     const auto* d_bits = reinterpret_cast<const uint16_t*>(tile) + lane;
     const uint8_t* quants = tile + 32 * (has_minimum ? 2 : 1);
-    typename V::Float inner[rows];
-    for (int r = 0; r < rows; ++r) inner[r] = V::zero();
+    for (int ahead = 0; ahead < block_bytes<has_minimum, nibbles> && lane == 0; ahead += 64) {
+      __builtin_prefetch(tile + prefetch_bytes + ahead, 0, 3);
+    }
+    Sums<V, rows> inner;
     if constexpr (nibbles) {
       multiply_nibbles<V, rows>(quants + lane * 4, x, inner);
     } else {
       multiply_bytes<V, rows>(quants + lane, block_inputs, x, inner);
     }
     const typename V::Float d = V::load_float16(d_bits);
-    for (int r = 0; r < rows; ++r) outer[r] = V::fma(d, inner[r], outer[r]);
+    for (int r = 0; r < rows; ++r) outer[r] = V::fma(d, inner.total(r), outer[r]);
     if constexpr (has_minimum) {
       const typename V::Float centre = V::fma(V::set(8), d, V::load_float16(d_bits + tile_rows));
       for (int r = 0; r < rows; ++r) outer[r] = V::fma(centre, V::set(x_sums[r]), outer[r]);
@@ -106,9 +110,10 @@ inline void multiply_panel(const PackedProduct& product, int64_t tile, int64_t f
     typename V::Float sums[rows];
     for (int r = 0; r < rows; ++r) sums[r] = V::zero();
     if constexpr (kind == PackedKind::int8_row) {
-      multiply_bytes<V, rows>(data + lane, weight.in_features, x, sums);
+      Sums<V, rows> inner;
+      multiply_bytes<V, rows>(data + lane, weight.in_features, x, inner);
       const typename V::Float scale = V::load(weight.scales + output);
-      for (int r = 0; r < rows; ++r) sums[r] = V::mul(sums[r], scale);
+      for (int r = 0; r < rows; ++r) sums[r] = V::mul(inner.total(r), scale);
     } else {
       const int64_t blocks = weight.in_features / block_inputs;
       const float* x_sums = product.x_sums + first_row * blocks;

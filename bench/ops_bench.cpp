@@ -1,0 +1,208 @@
+// Speed of the CPU kernels of ops/ against what memory gives. Prints, beside the time: GB/s of the bytes that a call
+// must read, and their ratio to the bandwidth measured here at start.
+//   build/release/bin/ops_bench --benchmark_filter=decode
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include "ops/activation.h"
+#include "ops/norm.h"
+#include "ops/packed_weight.h"
+#include "ops/rotary.h"
+#include "ops/row_attention.h"
+
+namespace cepe::ops {
+namespace {
+
+// Reads whole vectors, as wide as the processor has them: narrower loads would understate the memory.
+__attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), optimize("O3"))) uint64_t mix(const uint64_t* from,
+                                                                                                 int64_t words) {
+  uint64_t sums[32] = {};
+  for (int64_t i = 0; i + 32 <= words; i += 32) {
+    for (int lane = 0; lane < 32; ++lane) sums[lane] ^= from[i + lane];
+  }
+  uint64_t all = 0;
+  for (const uint64_t sum : sums) all ^= sum;
+  return all;
+}
+
+// Bytes a second: the best of some passes over 256 MB by all threads.
+double measure_bandwidth() {
+  const std::vector<uint64_t> memory(size_t{1} << 25, 1);
+  const auto words = static_cast<int64_t>(memory.size());
+  double best = 0;
+  for (int repeat = 0; repeat < 12; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    at::parallel_for(0, words, 1, [&](int64_t begin, int64_t end) {
+      benchmark::DoNotOptimize(mix(memory.data() + begin, end - begin));
+    });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, static_cast<double>(words) * 8 / seconds);
+  }
+  return best;
+}
+
+double bandwidth() {
+  static const double measured = measure_bandwidth();
+  return measured;
+}
+
+void report(benchmark::State& state, int64_t bytes) {
+  using Counter = benchmark::Counter;
+  const auto rate = static_cast<double>(bytes);
+  state.counters["GB/s"] = Counter(rate / 1e9, Counter::kIsIterationInvariantRate);
+  state.counters["of_bandwidth"] = Counter(rate / bandwidth(), Counter::kIsIterationInvariantRate);
+}
+
+PackedWeight random_weight(PackedFormat format, int64_t out, int64_t in) {
+  const int64_t bytes = in / 32 * (format == PackedFormat::q8_0 ? 34 : format == PackedFormat::q4_1 ? 20 : 18);
+  // Every byte below 0x3c: finite scales.
+  const at::Tensor blocks = at::randint(0, 0x3c, {out * bytes}, at::kByte);
+  return pack_blocks(format, out, in,
+                     {static_cast<const std::byte*>(blocks.const_data_ptr()), static_cast<size_t>(blocks.numel())});
+}
+
+// All matrices of SmolLM2-135M as its GGUF has them, q, k, v and gate, up fused.
+std::vector<PackedWeight> smollm2_weights() {
+  std::vector<PackedWeight> weights;
+  for (int layer = 0; layer < 30; ++layer) {
+    for (const auto& [out, in] : {std::pair{960, 576}, {576, 576}, {3072, 576}, {576, 1536}}) {
+      weights.push_back(random_weight(PackedFormat::q4_1, out, in));
+    }
+  }
+  weights.push_back(random_weight(PackedFormat::q8_0, 49152, 576));
+  return weights;
+}
+
+// The matrix products of one decoded token in each of N rows.
+void decode(benchmark::State& state) {
+  const int64_t rows = state.range(0);
+  static const std::vector<PackedWeight> weights = smollm2_weights();
+  int64_t bytes = 0;
+  for (const PackedWeight& weight : weights) bytes += packed_bytes(weight);
+  const at::Tensor narrow = at::randn({rows, 576});
+  const at::Tensor wide = at::randn({rows, 1536});
+  for (auto _ : state) {
+    for (const PackedWeight& weight : weights) {
+      benchmark::DoNotOptimize(packed_linear(weight.in_features == 576 ? narrow : wide, weight));
+    }
+  }
+  report(state, bytes);
+}
+BENCHMARK(decode)->Arg(1)->Arg(2)->Arg(4)->Arg(8)->Arg(15)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void packed_product(benchmark::State& state) {
+  const int64_t rows = state.range(0), out = state.range(1), in = state.range(2);
+  const PackedWeight weight = random_weight(out > 4096 ? PackedFormat::q8_0 : PackedFormat::q4_1, out, in);
+  const at::Tensor x = at::randn({rows, in}).to(state.range(3) ? at::kBFloat16 : at::kFloat);
+  for (auto _ : state) benchmark::DoNotOptimize(packed_linear(x, weight));
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2e-9 * static_cast<double>(rows * out * in), benchmark::Counter::kIsIterationInvariantRate);
+}
+void dense_product(benchmark::State& state) {
+  const int64_t rows = state.range(0), out = state.range(1), in = state.range(2);
+  const at::ScalarType type = state.range(3) ? at::kBFloat16 : at::kFloat;
+  const at::Tensor x = at::randn({rows, in}).to(type), weight = at::randn({in, out}).to(type);
+  for (auto _ : state) benchmark::DoNotOptimize(at::mm(x, weight));
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2e-9 * static_cast<double>(rows * out * in), benchmark::Counter::kIsIterationInvariantRate);
+}
+void shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "out", "in", "bf16"})->Unit(benchmark::kMicrosecond)->UseRealTime()->MinTime(0.2);
+  for (const int64_t bfloat16 : {0, 1}) {
+    for (const auto& [out, in] : {std::pair{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}}) {
+      for (const int64_t rows : {16, 64, 256, 1024, 4096}) {
+        if (rows * out <= 49152 * 1024) bench->Args({rows, out, in, bfloat16});
+      }
+    }
+  }
+}
+BENCHMARK(packed_product)->Apply(shapes);
+BENCHMARK(dense_product)->Apply(shapes);
+
+void attention(benchmark::State& state) {
+  const int64_t rows = state.range(0), heads = state.range(1), groups = state.range(2), width = state.range(3);
+  const at::ScalarType type = state.range(4) ? at::kBFloat16 : at::kFloat;
+  const bool absorbed = groups == 1;
+  std::vector<RowPage> pages;
+  int64_t bytes = 0;
+  for (int64_t row = 0; row < rows; row += 256) {
+    const int64_t count = std::min<int64_t>(256, rows - row);
+    const at::Tensor keys = at::randn({count, groups, width}).to(type);
+    pages.push_back({keys, absorbed ? keys : at::randn({count, groups, width}).to(type)});
+    bytes += static_cast<int64_t>(keys.nbytes()) * (absorbed ? 1 : 2);
+  }
+  const at::Tensor queries = at::randn({heads, groups, width});
+  for (auto _ : state) benchmark::DoNotOptimize(row_attention(queries, pages, 0.125).output);
+  report(state, bytes);
+  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * static_cast<double>(rows * heads * groups * width),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(attention)
+    ->ArgNames({"rows", "R", "G", "D", "bf16"})
+    ->Args({1024, 3, 3, 64, 1})
+    ->Args({8192, 3, 3, 64, 1})
+    ->Args({131072, 3, 3, 64, 1})
+    ->Args({131072, 3, 3, 64, 0})
+    ->Args({32768, 9, 1, 576, 1})
+    ->Args({8192, 144, 1, 576, 1})
+    ->Unit(benchmark::kMicrosecond)
+    ->UseRealTime();
+
+// The small operations of one decoded token of SmolLM2.
+void small_rms_norm(benchmark::State& state) {
+  const at::NoGradGuard no_gradient;
+  const at::ScalarType type = state.range(0) ? at::kBFloat16 : at::kFloat;
+  const at::Tensor x = at::randn({1, 576}).to(type), weight = at::ones({576}).to(type);
+  for (auto _ : state) benchmark::DoNotOptimize(rms_norm(x, weight, 1e-5));
+}
+void small_layer_norm(benchmark::State& state) {
+  const at::NoGradGuard no_gradient;
+  const at::ScalarType type = state.range(0) ? at::kBFloat16 : at::kFloat;
+  const at::Tensor x = at::randn({1, 576}).to(type), weight = at::ones({576}).to(type);
+  for (auto _ : state) benchmark::DoNotOptimize(layer_norm(x, weight, weight, 1e-5));
+}
+void small_rotate(benchmark::State& state) {
+  const at::NoGradGuard no_gradient;
+  const at::Tensor x = at::randn({1, 9, 64}).to(state.range(0) ? at::kBFloat16 : at::kFloat);
+  const at::Tensor cos = at::rand({1, 32}), sin = at::rand({1, 32});
+  for (auto _ : state) benchmark::DoNotOptimize(rotate(x, cos, sin));
+}
+void small_gated(benchmark::State& state) {
+  const at::NoGradGuard no_gradient;
+  const at::Tensor x = at::randn({1, 3072}).to(state.range(0) ? at::kBFloat16 : at::kFloat);
+  for (auto _ : state) benchmark::DoNotOptimize(gated(Activation::silu, x));
+}
+BENCHMARK(small_rms_norm)->Arg(0)->Arg(1)->ArgName("bf16");
+BENCHMARK(small_layer_norm)->Arg(0)->Arg(1)->ArgName("bf16");
+BENCHMARK(small_rotate)->Arg(0)->Arg(1)->ArgName("bf16");
+BENCHMARK(small_gated)->Arg(0)->Arg(1)->ArgName("bf16");
+
+}  // namespace
+
+double measured_bandwidth() { return bandwidth(); }
+
+}  // namespace cepe::ops
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  std::printf("bandwidth of memory with %d threads: %.1f GB/s\n", at::get_num_threads(),
+              cepe::ops::measured_bandwidth() / 1e9);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

@@ -1,0 +1,35 @@
+// When one of our own CPU kernels may stand in for a composition of ATen operations, and how it is threaded.
+#pragma once
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+namespace cepe::ops {
+
+// Nothing to differentiate, on the CPU, of `type`, which is float32 or bfloat16. An undefined tensor passes.
+inline bool is_plain(const at::Tensor& tensor, at::ScalarType type) {
+  if (!tensor.defined()) return true;
+  return tensor.device().is_cpu() && tensor.scalar_type() == type && (type == at::kFloat || type == at::kBFloat16) &&
+         tensor.layout() == at::kStrided && !(tensor.requires_grad() && at::GradMode::is_enabled());
+}
+inline bool is_plain_dense(const at::Tensor& tensor, at::ScalarType type) {
+  return is_plain(tensor, type) && (!tensor.defined() || tensor.is_contiguous());
+}
+
+inline at::Tensor empty_output(at::IntArrayRef sizes, at::ScalarType type) {
+  return at::Tensor(at::detail::empty_cpu(sizes, type));
+}
+
+// body(begin, end) over rows; threads are woken only for more than about ten microseconds of work.
+template <class Body>
+void over_rows(int64_t rows, int64_t width, const Body& body) {
+  constexpr int64_t elements_a_thread = int64_t{1} << 15;
+  if (rows * width <= elements_a_thread) return body(int64_t{0}, rows);
+  at::parallel_for(0, rows, std::max<int64_t>(1, elements_a_thread / std::max<int64_t>(1, width)), body);
+}
+
+}  // namespace cepe::ops
