@@ -2,10 +2,11 @@
 # One folder of src/ = one static library (or the program) = one namespace. A layer is compiled against an include
 # root of its own that holds links to exactly the folders it may see, so a wrong include does not compile.
 #   x.cpp  source    x_test.cpp  unit test    x_parity_test.cpp  golden-case test    x_fuzz.cpp  libFuzzer target
-#   x_avx2.cpp, x_avx512.cpp  kernels compiled for such a processor
+#   x_portable.cpp, x_avx2.cpp, x_avx512.cpp  kernels, one file for each kind of processor
 set(CEPE_TORCH_FREE base formats text data)
 # The files of a layer with tensors that read what strangers wrote and need none themselves: all that is fuzzed of it.
 set(CEPE_TORCH_FREE_FILES_model "/(config|gguf_config|weight_names|cost_model|config_fuzz|families/[a-z0-9_]+)\\.cpp$")
+set(CEPE_FLAGS_portable -O3)
 set(CEPE_FLAGS_avx2 -O3 -mavx2 -mfma -mf16c)
 set(CEPE_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
     -Wno-maybe-uninitialized)  # g++ 12 warns of its own _mm512_undefined_ps
@@ -75,7 +76,7 @@ function(cepe_layer name)
     list(FILTER sources EXCLUDE REGEX "_(avx2|avx512)\\.cpp$")
   endif()
   foreach(source IN LISTS sources)
-    if(source MATCHES "_(avx2|avx512)\\.cpp$")
+    if(source MATCHES "_(portable|avx2|avx512)\\.cpp$")
       set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${CEPE_FLAGS_${CMAKE_MATCH_1}}")
     endif()
   endforeach()

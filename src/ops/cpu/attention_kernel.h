@@ -1,7 +1,8 @@
 // Attention of R query rows a group over consecutive cached rows, over a vector type V and an element type T.
 // Blocks of 32 rows: scores, one running-maximum update (as arXiv 1805.02867), values; the next block is prefetched
-// row by row while this one is worked on. Bound: bytes of keys and values / memory bandwidth; arithmetic is 2 R
-// multiply-adds an element of a key and a value, so it takes over beyond R of about 16.
+// row by row while this one is worked on. Bound: bytes of keys and values / memory bandwidth, 0.88 of it measured for
+// R = 3 (docs/performance.md); arithmetic is 2 R multiply-adds an element, so it takes over from R of about 6 where keys
+// are values (280 of 500 GFLOP/s for R = 9, 370 for R = 144).
 #pragma once
 
 #include "ops/cpu/exponential.h"
@@ -9,7 +10,7 @@
 
 namespace cepe::ops::cpu {
 
-template <class T>
+template <class V, class T>
 inline void prefetch_row(const T* row, int64_t width) {
   for (int64_t i = 0; i < width; i += static_cast<int64_t>(64 / sizeof(T))) __builtin_prefetch(row + i, 0, 3);
 }
@@ -51,7 +52,7 @@ template <class V, class T, int queries>
 inline void score_block(const float* query, const BlockRows<T>& keys, float* scores) {
   int row = 0;
   for (; row + 4 <= keys.rows; row += 4) {
-    for (int k = 0; keys.ahead && k < 4; ++k) prefetch_row(keys.ahead + (row + k) * keys.stride, keys.width);
+    for (int k = 0; keys.ahead && k < 4; ++k) prefetch_row<V>(keys.ahead + (row + k) * keys.stride, keys.width);
     score_rows<V, T, queries>(query, keys.data + row * keys.stride, keys.stride, keys.width, scores + row);
   }
   // The last rows one by one: a stride of zero reads the same row four times.
@@ -75,7 +76,7 @@ inline void add_values_at(float* output, const float* weights, const float* keep
     }
   }
   for (int row = 0; row < values.rows; ++row) {
-    if (values.ahead) prefetch_row(values.ahead + row * values.stride + at, registers * V::width);
+    if (values.ahead) prefetch_row<V>(values.ahead + row * values.stride + at, registers * V::width);
     Float value[registers];
     for (int p = 0; p < pairs; ++p) {
       V::load_pair(values.data + row * values.stride + at + p * 2 * V::width, value[2 * p], value[2 * p + 1]);

@@ -1,7 +1,7 @@
 // The CPU kernels of this layer, compiled three times: portable, AVX2 + FMA + F16C, AVX-512 (F, BW, DQ, VL).
 // Plain pointers in, one table of functions a level; the level is chosen at run time. The bodies are templates over a
-// vector type (packed_kernel.h, attention_kernel.h, elementwise_kernel.h) and call nothing outside themselves, so that
-// no function compiled for a newer processor can be picked by the linker for an older one.
+// vector type (packed_kernel.h, attention_kernel.h, elementwise_kernel.h) and call nothing that is not named after that
+// type: the linker keeps one copy of a shared inline function, which might be the one for a newer processor.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // Product of a packed weight with a few rows, and its unpacking, over a vector type V.
 //   y[n, o] = sum_b d[o, b] * sum_{i in b} (q[o, i] - 8) x[n, i] + (m[o, b] + 8 d[o, b]) * sum_{i in b} x[n, i]
 // (q4_1; the other formats lack the second term). All in float32: what the unpacked product gives, up to rounding.
-// Bound: bytes of the weight / memory bandwidth. One row of 4-bit weights costs a shift, a permutation and a
-// multiply-add for 16 weights (8 bytes) with AVX-512, about 1.5 cycles: 2.7 bytes a cycle and core, twice what memory
-// gives.
+// Bound for a row or two: bytes of the weight / memory bandwidth; reached on the machine of docs/performance.md (a
+// 4-bit weight costs a shift, a permutation and a multiply-add for 16 values with AVX-512). Beyond: multiply-adds /
+// vector rate; 300 to 390 of 500 GFLOP/s there.
 #pragma once
 
 #include <utility>
