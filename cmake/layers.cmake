@@ -30,7 +30,9 @@ function(cepe_tests layer kind sources)
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests/support")
   target_link_libraries(${target} PRIVATE cepe_${layer} GTest::gmock GTest::gtest_main rapidcheck_gtest)
   add_test(NAME ${layer}.${kind} COMMAND ${target})
-  set_tests_properties(${layer}.${kind} PROPERTIES LABELS ${kind} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 900)
+  set_tests_properties(${layer}.${kind} PROPERTIES LABELS ${kind} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 900
+                                                      # One thread each: ctest runs as many tests as there are cores.
+                                                      ENVIRONMENT "OMP_NUM_THREADS=1;OMP_WAIT_POLICY=passive")
 endfunction()
 
 # The compile settings that a layer, its tests and its fuzz targets share.
