@@ -1,1 +1,3 @@
-int main() { return 0; }
+#include "cli/program.h"
+
+int main(int argument_count, char** arguments) { return cepe::cli::run(argument_count, arguments); }

@@ -1,0 +1,81 @@
+// cepe adapter: adapters of one's own.
+#include "model/adapter.h"
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/output_folder.h"
+#include "cli/parse_values.h"
+#include "cli/runtime.h"
+#include "cli/standard_streams.h"
+#include "model/initialise.h"
+#include "model/locate.h"
+
+namespace cepe::cli {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Path;
+
+struct InitOptions {
+  std::string model;
+  model::AdapterShape shape;
+  std::string layers;
+  std::string start = "scaled";
+  std::string output;
+  bool int8 = false, force = false;
+};
+
+void initialise(const InitOptions& options, const CommonOptions& common) {
+  model::AdapterShape shape = options.shape;
+  shape.start = model::cross_attention_start(options.start);
+  if (!options.layers.empty()) shape.cross_attention_layers = parse_layers(options.layers, "--cross-attention-layers");
+  const Path output = options.output;
+  check_output_folder(output, options.force, "--output");
+
+  const Path path = model::locate_model(options.model, common.cache());
+  const model::ModelSource source = model::open_model(path);
+  if (options.layers.empty()) {
+    for (int64_t layer = 0; layer < source.decoder.layers; ++layer) shape.cross_attention_layers.push_back(layer);
+  }
+  const model::LoadOptions load = load_options({}, common);
+  const model::Decoder decoder = model::load_decoder(source, load);
+  const model::Adapter adapter = model::initialise_adapter(decoder, shape);
+  model::save_adapter(output, adapter, decoder, {options.int8, false, path.filename().string()});
+  base::notice("an untrained adapter for " + path.filename().string() + " is in " + output.string());
+  write_output(output.string() + "\n");
+}
+
+}  // namespace
+
+void add_adapter(CLI::App& program, CommonOptions& common) {
+  const std::string example =
+      "cepe adapter init --encoder-layers 6 --cross-attention-layers 8-29 --output smollm2-adapter";
+  CLI::App* group =
+      add_command_group(program, "adapter", "Adapters: encoder and cross-attention for a decoder", example, common);
+  group->require_subcommand(1);
+  const auto options = std::make_shared<InitOptions>();
+  CLI::App* init =
+      add_command(*group, "init", "Make an untrained adapter, to be trained or to measure speed and memory", example,
+                  common, [options, &common] { initialise(*options, common); });
+  init->add_option("-m,--model", options->model, "folder, .gguf file or org/name [SmolLM2-135M-Instruct]");
+  init->add_option("--encoder-layers", options->shape.encoder_layers,
+                   "of the decoder's first layers, made bidirectional")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  init->add_option("--cross-attention-layers", options->layers, "decoder layers, such as 8-29 or 0,4-7 [all]");
+  init->add_option("--start", options->start, "how cross-attention starts: scaled, copy, zero, normal, none")
+      ->check(CLI::IsMember({"scaled", "copy", "zero", "normal", "none"}))
+      ->capture_default_str();
+  init->add_option("--chunk-size", options->shape.chunk_size, "tokens of a chunk")
+      ->check(CLI::Range(int64_t{1}, int64_t{65536}))
+      ->capture_default_str();
+  init->add_option("--seed", options->shape.seed, "of the random weights")->capture_default_str();
+  init->add_flag("--int8", options->int8, "keep 8 bits a weight, with a scale for each row");
+  init->add_option("-o,--output", options->output, "folder to make")->required();
+  init->add_flag("--force", options->force, "write into a folder that is not empty");
+}
+
+}  // namespace cepe::cli

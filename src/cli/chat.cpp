@@ -1,0 +1,133 @@
+// cepe chat: a conversation, with documents as context.
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "cli/chat_prompt.h"
+#include "cli/commands.h"
+#include "cli/documents.h"
+#include "cli/generation_options.h"
+#include "cli/runtime.h"
+#include "cli/standard_streams.h"
+#include "context/chunk.h"
+
+namespace cepe::cli {
+namespace {
+
+struct ChatOptions {
+  ModelOptions model;
+  GenerationOptions answer;
+  std::vector<std::string> documents;
+  std::string system;
+};
+
+struct Conversation {
+  const ChatOptions& options;
+  const Runtime& runtime;
+  engine::Engine engine;
+  ChatPrompt prompt;
+  std::vector<std::vector<text::Token>> documents;  // ids
+  std::vector<text::ChatMessage> messages;
+  bool context_is_set = false;
+};
+
+// The conversation's newest part for the decoder; documents, and what was said too long ago, for the encoder.
+context::Arrangement arrange_turn(const Conversation& conversation) {
+  const Runtime& runtime = conversation.runtime;
+  const std::vector<text::Token> ids = conversation.prompt.encode(conversation.messages);
+  const int64_t window = decoder_window(conversation.options.answer, runtime.source.decoder.max_positions, false);
+  const int64_t chunk_size = runtime.model.adapter ? runtime.model.adapter->chunk_size : 256;
+  return context::arrange(conversation.documents, &ids, window, chunk_size, leading_ids(*runtime.tokenizer));
+}
+
+int64_t set_context(Conversation& conversation, const context::Arrangement& arrangement) {
+  if (arrangement.chunks.empty()) return 0;
+  if (arrangement.moved > 0) {
+    base::notice("the conversation is longer than the decoder's window: its oldest " +
+                 std::to_string(arrangement.moved) + " tokens go to the encoder");
+  }
+  if (!conversation.context_is_set || arrangement.moved > 0)
+    conversation.engine.set_context(conversation.runtime.context_store().get_or_encode(arrangement.chunks));
+  conversation.context_is_set = true;
+  return conversation.engine.context().rows;
+}
+
+void answer(Conversation& conversation) {
+  const context::Arrangement arrangement = arrange_turn(conversation);
+  const int64_t context_tokens = set_context(conversation, arrangement);
+  engine::Request request = make_request(conversation.runtime, conversation.options.answer, arrangement.decoder);
+  request.on_step = [](const engine::Step& step) {
+    write_output(step.text);
+    return !base::interrupted();
+  };
+  const engine::Completion completion = conversation.engine.generate(request);
+  write_output("\n");
+  base::throw_if_interrupted();
+  conversation.messages.push_back({"assistant", completion.text});
+  base::detail(closing_line(account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), 0),
+                            conversation.runtime));
+}
+
+void forget(Conversation& conversation) {
+  std::erase_if(conversation.messages, [](const text::ChatMessage& message) { return message.role != "system"; });
+  conversation.context_is_set = false;
+}
+
+void talk(Conversation& conversation) {
+  const bool interactive = standard_input_is_terminal();
+  if (interactive && base::log_level() >= base::LogLevel::notice)
+    base::notice("/new begins a new conversation, /quit or Ctrl-D ends");
+  while (true) {
+    if (interactive && write(STDERR_FILENO, "> ", 2) < 0) return;
+    const std::optional<std::string> line = read_input_line();
+    if (!line || *line == "/quit") return;
+    if (*line == "/new") {
+      forget(conversation);
+      continue;
+    }
+    if (line->find_first_not_of(" \t") == std::string::npos) continue;
+    conversation.messages.push_back({"user", *line});
+    answer(conversation);
+  }
+}
+
+void chat(const ChatOptions& options, const CommonOptions& common) {
+  engine::validate(options.answer.sampling);
+  for (const std::string& document : options.documents) {
+    if (document == "-")
+      throw base::Error(base::ErrorCode::invalid_argument, "--document -: standard input is the conversation");
+  }
+  const std::vector<Document> documents = read_documents(options.documents);
+  const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
+  if (!documents.empty()) runtime->context_store();
+  Conversation conversation = {options,
+                               *runtime,
+                               engine::Engine(runtime->model, *runtime->tokenizer),
+                               ChatPrompt(*runtime->tokenizer, runtime->model_name),
+                               {},
+                               {}};
+  for (const Document& document : documents)
+    conversation.documents.push_back(runtime->tokenizer->encode(document.text));
+  if (!options.system.empty()) conversation.messages.push_back({"system", options.system});
+  talk(conversation);
+}
+
+}  // namespace
+
+void add_chat(CLI::App& program, CommonOptions& common) {
+  const auto options = std::make_shared<ChatOptions>();
+  options->answer.max_tokens = 512;
+  CLI::App* command = add_command(program, "chat", "Talk with a model, a line at a time, with documents as context",
+                                  "cepe chat --document manual.txt --temperature 0.7", common,
+                                  [options, &common] { chat(*options, common); });
+  add_model_options(*command, options->model);
+  command->add_option("-d,--document", options->documents, "file or folder; may be given again")
+      ->allow_extra_args(false)
+      ->group("Input");
+  command->add_option("--system", options->system, "system message")->group("Input");
+  add_generation_options(*command, options->answer);
+  add_store_options(*command, options->model);
+}
+
+}  // namespace cepe::cli

@@ -1,0 +1,23 @@
+// One function a sub-command, each in the file of its name: it declares its options and what is called with them. A new
+// sub-command is a file, a line here and a line in commands.cpp.
+#pragma once
+
+#include <CLI/App.hpp>
+
+#include "cli/common_options.h"
+
+namespace cepe::cli {
+
+void add_generate(CLI::App& program, CommonOptions& common);
+void add_chat(CLI::App& program, CommonOptions& common);
+void add_info(CLI::App& program, CommonOptions& common);
+void add_tokenize(CLI::App& program, CommonOptions& common);
+void add_bench(CLI::App& program, CommonOptions& common);
+void add_store(CLI::App& program, CommonOptions& common);
+void add_adapter(CLI::App& program, CommonOptions& common);
+void add_completion(CLI::App& program, CommonOptions& common);
+
+// All of them, in the order in which --help shows them.
+void add_commands(CLI::App& program, CommonOptions& common);
+
+}  // namespace cepe::cli

@@ -1,0 +1,69 @@
+#include "cli/common_options.h"
+
+#include <ATen/Parallel.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/version.h"
+
+namespace cepe::cli {
+
+base::Path CommonOptions::cache() const {
+  return cache_folder.empty() ? base::default_cache_folder() : base::Path(cache_folder);
+}
+
+base::Path CommonOptions::chunks() const { return cache() / "chunks"; }
+
+void add_common_options(CLI::App& command, CommonOptions& common) {
+  const char* group = "Everywhere";
+  command.add_option("--device", common.device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--dtype", common.dtype, "how weights are kept: auto (packed blocks stay packed), float32, bfloat16")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--threads", common.threads, "threads of the processor; 0: all")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--cache-dir", common.cache_folder, "models and encoded chunks [$CEPE_CACHE_DIR, ~/.cache/cepe]")
+      ->group(group);
+  command.add_flag("-q,--quiet", common.quiet, "warnings and errors only")->group(group);
+  command.add_flag("-v,--verbose", common.verbose, "say more")->group(group);
+  command.set_help_flag("-h,--help", "this text")->group(group);
+  command.set_version_flag("--version", program_version(), "the program's version")->group(group);
+}
+
+CLI::App* add_command_group(CLI::App& parent, const std::string& name, const std::string& description,
+                            const std::string& example, CommonOptions& common) {
+  CLI::App* command = parent.add_subcommand(name, description);
+  add_common_options(*command, common);
+  command->footer("Example:\n  " + example);
+  return command;
+}
+
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::string& example, CommonOptions& common, const std::function<void()>& body) {
+  CLI::App* command = add_command_group(parent, name, description, example, common);
+  // final_callback, not parse_complete: a mistake further right on the line must stop it.
+  command->final_callback([&common, body] {
+    apply(common);
+    body();
+  });
+  return command;
+}
+
+void apply(const CommonOptions& common) {
+  if (common.quiet && common.verbose)
+    throw base::Error(base::ErrorCode::invalid_argument, "--quiet and --verbose contradict each other");
+  if (common.quiet) base::set_log_level(base::LogLevel::warning);
+  if (common.verbose) base::set_log_level(base::LogLevel::detail);
+  // Both may be set once only in a process, before the first parallel work.
+  at::set_num_interop_threads(1);
+  if (common.threads > 0) at::set_num_threads(common.threads);
+}
+
+}  // namespace cepe::cli

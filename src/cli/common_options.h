@@ -1,0 +1,35 @@
+// The options that every sub-command takes, and sub-commands that take them.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <functional>
+#include <string>
+
+#include "base/files.h"
+
+namespace cepe::cli {
+
+struct CommonOptions {
+  std::string device = "cpu";
+  std::string dtype = "auto";
+  int threads = 0;           // 0: as many as there are processors
+  std::string cache_folder;  // empty: base::default_cache_folder()
+  bool quiet = false, verbose = false;
+
+  base::Path cache() const;   // where models and encoded chunks are
+  base::Path chunks() const;  // of it
+};
+
+// A sub-command with the common options; `body` runs once the whole command line is parsed. `example` ends its --help.
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::string& example, CommonOptions& common, const std::function<void()>& body);
+// One that only holds others ("store ls").
+CLI::App* add_command_group(CLI::App& parent, const std::string& name, const std::string& description,
+                            const std::string& example, CommonOptions& common);
+
+void add_common_options(CLI::App& command, CommonOptions& common);
+
+// Log level and threads, before a body runs. Errors: invalid_argument.
+void apply(const CommonOptions& common);
+
+}  // namespace cepe::cli

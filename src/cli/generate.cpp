@@ -1,0 +1,249 @@
+// cepe generate: one answer, over documents of any length.
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cli/chat_prompt.h"
+#include "cli/commands.h"
+#include "cli/documents.h"
+#include "cli/generation_options.h"
+#include "cli/runtime.h"
+#include "cli/standard_streams.h"
+#include "context/chunk.h"
+
+namespace cepe::cli {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Json;
+
+struct GenerateOptions {
+  ModelOptions model;
+  GenerationOptions answer;
+  std::vector<std::string> documents;
+  std::optional<std::string> prompt;
+  std::string prompt_file;
+  std::string system;
+  bool chat = false, json = false;
+  int64_t log_probabilities = -1;
+};
+
+// The prompt, if there is one. Standard input is one where nothing else is given, or where something is piped into it
+// that no --document - takes.
+std::optional<std::string> read_prompt(const GenerateOptions& options) {
+  if (options.prompt) return options.prompt;
+  bool document_takes_input = false;
+  for (const std::string& document : options.documents) document_takes_input |= document == "-";
+  if (!options.prompt_file.empty() && options.prompt_file != "-") return base::read_file(options.prompt_file);
+  if (document_takes_input) {
+    if (!options.prompt_file.empty())
+      throw Error(ErrorCode::invalid_argument,
+                  "--prompt-file - and --document -: standard input can be read only once");
+    return std::nullopt;
+  }
+  const bool asked = !options.prompt_file.empty() || options.documents.empty();
+  if (!asked && !standard_input_is_fed()) return std::nullopt;
+  announce_waiting(asked ? "reading the prompt from standard input (Ctrl-D ends it)"
+                         : "waiting for the prompt on standard input (--prompt TEXT gives one, </dev/null none)");
+  std::string text = read_standard_input();
+  if (text.empty() && !asked) return std::nullopt;
+  return text;
+}
+
+// Ids that the decoder is to answer; nothing where a document is to be continued.
+std::optional<std::vector<text::Token>> prompt_ids(const Runtime& runtime, const GenerateOptions& options,
+                                                   const std::optional<std::string>& prompt) {
+  if (options.chat) {
+    if (!prompt)
+      throw Error(ErrorCode::invalid_argument,
+                  "--chat: nothing to answer; give --prompt, --prompt-file or standard input");
+    std::vector<text::ChatMessage> messages;
+    if (!options.system.empty()) messages.push_back({"system", options.system});
+    messages.push_back({"user", *prompt});
+    return ChatPrompt(*runtime.tokenizer, runtime.model_name).encode(messages);
+  }
+  if (!prompt) return std::nullopt;
+  std::vector<text::Token> ids = runtime.tokenizer->encode(*prompt, {.add_special = true});
+  // What the post-processor puts behind a text ([SEP], EOS) would end the answer before it begins.
+  if (const auto eos = runtime.tokenizer->eos; eos && ids.size() > 1 && ids.back() == *eos) ids.pop_back();
+  if (ids.empty())
+    throw Error(ErrorCode::invalid_argument, "the prompt is empty; give --prompt, --prompt-file or standard input");
+  return ids;
+}
+
+context::Arrangement arrange_input(const Runtime& runtime, const GenerateOptions& options,
+                                   const std::vector<Document>& documents,
+                                   const std::optional<std::vector<text::Token>>& prompt) {
+  std::vector<std::vector<text::Token>> texts;
+  for (const Document& document : documents) texts.push_back(runtime.tokenizer->encode(document.text));
+  const int64_t leading = leading_ids(*runtime.tokenizer);
+  int64_t window = decoder_window(options.answer, runtime.source.decoder.max_positions, !prompt);
+  const int64_t chunk_size = runtime.model.adapter ? runtime.model.adapter->chunk_size : 256;
+  if (prompt) return context::arrange(texts, &*prompt, window, chunk_size, leading);
+  // A text that is continued in its middle begins as every text of the model begins.
+  window = std::max(window - leading, int64_t{1});
+  context::Arrangement arrangement = context::arrange(texts, nullptr, window, chunk_size, 0);
+  if (leading > 0) arrangement.decoder.insert(arrangement.decoder.begin(), *runtime.tokenizer->bos);
+  return arrangement;
+}
+
+void tell_of_moved(const context::Arrangement& arrangement, bool continues) {
+  if (arrangement.moved == 0) return;
+  const std::string count = std::to_string(arrangement.moved);
+  if (continues) {
+    base::detail("the decoder reads the last " + std::to_string(arrangement.decoder.size()) +
+                 " tokens of the document itself, the encoder the " + count + " before them");
+  } else {
+    base::notice("the prompt is longer than the decoder's window: its oldest " + count + " tokens go to the encoder");
+  }
+}
+
+std::string visible(const std::string& token) {
+  return Json(token).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Json log_probabilities_json(const Runtime& runtime, const engine::Completion& completion) {
+  const auto entry = [&](const engine::TokenLogProbability& one) -> Json {
+    return {{"id", one.token},
+            {"token", runtime.tokenizer->decode(std::span(&one.token, 1), false)},
+            {"logprob", std::isfinite(one.log_probability) ? Json(one.log_probability) : Json()}};
+  };
+  Json list = Json::array();
+  for (const auto& step : completion.log_probabilities) {
+    if (step.empty()) continue;
+    Json item = entry(step.front());
+    item["top"] = Json::array();
+    for (size_t i = 1; i < step.size(); ++i) item["top"].push_back(entry(step[i]));
+    list.push_back(std::move(item));
+  }
+  return list;
+}
+
+Json result_json(const Runtime& runtime, const GenerateOptions& options, const engine::Completion& completion,
+                 const Account& account, int64_t documents) {
+  Json result = {
+      {"text", completion.text},
+      {"tokens", completion.tokens},
+      {"finish", std::string(engine::name_of(completion.finish))},
+      {"model", runtime.model_name},
+      {"adapter", runtime.adapter_folder ? Json(runtime.adapter_folder->string()) : Json()},
+      {"usage",
+       {{"documents", documents},
+        {"context_tokens", account.context_tokens},
+        {"decoder_tokens", account.decoder_tokens},
+        {"generated_tokens", completion.tokens.size()}}},
+      {"timing",
+       {{"first_token_seconds", account.first_token_seconds}, {"tokens_per_second", account.tokens_per_second}}},
+      {"peak_memory_bytes", base::peak_resident_bytes()}};
+  if (runtime.store) {
+    const context::StoreCounters& counters = runtime.store->counters();
+    result["chunks"] = {{"encoded", counters.encoded}, {"found", counters.found}};
+  }
+  if (options.log_probabilities >= 0) result["logprobs"] = log_probabilities_json(runtime, completion);
+  return result;
+}
+
+void print_log_probabilities(const Runtime& runtime, const engine::Completion& completion) {
+  for (const auto& step : completion.log_probabilities) {
+    std::string line;
+    for (const engine::TokenLogProbability& one : step) {
+      char number[32];
+      std::snprintf(number, sizeof number, "%s%.4f ", line.empty() ? "" : "   ",
+                    static_cast<double>(one.log_probability));
+      line += number + visible(runtime.tokenizer->decode(std::span(&one.token, 1), false));
+    }
+    std::fprintf(stderr, "%s\n", line.c_str());
+  }
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void check_options(const GenerateOptions& options) {
+  if (options.prompt && !options.prompt_file.empty())
+    throw Error(ErrorCode::invalid_argument, "--prompt and --prompt-file: give one of them");
+  if (!options.system.empty() && !options.chat)
+    throw Error(ErrorCode::invalid_argument, "--system: a system message needs --chat");
+  engine::validate(options.answer.sampling);
+}
+
+void generate(const GenerateOptions& options, const CommonOptions& common) {
+  check_options(options);
+  const std::vector<Document> documents = read_documents(options.documents);
+  const std::optional<std::string> prompt = read_prompt(options);
+  const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
+  if (!documents.empty()) runtime->context_store();  // an error without an adapter, before any work
+
+  const auto start = std::chrono::steady_clock::now();
+  const auto ids = prompt_ids(*runtime, options, prompt);
+  const context::Arrangement arrangement = arrange_input(*runtime, options, documents, ids);
+  tell_of_moved(arrangement, !ids);
+  engine::Engine engine(runtime->model, *runtime->tokenizer);
+  int64_t context_tokens = 0;
+  if (!arrangement.chunks.empty()) {
+    model::ContextStates states = runtime->context_store().get_or_encode(arrangement.chunks);
+    context_tokens = states.rows;
+    engine.set_context(std::move(states));
+  }
+  const double encode_seconds = seconds_since(start);
+
+  engine::Request request = make_request(*runtime, options.answer, arrangement.decoder);
+  request.log_probabilities = options.log_probabilities;
+  request.on_step = [&](const engine::Step& step) {
+    if (!options.json) write_output(step.text);
+    return !base::interrupted();
+  };
+  const engine::Completion completion = engine.generate(request);
+  const Account account =
+      account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), encode_seconds);
+  if (options.json) {
+    const Json result = result_json(*runtime, options, completion, account, static_cast<int64_t>(documents.size()));
+    write_output(result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  } else {
+    write_output("\n");
+    if (options.log_probabilities >= 0) print_log_probabilities(*runtime, completion);
+  }
+  base::notice(closing_line(account, *runtime));
+  base::throw_if_interrupted();
+}
+
+}  // namespace
+
+void add_generate(CLI::App& program, CommonOptions& common) {
+  const auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command =
+      add_command(program, "generate", "Continue a text or answer a question, with documents of any length as context",
+                  "cepe generate --document book.txt --document notes/ --chat --prompt \"Who is the narrator?\"",
+                  common, [options, &common] { generate(*options, common); });
+  add_model_options(*command, options->model);
+  command
+      ->add_option(
+          "-d,--document", options->documents,
+          "file, folder or - (standard input); may be given again. Without a prompt the end of the last one is "
+          "continued")
+      ->allow_extra_args(false)
+      ->group("Input");
+  command->add_option("-p,--prompt", options->prompt, "what the decoder continues or answers")->group("Input");
+  command->add_option("--prompt-file", options->prompt_file, "the same from a file [standard input]")->group("Input");
+  command->add_flag("--chat", options->chat, "the prompt is a message to an assistant (the model's chat template)")
+      ->group("Input");
+  command->add_option("--system", options->system, "system message, with --chat")->group("Input");
+  add_generation_options(*command, options->answer);
+  command
+      ->add_flag("--logprobs{0}", options->log_probabilities,
+                 "log-probability of each token; --logprobs=N also of the N likeliest instead. In the JSON, else on "
+                 "standard error")
+      ->check(CLI::Range(0, 1000))
+      ->group("Answer");
+  command->add_flag("--json", options->json, "one JSON object instead of text")->group("Answer");
+  add_store_options(*command, options->model);
+}
+
+}  // namespace cepe::cli

@@ -1,0 +1,112 @@
+#include "cli/generation_options.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+namespace cepe::cli {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+constexpr int64_t continuation_window = 2048;
+
+}  // namespace
+
+void add_generation_options(CLI::App& command, GenerationOptions& options) {
+  const char* group = "Answer";
+  engine::Sampling& sampling = options.sampling;
+  command.add_option("-n,--max-tokens", options.max_tokens, "longest answer")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option(
+          "--decoder-tokens", options.decoder_tokens,
+          "how many tokens of text the decoder reads itself; what is beyond goes to the encoder [what fits; 2048 "
+          "where a document is continued]")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->group(group);
+  command.add_option("--stop", options.stop, "text before which the answer ends (may be given again)")
+      ->allow_extra_args(false)
+      ->group(group);
+  command.add_option("--temperature", sampling.temperature, "0: always the likeliest token")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--top-p", sampling.top_p, "only the likeliest tokens of this total probability")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--top-k", sampling.top_k, "only this many; 0: all")->capture_default_str()->group(group);
+  command.add_option("--min-p", sampling.min_p, "only tokens at least this likely, relative to the likeliest")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--repetition-penalty", sampling.repetition_penalty, "above 1: tokens already there count less")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--frequency-penalty", sampling.frequency_penalty, "for each time a token was generated")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--presence-penalty", sampling.presence_penalty, "once a token was generated")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--seed", sampling.seed, "of the random choices")->capture_default_str()->group(group);
+}
+
+int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document) {
+  if (options.decoder_tokens > max_positions) {
+    throw Error(ErrorCode::invalid_argument, "--decoder-tokens " + std::to_string(options.decoder_tokens) +
+                                                 ": the model has " + std::to_string(max_positions) + " positions");
+  }
+  if (options.decoder_tokens > 0) return options.decoder_tokens;
+  const int64_t room = std::max({max_positions - options.max_tokens, max_positions / 2, int64_t{1}});
+  return continues_document ? std::min(room, continuation_window) : room;
+}
+
+std::vector<text::Token> end_tokens(const Runtime& runtime) {
+  std::vector<text::Token> ends;
+  for (const int64_t id : runtime.source.decoder.eos) ends.push_back(static_cast<text::Token>(id));
+  if (runtime.tokenizer->eos) ends.push_back(*runtime.tokenizer->eos);
+  std::sort(ends.begin(), ends.end());
+  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+  return ends;
+}
+
+engine::Request make_request(const Runtime& runtime, const GenerationOptions& options,
+                             std::vector<text::Token> prompt) {
+  engine::Request request;
+  request.prompt = std::move(prompt);
+  request.sampling = options.sampling;
+  request.max_tokens = options.max_tokens;
+  request.stop = options.stop;
+  request.end_tokens = end_tokens(runtime);
+  return request;
+}
+
+int64_t leading_ids(const text::Tokenizer& tokenizer) { return tokenizer.adds_bos && tokenizer.bos ? 1 : 0; }
+
+Account account_of(const engine::Completion& completion, int64_t context_tokens, int64_t decoder_tokens,
+                   double encode_seconds) {
+  Account account = {context_tokens, decoder_tokens, encode_seconds + completion.prefill_seconds, 0};
+  const auto further = static_cast<double>(completion.tokens.size()) - 1;
+  if (further > 0 && completion.decode_seconds > 0) account.tokens_per_second = further / completion.decode_seconds;
+  return account;
+}
+
+std::string closing_line(const Account& account, const Runtime& runtime) {
+  std::string chunks;
+  if (runtime.store && account.context_tokens > 0) {
+    const context::StoreCounters& counters = runtime.store->counters();
+    chunks =
+        " (chunks: " + std::to_string(counters.encoded) + " encoded, " + std::to_string(counters.found) + " found)";
+  }
+  char times[96];
+  std::snprintf(times, sizeof times, "; first token after %.2f s, %.1f tokens/s, peak memory ",
+                account.first_token_seconds, account.tokens_per_second);
+  return std::to_string(account.context_tokens) + " context + " + std::to_string(account.decoder_tokens) +
+         " decoder tokens" + chunks + times + base::human_bytes(base::peak_resident_bytes());
+}
+
+}  // namespace cepe::cli

@@ -1,0 +1,48 @@
+// The options of generate and chat that shape an answer, and the engine's request made of them.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cli/runtime.h"
+#include "engine/engine.h"
+
+namespace cepe::cli {
+
+struct GenerationOptions {
+  int64_t max_tokens = 128;
+  int64_t decoder_tokens = 0;  // 0: as decoder_window says
+  std::vector<std::string> stop;
+  engine::Sampling sampling;
+};
+
+void add_generation_options(CLI::App& command, GenerationOptions& options);
+
+// How many tokens of text the decoder reads itself. As given; else with a prompt or a chat all of the model's positions
+// but those kept for the answer (at least half of them), and 2048 of these where a document is continued.
+// Errors: invalid_argument where more is asked for than the model has positions.
+int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document);
+
+// Ids that end an answer: the configuration's, and the tokenizer's own.
+std::vector<text::Token> end_tokens(const Runtime& runtime);
+
+engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
+
+// Ids before everything else that must stay where the window slides: BOS, where the model's tokenizer puts it there.
+int64_t leading_ids(const text::Tokenizer& tokenizer);
+
+// What is generated and what it was read from, for the closing line and for JSON.
+struct Account {
+  int64_t context_tokens = 0, decoder_tokens = 0;
+  double first_token_seconds = 0;  // since the program had its input: encoding and prefill
+  double tokens_per_second = 0;    // after the first
+};
+Account account_of(const engine::Completion& completion, int64_t context_tokens, int64_t decoder_tokens,
+                   double encode_seconds);
+// "12345 context + 20 decoder tokens (chunks: 40 encoded, 9 from disk); first token after 1.20 s, 45.1 tokens/s, peak
+// memory 512.00 MiB"
+std::string closing_line(const Account& account, const Runtime& runtime);
+
+}  // namespace cepe::cli

@@ -1,0 +1,23 @@
+#include "cli/output_folder.h"
+
+#include "base/error.h"
+
+namespace cepe::cli {
+
+void check_output_folder(const base::Path& folder, bool force, const std::string& option) {
+  using base::Error;
+  using base::ErrorCode;
+  const std::string what = option + " " + folder.string();
+  std::error_code problem;
+  if (std::filesystem::exists(folder, problem)) {
+    if (!std::filesystem::is_directory(folder, problem))
+      throw Error(ErrorCode::invalid_argument, what + ": this is a file; expected a folder");
+    if (!force && !std::filesystem::is_empty(folder, problem))
+      throw Error(ErrorCode::invalid_argument, what + ": this folder is not empty; choose another or pass --force");
+    return;
+  }
+  std::filesystem::create_directories(folder, problem);
+  if (problem) throw Error(ErrorCode::io, what + ": cannot be made: " + problem.message());
+}
+
+}  // namespace cepe::cli

@@ -1,0 +1,14 @@
+// Folders that a command is told to write.
+#pragma once
+
+#include <string>
+
+#include "base/files.h"
+
+namespace cepe::cli {
+
+// A folder that is not there yet or is empty, or any folder with `force`. Made. Errors: invalid_argument naming
+// `option`, io.
+void check_output_folder(const base::Path& folder, bool force, const std::string& option);
+
+}  // namespace cepe::cli

@@ -1,0 +1,96 @@
+#include "cli/program.h"
+
+#include <c10/util/Exception.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <new>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/device.h"
+
+namespace cepe::cli {
+namespace {
+
+constexpr const char* out_of_memory_remedy =
+    "not enough memory; choose a smaller or quantised model, fewer --decoder-tokens, or end other programs";
+
+// LibTorch's allocator has no exception type of its own.
+bool is_allocation_failure(std::string_view message) {
+  return message.find("allocate memory") != std::string_view::npos ||
+         message.find("out of memory") != std::string_view::npos;
+}
+
+// What CLI11 says of a wrong command line, with the command whose --help tells more.
+int report_command_line(const CLI::App& program, const CLI::ParseError& error) {
+  std::string command = program.get_name();
+  for (const CLI::App* at = &program; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    command += " " + at->get_name();
+  }
+  base::log(base::LogLevel::error, std::string(error.what()) + "\nSee: " + command + " --help");
+  return exit_mistake;
+}
+
+}  // namespace
+
+Failure explain(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const base::Interrupted&) {
+    return {"", exit_interrupted};
+  } catch (const base::Error& known) {
+    return {known.what(), known.is_users() ? exit_mistake : exit_failure};
+  } catch (const std::bad_alloc&) {
+    return {out_of_memory_remedy, exit_failure};
+  } catch (const c10::Error& torch) {
+    if (is_allocation_failure(torch.what_without_backtrace())) return {out_of_memory_remedy, exit_failure};
+    return {std::string("a defect of the program: ") + torch.what_without_backtrace(), exit_failure};
+  } catch (const std::filesystem::filesystem_error& file) {
+    return {file.path1().string() + ": " + file.code().message(), exit_failure};
+  } catch (const std::exception& other) {
+    return {std::string("a defect of the program: ") + other.what(), exit_failure};
+  }
+}
+
+std::unique_ptr<CLI::App> make_program(CommonOptions& options) {
+  auto program = std::make_unique<CLI::App>(
+      "Long, cheap context for open-weights language models: documents are read in parallel chunks by a small encoder, "
+      "and the decoder attends to all of them.",
+      "cepe");
+  program->require_subcommand(1);
+  add_common_options(*program, options);
+  add_commands(*program, options);
+  program->footer("Example:\n  cepe generate --document book.txt --prompt \"The moral of the book is\"");
+  return program;
+}
+
+int run(int argument_count, char** arguments) {
+  if (const std::string missing = missing_processor_feature(processor_features()); !missing.empty()) {
+    std::fprintf(stderr, "error: %s\n", missing.c_str());
+    return exit_failure;
+  }
+  std::signal(SIGPIPE, SIG_DFL);  // a reader that has gone ends the program quietly, whatever the parent had set
+  base::catch_interrupts();
+  CommonOptions options;
+  const std::unique_ptr<CLI::App> program = make_program(options);
+  try {
+    program->parse(argument_count, arguments);
+    return 0;
+  } catch (const CLI::Success& help_or_version) {
+    return program->exit(help_or_version);
+  } catch (const CLI::ParseError& error) {
+    return report_command_line(*program, error);
+  } catch (...) {
+    const Failure failure = explain(std::current_exception());
+    if (!failure.message.empty()) base::log(base::LogLevel::error, failure.message);
+    return failure.exit_code;
+  }
+}
+
+}  // namespace cepe::cli

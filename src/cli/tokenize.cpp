@@ -1,0 +1,109 @@
+// cepe tokenize: text to token ids and back.
+#include <charconv>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "cli/commands.h"
+#include "cli/documents.h"
+#include "cli/runtime.h"
+#include "cli/standard_streams.h"
+#include "model/locate.h"
+
+namespace cepe::cli {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Json;
+
+struct TokenizeOptions {
+  ModelOptions model;
+  std::optional<std::string> text;
+  std::string file;
+  bool decode = false, count = false, json = false, special = false;
+};
+
+std::string input_of(const TokenizeOptions& options) {
+  if (options.text && !options.file.empty())
+    throw Error(ErrorCode::invalid_argument, "TEXT and --file: give one of them");
+  if (options.text) return *options.text;
+  if (!options.file.empty() && options.file != "-") return base::read_file(options.file);
+  announce_waiting("reading standard input (Ctrl-D ends it)");
+  return read_standard_input();
+}
+
+std::vector<text::Token> ids_in(const std::string& text) {
+  std::string plain = text;
+  for (char& c : plain) {
+    if (c == ',' || c == '[' || c == ']') c = ' ';
+  }
+  std::vector<text::Token> ids;
+  std::stringstream words(plain);
+  for (std::string word; words >> word;) {
+    text::Token id = 0;
+    const auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (problem != std::errc() || end != word.data() + word.size())
+      throw Error(ErrorCode::invalid_argument, "--decode: '" + word + "' is no token id; expected whole numbers");
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+std::unique_ptr<text::Tokenizer> tokenizer_of(const TokenizeOptions& options, const CommonOptions& common) {
+  if (!options.model.tokenizer.empty()) return load_tokenizer_at(options.model.tokenizer);
+  return load_tokenizer_at(model::locate_model(options.model.model, common.cache()));
+}
+
+Json tokens_json(const text::Tokenizer& tokenizer, const std::vector<text::Token>& ids) {
+  Json names = Json::array();
+  for (const text::Token id : ids) names.push_back(tokenizer.token_of(id));
+  return {{"ids", ids}, {"tokens", names}, {"count", ids.size()}};
+}
+
+std::string ids_text(const std::vector<text::Token>& ids) {
+  std::string text;
+  for (const text::Token id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
+  return text + "\n";
+}
+
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+void tokenize(const TokenizeOptions& options, const CommonOptions& common) {
+  const auto tokenizer = tokenizer_of(options, common);
+  const std::string input = input_of(options);
+  if (options.decode) {
+    const std::vector<text::Token> ids = ids_in(input);
+    const std::string text = tokenizer->decode(ids, false);
+    write_output(options.json ? dump({{"text", text}, {"count", ids.size()}}) : text + "\n");
+    return;
+  }
+  const std::vector<text::Token> ids =
+      tokenizer->encode(input, {.add_special = options.special, .parse_special = options.special});
+  if (options.json) {
+    write_output(dump(options.count ? Json({{"count", ids.size()}}) : tokens_json(*tokenizer, ids)));
+  } else {
+    write_output(options.count ? std::to_string(ids.size()) + "\n" : ids_text(ids));
+  }
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& program, CommonOptions& common) {
+  const auto options = std::make_shared<TokenizeOptions>();
+  CLI::App* command = add_command(program, "tokenize", "Text to token ids, or ids to text",
+                                  "cepe tokenize \"How many tokens are these?\"", common,
+                                  [options, &common] { tokenize(*options, common); });
+  command->add_option("TEXT", options->text, "what to tokenize [standard input]");
+  command->add_option("--file", options->file, "the same from a file");
+  command->add_flag("--decode", options->decode, "the input is token ids: print their text");
+  command->add_flag("--count", options->count, "only how many tokens there are");
+  command->add_flag("--special", options->special,
+                    "add what the model puts around a text, and take spelled-out special tokens for real ones");
+  command->add_flag("--json", options->json, "one JSON object instead of text");
+  command->add_option("-m,--model", options->model.model, "whose tokenizer [SmolLM2-135M-Instruct]")->group("Model");
+  command->add_option("--tokenizer", options->model.tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf")
+      ->group("Model");
+}
+
+}  // namespace cepe::cli
