@@ -19,6 +19,7 @@ struct StoreOptions {
   int64_t chunks_per_batch = 16;         // chunks encoded in one forward pass
 };
 
+// Of chunks asked for. One that a request names twice is encoded once and found once.
 struct StoreCounters {
   int64_t found = 0, encoded = 0;  // chunks
   int64_t found_tokens = 0, encoded_tokens = 0;
@@ -27,14 +28,16 @@ struct StoreCounters {
 
 class ContextStore {
  public:
-  // The encoder must outlive the store. A folder that cannot be written is said once (warning) and then not used.
+  // The encoder must outlive the store and stay as it is. Errors: invalid_argument for options out of range. A folder
+  // that cannot be written is said once (warning) and then not used.
   ContextStore(const model::Adapter& adapter, StoreOptions options);
   ~ContextStore();
 
   // States of all chunks in order, one page each, rounded to the stored type (bfloat16; float32 where the encoder runs
   // in float32) BEFORE their first use, so that the first and the second answer agree. Shows progress of what must be
   // encoded; what was encoded before an interrupt is kept (throws base::Interrupted). A corrupt or short record is
-  // dropped, logged, encoded again.
+  // dropped, logged, encoded again. One thread at a time. Errors: invalid_argument for an empty chunk or an id outside
+  // the encoder's vocabulary, naming the document.
   model::ContextStates get_or_encode(std::span<const Chunk> chunks);
 
   const StoreCounters& counters() const;
@@ -43,6 +46,9 @@ class ContextStore {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Type of the states that a store hands out.
+at::ScalarType stored_type(const model::Encoder& encoder);
 
 // Fingerprint of everything that decides the states: encoder weights (embedding included), its configuration, the
 // arithmetic (packed, bfloat16, float32), format version.
