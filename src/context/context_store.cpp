@@ -141,7 +141,7 @@ void ContextStore::State::read(std::vector<Page>& pages) {
 void ContextStore::State::encode_batch(std::span<Page* const> batch) {
   const auto start = std::chrono::steady_clock::now();
   const at::Tensor states = model::forward(encoder, ids_of(batch).to(device)).to(type).contiguous();  // [n, S, E]
-  const at::Tensor on_host = states.cpu();
+  const at::Tensor on_host = disk ? states.cpu() : states;
   counters.encode_seconds += seconds_since(start);
   for (size_t i = 0; i < batch.size(); ++i) {
     const auto n = static_cast<int64_t>(i);

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 #include <random>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -119,7 +120,7 @@ void DiskStore::write(const ChunkKey& key, const RecordShape& shape, std::span<c
   const auto bytes = static_cast<int64_t>(shape.file_bytes());
   if (!writable_ || !make_room(bytes)) return;
   bool written = put_record(folder_, key, shape, values);
-  if (!written && errno == ENOENT) {  // somebody cleared the folder meanwhile
+  for (int again = 0; again < 10 && !written && errno == ENOENT; ++again) {  // somebody cleared the folder meanwhile
     make_private_folder(folder_);
     written = put_record(folder_, key, shape, values);
   }
@@ -158,7 +159,7 @@ void DiskStore::evict(int64_t bytes) {
     if (!record.temporary && remove_record(folder_, record)) total_ -= record.bytes;
   }
   full_ = total_ + bytes > max_bytes_;
-  if (full_) {
+  if (full_ && !std::exchange(full_said_, true)) {
     base::notice(folder_.string() + ": this text alone fills the " + base::human_bytes(max_bytes_) +
                  " kept there; the rest of it is encoded anew each time");
   }

@@ -37,7 +37,8 @@ class DiskStore {
   int64_t max_bytes_;
   bool readable_ = true, writable_ = true;
   bool scanned_ = false;
-  bool full_ = false;          // of what this request uses
+  bool full_ = false;  // of what this request uses
+  bool full_said_ = false;
   int64_t total_ = 0;          // bytes of all records as of the last scan and our own writes since
   int64_t since_scan_ = 0;     // bytes that we wrote since
   int64_t request_start_ = 0;  // nanoseconds since 1970

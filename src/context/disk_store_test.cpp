@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "context/record_folder.h"
 #include "expect_error.h"
@@ -232,6 +234,30 @@ TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {
   EXPECT_FALSE(has(store, 1));
   put(store, 1);
   EXPECT_TRUE(has(store, 1));
+}
+
+TEST_F(Disk, ManyWritersReadersAndOneWhoClearsNeverSeeAWrongRecord) {
+  testing::internal::CaptureStderr();
+  std::atomic<int> found = 0, wrong = 0;
+  const auto work = [&](int seed) {
+    DiskStore store(folder, plenty);
+    for (int i = 0; i < 300; ++i) {
+      const int number = (i * seed) % 5;
+      std::vector<std::byte> read(shape.payload_bytes());
+      store.write(key(number), shape, values(number));
+      if (!store.read(key(number), shape, read)) continue;
+      ++found;
+      if (read != values(number)) ++wrong;
+    }
+  };
+  std::vector<std::thread> workers;
+  for (const int seed : {1, 2, 3}) workers.emplace_back(work, seed);
+  for (int i = 0; i < 100; ++i) remove_records(folder);
+  for (std::thread& worker : workers) worker.join();
+  EXPECT_GT(found, 300);
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // nobody gave up
+  for (const FoundRecord& record : list_records(folder)) EXPECT_FALSE(record.temporary);
 }
 
 TEST_F(Disk, ClearingRemovesItsOwnFilesOnly) {
