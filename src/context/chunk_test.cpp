@@ -22,6 +22,7 @@ Ids counting(int64_t count, text::Token first) {
 std::vector<Ids> some_documents() {
   const auto lengths = *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 40)).as("lengths");
   std::vector<Ids> documents;
+  documents.reserve(lengths.size() + 1);
   for (const int length : lengths) documents.push_back(counting(length, static_cast<int>(documents.size()) * 100));
   return documents;
 }
