@@ -12,6 +12,7 @@ void add_generate(CLI::App& program, CommonOptions& common);
 void add_chat(CLI::App& program, CommonOptions& common);
 void add_info(CLI::App& program, CommonOptions& common);
 void add_tokenize(CLI::App& program, CommonOptions& common);
+void add_convert(CLI::App& program, CommonOptions& common);
 void add_bench(CLI::App& program, CommonOptions& common);
 void add_store(CLI::App& program, CommonOptions& common);
 void add_adapter(CLI::App& program, CommonOptions& common);

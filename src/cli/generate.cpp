@@ -30,8 +30,8 @@ struct GenerateOptions {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::string system;
-  bool chat = false, json = false;
-  int64_t log_probabilities = -1;
+  bool chat = false, json = false, log_probabilities = false;
+  int64_t alternatives = 0;
 };
 
 // The prompt, if there is one. Standard input is one where nothing else is given, or where something is piped into it
@@ -145,7 +145,7 @@ Json result_json(const Runtime& runtime, const GenerateOptions& options, const e
     const context::StoreCounters& counters = runtime.store->counters();
     result["chunks"] = {{"encoded", counters.encoded}, {"found", counters.found}};
   }
-  if (options.log_probabilities >= 0) result["logprobs"] = log_probabilities_json(runtime, completion);
+  if (options.log_probabilities) result["logprobs"] = log_probabilities_json(runtime, completion);
   return result;
 }
 
@@ -195,7 +195,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const double encode_seconds = seconds_since(start);
 
   engine::Request request = make_request(*runtime, options.answer, arrangement.decoder);
-  request.log_probabilities = options.log_probabilities;
+  request.log_probabilities = options.log_probabilities ? options.alternatives : -1;
   request.on_step = [&](const engine::Step& step) {
     if (!options.json) write_output(step.text);
     return !base::interrupted();
@@ -208,7 +208,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
     write_output(result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   } else {
     write_output("\n");
-    if (options.log_probabilities >= 0) print_log_probabilities(*runtime, completion);
+    if (options.log_probabilities) print_log_probabilities(*runtime, completion);
   }
   base::notice(closing_line(account, *runtime));
   base::throw_if_interrupted();
@@ -237,10 +237,12 @@ void add_generate(CLI::App& program, CommonOptions& common) {
   command->add_option("--system", options->system, "system message, with --chat")->group("Input");
   add_generation_options(*command, options->answer);
   command
-      ->add_flag("--logprobs{0}", options->log_probabilities,
-                 "log-probability of each token; --logprobs=N also of the N likeliest instead. In the JSON, else on "
-                 "standard error")
+      ->add_flag("--logprobs", options->log_probabilities,
+                 "log-probability of each token: in the JSON, else on standard error")
+      ->group("Answer");
+  command->add_option("--top-logprobs", options->alternatives, "with --logprobs: also of so many likeliest tokens")
       ->check(CLI::Range(0, 1000))
+      ->capture_default_str()
       ->group("Answer");
   command->add_flag("--json", options->json, "one JSON object instead of text")->group("Answer");
   add_store_options(*command, options->model);
