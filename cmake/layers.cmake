@@ -2,6 +2,7 @@
 # One folder of src/ = one static library (or the program) = one namespace. A layer is compiled against an include
 # root of its own that holds links to exactly the folders it may see, so a wrong include does not compile.
 #   x.cpp  source    x_test.cpp  unit test    x_parity_test.cpp  golden-case test    x_fuzz.cpp  libFuzzer target
+#   x_gpu_test.cpp  test that needs a GPU, and skips without one    x.cu, x_cuda.cpp  of libcepe_cuda.so (cuda.cmake)
 #   x_portable.cpp, x_avx2.cpp, x_avx512.cpp  kernels, one file for each kind of processor
 set(CEPE_TORCH_FREE base formats text data)
 # The files of a layer with tensors that read what strangers wrote and need none themselves: all that is fuzzed of it.
@@ -66,11 +67,13 @@ function(cepe_layer name)
   endif()
   set(parity ${sources})
   list(FILTER parity INCLUDE REGEX "_parity_test\\.cpp$")
+  set(gpu ${sources})
+  list(FILTER gpu INCLUDE REGEX "_gpu_test\\.cpp$")
   set(fuzz ${sources})
   list(FILTER fuzz INCLUDE REGEX "_fuzz\\.cpp$")
   set(unit ${sources})
   list(FILTER unit INCLUDE REGEX "_test\\.cpp$")
-  list(FILTER unit EXCLUDE REGEX "_parity_test\\.cpp$")
+  list(FILTER unit EXCLUDE REGEX "_(parity|gpu)_test\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "(_test|_fuzz|_cuda|/main)\\.cpp$")
 
   # A kernel for a newer processor has a file of its own, compiled for it and called only where it is there.
@@ -106,6 +109,7 @@ function(cepe_layer name)
 
   cepe_tests(${name} unit "${unit}")
   cepe_tests(${name} parity "${parity}")
+  cepe_tests(${name} gpu "${gpu}")
   if(CEPE_FUZZ)
     foreach(source IN LISTS fuzz)
       get_filename_component(target ${source} NAME_WE)

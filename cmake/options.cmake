@@ -11,7 +11,10 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
-add_compile_options(-Wall -Wextra -Wshadow -Wno-missing-field-initializers -Werror)
+set(warnings -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+list(JOIN warnings "," host_warnings)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${warnings};-Werror>"
+                    "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${host_warnings};-Werror=all-warnings>")
 
 find_program(ccache_program ccache)
 if(ccache_program)

@@ -1,4 +1,4 @@
-// When one of our own CPU kernels may stand in for a composition of ATen operations, and how it is threaded.
+// When one of our own kernels may stand in for a composition of ATen operations, and how those of the CPU are threaded.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
@@ -10,14 +10,14 @@
 
 namespace cepe::ops {
 
-// Nothing to differentiate, on the CPU, of `type`, which is float32 or bfloat16. An undefined tensor passes.
-inline bool is_plain(const at::Tensor& tensor, at::ScalarType type) {
+// Nothing to differentiate, on this device, of `type`, which is float32 or bfloat16. An undefined tensor passes.
+inline bool is_plain(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
   if (!tensor.defined()) return true;
-  return tensor.device().is_cpu() && tensor.scalar_type() == type && (type == at::kFloat || type == at::kBFloat16) &&
+  return tensor.device() == device && tensor.scalar_type() == type && (type == at::kFloat || type == at::kBFloat16) &&
          tensor.layout() == at::kStrided && !(tensor.requires_grad() && at::GradMode::is_enabled());
 }
-inline bool is_plain_dense(const at::Tensor& tensor, at::ScalarType type) {
-  return is_plain(tensor, type) && (!tensor.defined() || tensor.is_contiguous());
+inline bool is_plain_dense(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
+  return is_plain(tensor, type, device) && (!tensor.defined() || tensor.is_contiguous());
 }
 
 inline at::Tensor empty_output(at::IntArrayRef sizes, at::ScalarType type) {

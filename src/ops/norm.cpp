@@ -1,20 +1,43 @@
 #include "ops/norm.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rsqrt.h>
 
 #include "ops/cpu/kernels.h"
+#include "ops/cuda/loaded.h"
 #include "ops/fused.h"
 
 namespace cepe::ops {
 namespace {
 
-bool fits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+bool fits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Device device = at::kCPU) {
   if (x.dim() == 0 || x.size(-1) == 0) return false;
+  const auto plain = [&](const at::Tensor& tensor) { return is_plain_dense(tensor, x.scalar_type(), device); };
   const auto vector = [&](const at::Tensor& values) { return values.dim() == 1 && values.size(0) == x.size(-1); };
-  return is_plain_dense(x, x.scalar_type()) && is_plain_dense(weight, x.scalar_type()) &&
-         is_plain_dense(bias, x.scalar_type()) && vector(weight) && (!bias.defined() || vector(bias));
+  return plain(x) && plain(weight) && plain(bias) && vector(weight) && (!bias.defined() || vector(bias));
+}
+
+bool fits_on_gpu(const at::Tensor& x, const at::Tensor& weight) {
+  return x.numel() > 0 && x.numel() <= cuda::most_elements && fits(x, weight, {}, x.device()) &&
+         x.size(-1) <= cuda::widest_rms_norm;
+}
+
+at::Tensor rms_norm_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& weight, double eps,
+                           bool unit_offset) {
+  at::Tensor y = at::empty_like(x);
+  cuda::check(kernels.rms_norm({.x = x.const_data_ptr(),
+                                .weight = weight.const_data_ptr(),
+                                .y = y.mutable_data_ptr(),
+                                .rows = x.numel() / x.size(-1),
+                                .width = x.size(-1),
+                                .eps = static_cast<float>(eps),
+                                .unit_offset = unit_offset,
+                                .bfloat16 = x.scalar_type() == at::kBFloat16,
+                                .device = x.device().index()}),
+              "rms_norm");
+  return y;
 }
 
 // kernel(x, y, rows) with x and y moved to the first of its rows.
@@ -40,6 +63,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, b
       kernel(from, weight.const_data_ptr(), to, rows, x.size(-1), static_cast<float>(eps), unit_offset);
     });
   }
+  const cuda::CudaKernels* gpu = x.is_cuda() ? cuda::kernels() : nullptr;
+  if (gpu && fits_on_gpu(x, weight)) return rms_norm_on_gpu(*gpu, x, weight, eps, unit_offset);
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
   if (unit_offset) return (normed * (1.0 + weight.to(at::kFloat))).to(x.scalar_type());

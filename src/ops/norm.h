@@ -1,5 +1,5 @@
-// Normalisation over the last dimension. One definition each: a fused CPU kernel where nothing is differentiated,
-// ATen operations elsewhere (autograd, CUDA).
+// Normalisation over the last dimension. One definition each: a fused kernel (CPU, or CUDA for rms_norm) where
+// nothing is differentiated, ATen operations elsewhere.
 #pragma once
 
 #include <ATen/core/Tensor.h>

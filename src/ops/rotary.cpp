@@ -2,17 +2,22 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 #include "ops/cpu/kernels.h"
+#include "ops/cuda/loaded.h"
 #include "ops/fused.h"
 
 namespace cepe::ops {
 namespace {
 
-bool fits(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+bool fits(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Device device = at::kCPU) {
   if (x.dim() != 3 || cos.dim() != 2 || cos.size(0) != x.size(0) || sin.sizes() != cos.sizes()) return false;
-  return is_plain(x, x.scalar_type()) && x.stride(2) == 1 && 2 * cos.size(1) <= x.size(2) &&
-         is_plain_dense(cos, at::kFloat) && is_plain_dense(sin, at::kFloat);
+  return is_plain(x, x.scalar_type(), device) && x.stride(2) == 1 && 2 * cos.size(1) <= x.size(2) &&
+         is_plain_dense(cos, at::kFloat, device) && is_plain_dense(sin, at::kFloat, device);
+}
+bool fits_on_gpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  return x.numel() > 0 && x.numel() <= cuda::most_elements && fits(x, cos, sin, x.device());
 }
 
 // x may be a slice of fused q, k, v: any stride between rows and heads.
@@ -33,10 +38,31 @@ at::Tensor rotate_fused(const at::Tensor& x, const at::Tensor& cos, const at::Te
   return y;
 }
 
+at::Tensor rotate_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& cos,
+                         const at::Tensor& sin) {
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  cuda::check(kernels.rotate({.x = x.const_data_ptr(),
+                              .y = y.mutable_data_ptr(),
+                              .cos = cos.const_data_ptr<float>(),
+                              .sin = sin.const_data_ptr<float>(),
+                              .rows = x.size(0),
+                              .heads = x.size(1),
+                              .width = x.size(2),
+                              .half = cos.size(1),
+                              .row_stride = x.stride(0),
+                              .head_stride = x.stride(1),
+                              .bfloat16 = x.scalar_type() == at::kBFloat16,
+                              .device = x.device().index()}),
+              "rotate");
+  return y;
+}
+
 }  // namespace
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   if (fits(x, cos, sin)) return rotate_fused(x, cos, sin);
+  const cuda::CudaKernels* gpu = x.is_cuda() ? cuda::kernels() : nullptr;
+  if (gpu && fits_on_gpu(x, cos, sin)) return rotate_on_gpu(*gpu, x, cos, sin);
   const int64_t half = cos.size(-1);
   const at::Tensor c = cos.unsqueeze(1).to(x.scalar_type());
   const at::Tensor s = sin.unsqueeze(1).to(x.scalar_type());

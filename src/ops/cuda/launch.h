@@ -1,0 +1,17 @@
+// Between a .cu file (CUDA, no tensor library) and the .cpp beside it (which knows LibTorch's streams).
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "ops/cuda/kernels.h"
+
+namespace cepe::ops::cuda {
+
+cudaError_t launch(const RmsNormRows& run, cudaStream_t stream);
+cudaError_t launch(const RotaryRows& run, cudaStream_t stream);
+cudaError_t launch(const GatedRows& run, cudaStream_t stream);
+
+// Whether the current device has machine code for the kernels.
+bool has_machine_code();
+
+}  // namespace cepe::ops::cuda

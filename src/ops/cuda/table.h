@@ -1,0 +1,12 @@
+// The functions that the table of libcepe_cuda.so points to.
+#pragma once
+
+#include "ops/cuda/kernels.h"
+
+namespace cepe::ops::cuda {
+
+const char* rms_norm(const RmsNormRows& run);
+const char* rotate(const RotaryRows& run);
+const char* gated(const GatedRows& run);
+
+}  // namespace cepe::ops::cuda

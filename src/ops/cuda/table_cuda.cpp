@@ -1,0 +1,27 @@
+#include "ops/cuda/table.h"
+
+#include <c10/cuda/CUDAGuard.h>
+
+#include "ops/cuda/launch.h"
+
+namespace cepe::ops::cuda {
+
+DriverState cepe_cuda_driver_state() {
+  DriverState state = {};
+  cudaDriverGetVersion(&state.driver);
+  cudaRuntimeGetVersion(&state.runtime);
+  const cudaError_t error = cudaGetDeviceCount(&state.devices);
+  if (error == cudaSuccess) return state;
+  cudaGetLastError();  // it would otherwise be found by the next launch
+  state.devices = 0;
+  state.error = cudaGetErrorString(error);
+  return state;
+}
+
+const CudaKernels* cepe_cuda_kernels(int device) {
+  static constexpr CudaKernels table = {rms_norm, rotate, gated};
+  const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
+  return has_machine_code() ? &table : nullptr;
+}
+
+}  // namespace cepe::ops::cuda
