@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "model/cost_model.h"
 
 namespace cepe::engine {
@@ -18,6 +19,9 @@ namespace {
 
 using base::Error;
 using base::ErrorCode;
+
+// Rows whose logits [rows, V] stand in memory at one time when text is scored.
+constexpr int64_t logit_rows = 256;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -99,9 +103,10 @@ void Engine::set_context(model::ContextStates context) {
   const model::CrossAttentionCost cost = {
       1, context_.rows, config.heads, config.groups, config.head_width, context_.pages.front().size(1), false};
   const bool cpu = model_->decoder.device().is_cpu();
+  const int64_t budget = options_.kept_bytes >= 0 ? options_.kept_bytes : base::available_bytes() / 5 * 2;
   const bool wanted = options_.path == model::CrossAttentionPath::kept ||
                       (options_.path == model::CrossAttentionPath::automatic &&
-                       model::worth_keeping(cost, layers, exact ? 4 : 2, options_.kept_bytes, cpu));
+                       model::worth_keeping(cost, layers, exact ? 4 : 2, budget, cpu));
   if (wanted) model::keep_projections(context_, blocks, model::head_shape(config), exact ? at::kFloat : at::kBFloat16);
 }
 
@@ -213,12 +218,13 @@ at::Tensor Engine::score(std::span<const text::Token> ids, int64_t first) const 
     const auto piece = ids.subspan(static_cast<size_t>(row), static_cast<size_t>(count));
     const at::Tensor hidden =
         model::forward(model_->decoder, model::single_layout(token_tensor(piece, device), row), &cache, input);
-    const int64_t skipped = std::max<int64_t>(0, first - row);
-    if (skipped >= count) continue;
-    const at::Tensor values = model::logits(model_->decoder, hidden.narrow(0, skipped, count - skipped));
-    const at::Tensor targets =
-        token_tensor(ids.subspan(static_cast<size_t>(row + skipped + 1), static_cast<size_t>(count - skipped)), device);
-    scores.push_back(at::log_softmax(values, -1).gather(1, targets.unsqueeze(1)).squeeze(1).to(at::kCPU));
+    for (int64_t done = std::max<int64_t>(0, first - row); done < count; done += logit_rows) {
+      const int64_t some = std::min(logit_rows, count - done);
+      const at::Tensor values = model::logits(model_->decoder, hidden.narrow(0, done, some));
+      const at::Tensor targets =
+          token_tensor(ids.subspan(static_cast<size_t>(row + done + 1), static_cast<size_t>(some)), device);
+      scores.push_back(at::log_softmax(values, -1).gather(1, targets.unsqueeze(1)).squeeze(1).to(at::kCPU));
+    }
   }
   return at::cat(scores, 0);
 }

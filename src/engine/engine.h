@@ -14,8 +14,9 @@ namespace cepe::engine {
 
 struct EngineOptions {
   model::CrossAttentionPath path = model::CrossAttentionPath::automatic;
-  int64_t kept_bytes = int64_t{4} << 30;  // budget for K and V of the context in all layers; 0 = never keep
-  int64_t prefill_rows = 512;             // tokens of the prompt in one pass
+  int64_t kept_bytes = -1;  // budget for K and V of the context in all layers; 0 = never, -1 = 40 % of free memory
+  int64_t prefill_rows =
+      2048;  // tokens of the prompt in one pass: where K and V are not kept, each pass projects them anew
 };
 
 struct Step {

@@ -1,0 +1,129 @@
+// cepe eval lm: perplexity of the same tokens with more and more context.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/parse_values.h"
+#include "cli/runtime.h"
+#include "cli/standard_streams.h"
+#include "data/documents.h"
+#include "eval/engine_scorer.h"
+#include "eval/perplexity.h"
+
+namespace cepe::cli {
+namespace {
+
+struct EvalLmOptions {
+  ModelOptions model;
+  std::vector<std::string> texts;
+  std::string contexts = "0,2048,8192,32768,126976";
+  std::string source = "own";
+  bool json = false;
+  eval::PerplexityOptions measured;
+};
+
+// Each length once, the shortest first: the process's peak memory after each is then that of this length.
+std::vector<int64_t> context_lengths(const std::string& text) {
+  std::vector<int64_t> lengths = parse_counts(text, "--context-tokens");
+  std::sort(lengths.begin(), lengths.end());
+  lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
+  return lengths;
+}
+
+data::DocumentReader open_documents(const std::vector<std::string>& texts) {
+  std::vector<base::Path> files;
+  for (const std::string& text : texts) {
+    const std::vector<base::Path> more = data::list_document_files(text);
+    files.insert(files.end(), more.begin(), more.end());
+  }
+  return data::DocumentReader(files);
+}
+
+void check_window(const Runtime& runtime, const eval::PerplexityOptions& options) {
+  const int64_t most = runtime.source.decoder.max_positions;
+  if (most > 0 && options.decoder_tokens > most) {
+    throw base::Error(base::ErrorCode::invalid_argument, "--decoder-tokens " + std::to_string(options.decoder_tokens) +
+                                                             ": the decoder reads at most " + std::to_string(most));
+  }
+  if (options.context_tokens.back() > 0 && !runtime.store) {
+    throw base::Error(base::ErrorCode::invalid_argument,
+                      "--context-tokens: model '" + runtime.model_name +
+                          "' has no adapter, so nothing can read a context for it. Give one with --adapter FOLDER, or "
+                          "measure the decoder alone with --context-tokens 0");
+  }
+}
+
+void eval_lm(const EvalLmOptions& given, const CommonOptions& common) {
+  eval::PerplexityOptions options = given.measured;
+  options.context_tokens = context_lengths(given.contexts);
+  options.source = eval::context_source(given.source);
+  validate(options);
+  data::DocumentReader documents = open_documents(given.texts);
+  const std::unique_ptr<Runtime> runtime = open_runtime(given.model, common);
+  check_window(*runtime, options);
+
+  const eval::WindowSet set = draw_windows(documents, *runtime->tokenizer, options);
+  base::notice(std::to_string(set.windows.size()) + " windows of " + std::to_string(set.documents) + " documents; " +
+               std::to_string(set.too_short) + " documents were too short");
+  engine::Engine engine(runtime->model, *runtime->tokenizer, eval::scoring_options(options.decoder_tokens));
+  const eval::Scorer score = eval::engine_scorer(engine, runtime->store.get());
+  const int64_t chunk_size = runtime->model.adapter ? runtime->model.adapter->chunk_size : 256;
+  if (!given.json) write_output(eval::table_head());
+  for (const int64_t length : options.context_tokens) {
+    const eval::PerplexityResult result = measure_perplexity(set, length, options, chunk_size, score);
+    write_output(given.json ? to_json(result).dump() + "\n" : table_row(result));
+  }
+}
+
+void add_protocol_options(CLI::App& command, EvalLmOptions& options) {
+  const char* group = "Protocol";
+  command
+      .add_option("--text", options.texts,
+                  "documents: .jsonl, .jsonl.zst, .jsonl.gz, a text file or a folder of these; may be given again")
+      ->required()
+      ->allow_extra_args(false)
+      ->group(group);
+  command.add_option("--decoder-tokens", options.measured.decoder_tokens, "tokens of the decoder's window")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--target-tokens", options.measured.target_tokens, "its last tokens, which are scored")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--context-tokens", options.contexts,
+                  "tokens before the window that the encoder reads. The same windows are scored with each; documents "
+                  "shorter than the longest and the window are counted and left out")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--context", options.source, "own: the text before the window; other: another document's")
+      ->check(CLI::IsMember({"own", "other"}))
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--samples", options.measured.samples, "windows a document, at places drawn by --seed")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--documents", options.measured.documents, "at most so many documents; 0: all")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--seed", options.measured.seed, "of the windows' places")->capture_default_str()->group(group);
+  command
+      .add_flag("--json", options.json,
+                "a JSON object a line (stderr: standard error of nll over documents) instead of a table")
+      ->group(group);
+}
+
+}  // namespace
+
+void add_eval_lm(CLI::App& group, CommonOptions& common) {
+  const auto options = std::make_shared<EvalLmOptions>();
+  CLI::App* command = add_command(
+      group, "lm", "Perplexity of the last tokens of a window, with more and more text before it as context",
+      "cepe eval lm --text books.jsonl.zst --context-tokens 0,2K,8K --samples 4 --json", common,
+      [options, &common] { eval_lm(*options, common); });
+  add_protocol_options(*command, *options);
+  add_model_options(*command, options->model);
+  add_store_options(*command, options->model);
+}
+
+}  // namespace cepe::cli
