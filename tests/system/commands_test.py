@@ -1,0 +1,177 @@
+"""The other commands: info, tokenize, convert, adapter, bench, store, chat, completion, help."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+
+import tiny_model
+from program import ProgramTest
+
+
+class Commands(ProgramTest):
+    def json_of(self, *arguments, **options):
+        return json.loads(self.succeed(*arguments, **options).out)
+
+    def test_every_commands_help_ends_with_an_example_and_lists_the_common_options(self):
+        top = self.succeed("--help").out
+        names = re.findall(r"^  ([a-z]+) {3,}", top.split("Subcommands:")[1], re.MULTILINE)
+        self.assertTrue({"generate", "chat", "info", "tokenize", "convert", "bench", "store", "adapter",
+                         "completion"} <= set(names), names)
+        for name in names:
+            text = self.succeed(name, "--help").out
+            self.assertRegex(text, r"Example:\n  cepe [^\n]+\n$")
+            for option in ("--device", "--dtype", "--threads", "--cache-dir", "--quiet", "--verbose", "--version"):
+                self.assertIn(option, text, name)
+
+    def test_version(self):
+        self.assertRegex(self.succeed("--version").out, r"^cepe \d+\.\d+\.\d+\n$")
+        self.assertEqual(self.succeed("generate", "--version").out, self.succeed("--version").out)
+
+    def test_info_counts_every_weight_and_tells_memory_up_to_a_million_tokens(self):
+        info = self.json_of("info", self.model, "--adapter", self.adapter, "--json")
+        self.assertEqual(set(info), {"model", "format", "family", "sizes", "tied_embeddings", "parts", "total",
+                                     "weight_types", "tokenizer", "adapter", "context_memory"})
+        stored = [tiny_model.read_safetensors(folder / name) for folder, name in
+                  ((self.model, "model.safetensors"), (self.adapter, "adapter.safetensors"))]
+        count = sum(len(data) // 4 for tensors in stored for _, _, data in tensors.values())
+        self.assertEqual(info["total"]["parameters"], count)
+        self.assertEqual(sum(part["parameters"] for part in info["parts"].values()), count)
+        self.assertTrue({"embedding", "attention", "feed_forward", "encoder", "cross_attention"} <= set(info["parts"]))
+        self.assertEqual(info["family"], "llama")
+        self.assertTrue(info["tokenizer"]["chat_template"])
+        self.assertFalse(info["adapter"]["trained"])
+        self.assertEqual([entry["tokens"] for entry in info["context_memory"]], [0, 8192, 32768, 131072, 1048576])
+        million = info["context_memory"][-1]
+        self.assertEqual(million["states_bytes"], 1048576 * tiny_model.WIDTH * 2)
+        keys = tiny_model.GROUPS * tiny_model.WIDTH // tiny_model.HEADS
+        self.assertEqual(million["full_attention_bytes"], 2 * tiny_model.LAYERS * 1048576 * keys * 2)
+        text = self.succeed("info", self.model).out
+        for word in ("family", "llama", "1048576", "chat template", "yes"):
+            self.assertIn(word, text)
+
+    def test_tokenize_there_and_back(self):
+        text = "Grüße, 世界!\n"
+        result = self.json_of("tokenize", text, "--model", self.model, "--json")
+        self.assertEqual(result["count"], len(text.encode()))
+        self.assertEqual(result["ids"], list(text.encode()))
+        ids = self.succeed("tokenize", "--model", self.model, stdin=text).out
+        self.assertEqual(self.succeed("tokenize", "--decode", ids, "--model", self.model).out, text + "\n")
+        file = self.write("text.txt", text)
+        self.assertEqual(self.succeed("tokenize", "--count", "--file", file, "--model", self.model).out,
+                         f"{len(text.encode())}\n")
+        self.assertEqual(self.json_of("tokenize", "<|end|>", "--model", self.model, "--json")["count"], 7)
+        self.refuse("no token id", "tokenize", "--decode", "1 two", "--model", self.model)
+        self.refuse("999999", "tokenize", "--decode", "999999", "--model", self.model)
+
+    def test_safetensors_survive_conversion_bit_for_bit(self):
+        self.succeed("convert", self.model, "--output", self.root / "copy")
+        self.assertEqual(tiny_model.read_safetensors(self.root / "copy/model.safetensors"),
+                         tiny_model.read_safetensors(self.model / "model.safetensors"))
+        self.assertEqual(self.generate("--prompt", "abc").out,
+                         self.succeed("generate", "--model", self.root / "copy", "--prompt", "abc", "--max-tokens",
+                                      "12").out)
+
+    def test_decoder_and_adapter_join_into_a_published_folder_and_come_apart_again(self):
+        joined, apart = self.root / "joined", self.root / "apart"
+        self.succeed("convert", self.model, "--adapter", self.adapter, "--output", joined)
+        config = json.loads((joined / "config.json").read_text())
+        self.assertTrue(config["do_cross_attention"])
+        self.assertEqual(config["num_cross_attn_layers"], 2)
+        self.assertEqual(config["encoder_config"]["vocab_size"], tiny_model.VOCABULARY)
+        self.succeed("convert", joined, "--output", apart)
+        self.assertEqual(tiny_model.read_safetensors(apart / "decoder/model.safetensors"),
+                         tiny_model.read_safetensors(self.model / "model.safetensors"))
+        book = self.write("book.txt", "All the world is a stage. " * 9)
+        results = []
+        for arguments in ((self.model, "--adapter", self.adapter), (joined,),
+                          (apart / "decoder", "--adapter", apart / "adapter")):
+            results.append(self.json_of("generate", "--model", *arguments, "--document", book, "--prompt", "Q:",
+                                        "--max-tokens", "12", "--json")["tokens"])
+        self.assertEqual(results[0], results[1])
+        self.assertEqual(results[1], results[2])
+
+    def test_adapter_starts_repeat_with_their_seed(self):
+        def made(name, *arguments):
+            self.succeed("adapter", "init", "--model", self.model, "--encoder-layers", "1",
+                         "--cross-attention-layers", "0,2", *arguments, "--output", self.root / name)
+            return tiny_model.read_safetensors(self.root / name / "adapter.safetensors")
+
+        self.assertEqual(made("one", "--seed", "3"), made("two", "--seed", "3"))
+        self.assertNotEqual(made("three", "--seed", "4"), made("four", "--seed", "3"))
+        config = json.loads((self.root / "one/config.json").read_text())
+        self.assertFalse(config["trained"])
+        self.assertEqual(config["cross_attention_layers"], [0, 2])
+        for start in ("copy", "zero", "normal", "none", "scaled"):
+            made("start-" + start, "--start", start, "--int8")
+        small = (self.root / "start-scaled/adapter.safetensors").stat().st_size
+        self.assertLess(small, (self.root / "one/adapter.safetensors").stat().st_size / 2)
+
+    def test_zero_start_leaves_the_answer_as_it_is(self):
+        self.succeed("adapter", "init", "--model", self.model, "--encoder-layers", "1", "--start", "zero", "--output",
+                     self.root / "zero")
+        book = self.write("any.txt", "any text")
+        self.assertEqual(self.generate("--adapter", self.root / "zero", "--document", book, "--prompt", "abc").out,
+                         self.generate("--prompt", "abc").out)
+
+    def test_bench_tells_figure_bound_and_ratio(self):
+        result = self.json_of("bench", "--model", self.model, "--adapter", self.adapter, "--contexts", "0,1K",
+                              "--tokens", "4", "--json")
+        self.assertEqual(set(result), {"model", "memory_bandwidth_bytes_per_second", "decode", "encode",
+                                       "peak_memory_bytes"})
+        self.assertEqual([entry["context_tokens"] for entry in result["decode"]], [0, 1024])
+        for entry in result["decode"]:
+            self.assertAlmostEqual(entry["ratio"], entry["tokens_per_second"] / entry["bound_tokens_per_second"])
+        self.assertEqual(result["encode"]["tokens"], 1024)
+
+    def test_chat_keeps_the_conversation_and_forgets_it_when_told(self):
+        arguments = ("chat", "--model", self.model, "--max-tokens", "8", "--verbose")
+        outcome = self.succeed(*arguments, stdin="hello\nhello\n/new\nhello\n/quit\n")
+        sizes = [int(size) for size in re.findall(r"context \+ (\d+) decoder tokens", outcome.err)]
+        self.assertEqual(len(sizes), 3)
+        self.assertGreater(sizes[1], sizes[0])
+        self.assertEqual(sizes[2], sizes[0])
+
+    def test_completion_scripts_are_accepted_by_their_shells(self):
+        for shell in ("bash", "zsh", "fish"):
+            script = self.write(f"completion.{shell}", self.succeed("completion", shell).out)
+            if shutil.which(shell):
+                subprocess.run([shell, "-n", script], check=True)
+        script = self.root / "completion.bash"
+        ask = f'source {script}; COMP_WORDS=(cepe store cl); COMP_CWORD=2; _cepe; echo "${{COMPREPLY[@]}}"'
+        answer = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        self.assertEqual(answer.stdout.strip(), "clear")
+
+
+class DefaultModel(ProgramTest):
+    """Where scripts/fetch-models has put it."""
+
+    @classmethod
+    def environment(cls):
+        return os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def setUp(self):
+        outcome = self.run_program("info", "--json")
+        if outcome.code != 0:
+            self.skipTest("the default model is not fetched")
+        self.file = Path(json.loads(outcome.out)["model"])
+
+    def test_it_knows_the_capital_of_france(self):
+        self.assertIn("Paris", self.succeed("generate", "--prompt", "The capital of France is", "--max-tokens", "3",
+                                            "--adapter", "none").out)
+
+    def test_its_conversion_to_safetensors_answers_the_same(self):
+        self.succeed("convert", self.file, "--output", self.root / "smollm2")
+        answers = [
+            json.loads(self.succeed("generate", "--model", model, "--tokenizer", self.file, "--prompt",
+                                    "The capital of France is", "--max-tokens", "6", "--dtype", "float32",
+                                    "--json").out)["tokens"]
+            for model in (self.file, self.root / "smollm2")
+        ]
+        self.assertEqual(answers[0], answers[1])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,132 @@
+"""Mistakes are told plainly (what, where, remedy), with exit code 2; nothing of them reaches standard output."""
+import json
+import shutil
+import struct
+import unittest
+
+import tiny_model
+from program import ProgramTest
+
+
+class Errors(ProgramTest):
+    def refuse_generate(self, expected, *arguments, **options):
+        return self.refuse(expected, "generate", "--model", self.model, "--prompt", "abc", *arguments, **options)
+
+    def changed_model(self, name, **fields):
+        folder = self.root / name
+        shutil.copytree(self.model, folder)
+        config = json.loads((folder / "config.json").read_text()) | fields
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    def test_number_is_not_a_document(self):
+        self.refuse_generate(["8192", "a number is not a file", "--decoder-tokens"], "--document", "8192")
+
+    def test_missing_document(self):
+        self.refuse_generate(["nowhere.txt", "no such file"], "--document", "nowhere.txt")
+
+    def test_documents_that_are_no_text(self):
+        for name, content, hint in (("a.pdf", b"%PDF-1.7", "pdftotext"), ("a.html", b"<html>", "HTML"),
+                                    ("a.bin", b"ab\0cd", "binary"), ("a.txt", b"ok\n\xff\xfez", "line 2")):
+            self.refuse_generate([name, hint], "--adapter", self.adapter, "--document", self.write(name, content))
+
+    def test_documents_need_an_adapter(self):
+        document = self.write("text.txt", "text")
+        self.refuse_generate(["no adapter", "cepe adapter init"], "--document", document)
+        self.refuse_generate("no adapter", "--adapter", "none", "--document", document)
+
+    def test_missing_model_is_named_with_the_command_that_gets_it(self):
+        self.refuse("scripts/fetch-models", "generate", "--prompt", "abc")
+        self.refuse(["hf download some/model", "gated"], "info", "some/model")
+        self.refuse("no such model", "info", "./nowhere")
+
+    def test_missing_adapter(self):
+        self.refuse_generate(["nowhere", "cepe adapter init"], "--adapter", "nowhere")
+
+    def test_adapter_of_another_decoder_is_refused_unless_asked_for(self):
+        other = tiny_model.make(self.root / "other", seed=2)
+        arguments = ("generate", "--model", other, "--adapter", self.adapter, "--prompt", "abc")
+        self.refuse(["made for model", "--allow-mismatch"], *arguments)
+        self.succeed(*arguments, "--allow-mismatch", "--max-tokens", "2")
+
+    def test_lora_adapter_is_refused_by_name(self):
+        self.write("lora/adapter_config.json", "{}")
+        self.refuse_generate("LoRA", "--adapter", self.root / "lora")
+
+    def test_unknown_rope_type_is_refused_by_name(self):
+        folder = self.changed_model("rope", rope_scaling={"rope_type": "longrope", "factor": 2.0})
+        self.refuse(["longrope", "config.json"], "info", folder)
+
+    def test_unknown_family_is_refused_by_name(self):
+        self.refuse(["rwkv", "llama"], "info", self.changed_model("family", model_type="rwkv"))
+
+    def test_broken_files_are_named(self):
+        folder = self.changed_model("broken")
+        (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+        self.refuse("model.safetensors", "info", folder)
+        (folder / "config.json").write_text("{")
+        self.refuse("config.json", "info", folder)
+
+    def test_too_large_a_model_is_refused_before_loading_with_figures(self):
+        # A sparse file: 8 TiB of weights that take no disk.
+        folder = self.changed_model("huge", vocab_size=2**21, hidden_size=2**20)
+        count = 2**21 * 2**20
+        header = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [2**21, 2**20],
+                                                           "data_offsets": [0, 4 * count]}}).encode()
+        with open(folder / "model.safetensors", "wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            try:
+                file.truncate(8 + len(header) + 4 * count)
+            except OSError:
+                self.skipTest("this file system has no files of 8 TiB")
+        self.refuse(["TiB", "available"], "generate", "--model", folder, "--prompt", "abc", code=1)
+
+    def test_a_gpu_that_is_not_there_is_said_plainly(self):
+        outcome = self.run_program("generate", "--model", self.model, "--prompt", "abc", "--device", "cuda")
+        if outcome.code == 0:
+            self.skipTest("this machine has a GPU")
+        self.assertEqual(outcome.code, 2)
+        self.assertIn("--device cpu", outcome.err)
+
+    def test_options_out_of_range_are_named(self):
+        for option, value in (("--temperature", "-1"), ("--top-p", "0"), ("--min-p", "2"), ("--max-tokens", "0"),
+                              ("--max-tokens", "many"), ("--repetition-penalty", "0"), ("--top-k", "-1"),
+                              ("--decoder-tokens", "1000000"), ("--threads", "-1"), ("--dtype", "int3"),
+                              ("--device", "tpu")):
+            outcome = self.refuse_generate([], option, value)
+            word = option.strip("-").replace("-", "")
+            self.assertIn(word, outcome.err.replace("-", "").replace("_", "").replace(" ", ""), option)
+
+    def test_wrong_size_of_the_cache_is_named(self):
+        self.refuse_generate("--cache-size 'lots'", "--adapter", self.adapter, "--cache-size", "lots")
+
+    def test_contradictions_are_refused(self):
+        self.refuse_generate("--prompt-file", "--prompt-file", self.write("p.txt", "x"))
+        self.refuse_generate("--chat", "--system", "x")
+        self.refuse("once", "generate", "--model", self.model, "--document", "-", "--document", "-", stdin="x")
+
+    def test_empty_prompt_is_refused(self):
+        self.refuse("empty", "generate", "--model", self.model, "--prompt", "")
+        self.refuse("empty", "generate", "--model", self.model, stdin="")
+
+    def test_unknown_options_and_commands_lead_to_help(self):
+        self.refuse("cepe generate --help", "generate", "--no-such-option")
+        self.refuse("cepe --help", "no-such-command")
+        self.refuse("cepe --help")
+        self.refuse("cepe store --help", "store")
+
+    def test_chat_without_a_template_is_refused(self):
+        folder = self.changed_model("plain")
+        (folder / "tokenizer_config.json").write_text("{}")
+        self.refuse("chat template", "generate", "--model", folder, "--chat", "--prompt", "x")
+
+    def test_folder_that_is_not_empty_is_not_overwritten(self):
+        before = (self.adapter / "config.json").read_bytes()
+        self.refuse(["not empty", "--force"], "adapter", "init", "--model", self.model, "--encoder-layers", "1",
+                    "--output", self.adapter)
+        self.refuse("choose another", "convert", self.model, "--output", self.model)
+        self.assertEqual((self.adapter / "config.json").read_bytes(), before)
+
+
+if __name__ == "__main__":
+    unittest.main()
