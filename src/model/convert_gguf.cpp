@@ -1,6 +1,9 @@
 #include "model/convert_gguf.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "base/half.h"
@@ -145,8 +148,43 @@ void convert_layer(Converter& converter, const DecoderConfig& config, const Deco
   converter.part(from.down, to.down, matrix);
 }
 
+// Llama 3's scaling (rope.h) as GGUF keeps it: what each frequency is divided by. Between the two wavelengths
+// o / 4 and o / 1 a divisor d tells the blend s = (1/d - 1/f) / (1 - 1/f) = (o / wavelength - 1) / 3, and so o.
+struct Llama3Rope {
+  double factor = 1, original_positions = 8192;
+};
+
+double llama3_divisor(const Llama3Rope& rope, double wavelength) {
+  const double ratio = rope.original_positions / wavelength;
+  if (ratio <= 1) return rope.factor;
+  if (ratio >= 4) return 1;
+  const double blend = (ratio - 1) / 3;
+  return 1 / ((1 - blend) / rope.factor + blend);
+}
+
+// The scaling whose divisors these are, if any is.
+std::optional<Llama3Rope> llama3_rope(const RopeConfig& rope) {
+  const auto wavelength = [&](size_t i) {
+    return 2 * M_PI * std::pow(rope.theta, 2.0 * static_cast<double>(i) / static_cast<double>(rope.width));
+  };
+  Llama3Rope found;
+  found.factor = std::round(*std::max_element(rope.divisors.begin(), rope.divisors.end()));
+  for (size_t i = 0; i < rope.divisors.size(); ++i) {
+    const double divisor = rope.divisors[i];
+    if (divisor < 1.001 || divisor > found.factor * 0.999) continue;
+    const double blend = (1 / divisor - 1 / found.factor) / (1 - 1 / found.factor);
+    found.original_positions = std::round(wavelength(i) * (3 * blend + 1));
+    break;
+  }
+  for (size_t i = 0; i < rope.divisors.size(); ++i) {
+    const double expected = llama3_divisor(found, wavelength(i));
+    if (std::abs(rope.divisors[i] - expected) > 1e-3 * expected) return std::nullopt;
+  }
+  return found;
+}
+
 void check_convertible(const ModelSource& source, const DecoderNames& target, DType block_type) {
-  if (!source.decoder.rope.divisors.empty()) {
+  if (!source.decoder.rope.divisors.empty() && !llama3_rope(source.decoder.rope)) {
     throw Error(ErrorCode::unsupported, source.path.string() +
                                             ": its rope frequencies (tensor 'rope_freqs.weight') cannot be stated in a "
                                             "config.json; use the file as it is");
@@ -171,6 +209,14 @@ void check_convertible(const ModelSource& source, const DecoderNames& target, DT
 
 base::Json config_of(const ModelSource& source, DType block_type) {
   base::Json config = source.config;
+  if (!source.decoder.rope.divisors.empty()) {
+    const Llama3Rope rope = *llama3_rope(source.decoder.rope);
+    config["rope_scaling"] = {{"rope_type", "llama3"},
+                              {"factor", rope.factor},
+                              {"low_freq_factor", 1.0},
+                              {"high_freq_factor", 4.0},
+                              {"original_max_position_embeddings", static_cast<int64_t>(rope.original_positions)}};
+  }
   config["tie_word_embeddings"] = source.decoder.tied;
   config["torch_dtype"] = formats::name_of(block_type);
   if (source.decoder.query_key_value_bias && !config.contains("attention_bias")) config["attention_bias"] = true;
