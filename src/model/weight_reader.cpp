@@ -117,7 +117,7 @@ void WeightReader::check_shape(const std::string& name, const std::vector<int64_
 }
 
 at::Tensor WeightReader::tensor(const std::string& name, const std::vector<int64_t>& shape) {
-  if (!take(name)) return at::zeros(shape);
+  if (!take(name)) return at::zeros(shape, options_.device);
   const TensorView view = checkpoint_.at(name);
   check_shape(name, view.shape, shape);
   return to_tensor(view).to(options_.device, activation_type());
@@ -131,7 +131,7 @@ Norm WeightReader::norm(const std::string& name, int64_t width, double eps, Norm
 
 at::Tensor WeightReader::dense_part(const std::string& name, int64_t out, int64_t in, bool transposed,
                                     int64_t permuted_heads) {
-  if (!take(name + ".weight")) return at::zeros({out, in});
+  if (!take(name + ".weight")) return at::zeros({out, in}, options_.device);
   TensorView view = checkpoint_.at(name + ".weight");
   check_shape(name + ".weight", view.shape, transposed ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in});
   std::vector<std::byte> ordered;
@@ -141,7 +141,7 @@ at::Tensor WeightReader::dense_part(const std::string& name, int64_t out, int64_
   }
   at::Tensor part = to_tensor(view);
   if (view.type == DType::int8) {
-    if (!take(name + ".weight_scale")) return at::zeros({out, in});
+    if (!take(name + ".weight_scale")) return at::zeros({out, in}, options_.device);
     part = part.to(at::kFloat) * to_tensor(checkpoint_.at(name + ".weight_scale")).to(at::kFloat).unsqueeze(1);
   }
   const bool keeps_float =

@@ -106,7 +106,8 @@ void check_driver(const cuda::DriverState& state, int index) {
                                             version_text(state.runtime));
   }
   if (state.devices == 0) {
-    throw Error(ErrorCode::unsupported, std::string("no GPU can be used: ") + (state.error ? state.error : "none found"));
+    throw Error(ErrorCode::unsupported,
+                std::string("no GPU can be used: ") + (state.error ? state.error : "none found"));
   }
   if (index >= state.devices) {
     throw Error(ErrorCode::unsupported, "no device 'cuda:" + std::to_string(index) + "': this machine has " +

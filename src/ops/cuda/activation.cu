@@ -1,7 +1,8 @@
 // Gated activation: round(activate(gate)) * up for rows [gate | up].
 // Bound: 3 * rows * width elements (two read, one written) over the memory's bandwidth (4.2 to 4.8 TB/s on an H200);
 // below about a megabyte the launch. The exponential costs less than its 16 bytes take.
-// Design: a thread takes 16 bytes of gate, the 16 of up beside them, and writes 16; both loads are on their way at once.
+// Design: a thread takes 16 bytes of gate, the 16 of up beside them, and writes 16; both loads are on their way at
+// once.
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/launch.h"
 
@@ -17,7 +18,7 @@ __device__ float activated(float x) {
   } else if constexpr (activation == Activation::gelu) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
   } else if constexpr (activation == Activation::gelu_tanh) {
-    const float inner = 0.79788456080286536f * (x + 0.044715f * x * x * x);
+    const float inner = 0.79788456080286536f * (x + 0.044715f * (x * x * x));
     return 0.5f * x * (1.0f + tanhf(inner));
   } else {
     return x < 0.0f ? 0.0f : x;  // NaN stays

@@ -22,9 +22,9 @@ struct RmsNormRows {
 inline constexpr int64_t widest_rms_norm = int64_t{1} << 15;  // a row is kept in one block's registers
 
 struct RotaryRows {
-  const void* x;            // [rows, heads, width], channels contiguous
-  void* y;                  // [rows, heads, width] contiguous
-  const float *cos, *sin;   // [rows, half]
+  const void* x;           // [rows, heads, width], channels contiguous
+  void* y;                 // [rows, heads, width] contiguous
+  const float *cos, *sin;  // [rows, half]
   int64_t rows, heads, width, half;
   int64_t row_stride, head_stride;  // of x, in elements
   bool bfloat16;

@@ -1,8 +1,7 @@
-#include "ops/cuda/table.h"
-
 #include <c10/cuda/CUDAGuard.h>
 
 #include "ops/cuda/launch.h"
+#include "ops/cuda/table.h"
 
 namespace cepe::ops::cuda {
 
