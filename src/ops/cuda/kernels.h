@@ -19,7 +19,7 @@ struct RmsNormRows {
   bool unit_offset, bfloat16;
   int device;
 };
-inline constexpr int64_t widest_rms_norm = int64_t{1} << 15;  // a row is kept in one block's registers
+inline constexpr int64_t widest_rms_norm = int64_t{1} << 14;  // a row is kept in one block's registers
 
 struct RotaryRows {
   const void* x;           // [rows, heads, width], channels contiguous

@@ -1,7 +1,7 @@
 // RMSNorm: weight * round(x * rsqrt(mean x^2 + eps)).
 // Bound: x is read and y written once, 2 * rows * width elements over the memory's bandwidth (4.2 to 4.8 TB/s on an
 // H200: 14 to 16 us for 4096 x 4096 in bfloat16); below about a megabyte the launch.
-// Design: a team of 32 to 1024 threads a row, as few as can keep the row in registers (eight 16-byte loads a thread),
+// Design: a team of 32 to 1024 threads a row, as few as can keep the row in registers (four 16-byte loads a thread),
 // more where there are too few rows to fill the GPU; so memory is read once, and all loads of a thread are on their
 // way together. Narrow teams share a block. Sums by warp shuffles, then through shared memory.
 #include <algorithm>
@@ -74,8 +74,9 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const RmsNormRows run) {
 
 template <class T, int count>
 cudaError_t launch_with(const RmsNormRows& run, cudaStream_t stream) {
-  // One element at a time holds as much in registers as eight packs do.
-  constexpr int kept = count == 1 ? 32 : 8;
+  // Together with the weight no more than the 64 registers of a thread in a block of 1024.
+  constexpr int kept = count == 1 ? 16 : 4;
+  static_assert(1024 * kept * count >= widest_rms_norm);
   constexpr int64_t rows_that_fill_the_device = 132 * 8;
   const int64_t packs = run.width / count;
   const int64_t each = run.rows < rows_that_fill_the_device ? std::max(kept / 4, 1) : kept;
@@ -101,7 +102,7 @@ cudaError_t launch(const RmsNormRows& run, cudaStream_t stream) {
 
 bool has_machine_code() {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, rms_norm_kernel<float, 1, 32>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, rms_norm_kernel<float, 1, 16>);
   cudaGetLastError();  // an answer, not an error of the next launch
   return error == cudaSuccess;
 }
