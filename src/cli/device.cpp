@@ -1,20 +1,9 @@
 #include "cli/device.h"
 
-#include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
-#include <dlfcn.h>
-
 #include "base/error.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
-namespace {
-
-[[noreturn]] void no_gpu(const std::string& reason) {
-  throw base::Error(base::ErrorCode::unsupported, "--device cuda: " + reason + "; use --device cpu");
-}
-
-}  // namespace
-
 ProcessorFeatures processor_features() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -34,16 +23,11 @@ std::string missing_processor_feature(const ProcessorFeatures& features) {
 }
 
 at::Device open_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  // By its base name: found where the program's own LibTorch is. Its constructors register the CUDA functions.
-  if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) {
-    const char* problem = dlerror();
-    no_gpu(std::string("LibTorch's CUDA libraries are not installed or do not load (") + (problem ? problem : "?") +
-           ")");
+  try {
+    return ops::open_device(name);
+  } catch (const base::Error& error) {
+    throw base::Error(error.code(), "--device " + name + ": " + error.what() + "; use --device cpu");
   }
-  if (!at::detail::getCUDAHooks().hasCUDA() || at::detail::getCUDAHooks().deviceCount() < 1)
-    no_gpu("no NVIDIA GPU was found, or its driver is too old for CUDA 13 (580 or newer; see nvidia-smi)");
-  return {at::kCUDA, 0};
 }
 
 }  // namespace cepe::cli

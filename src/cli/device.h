@@ -1,7 +1,7 @@
 // What this machine can do, asked before anything is loaded.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <string>
 
@@ -15,8 +15,7 @@ ProcessorFeatures processor_features();
 // A sentence about what the processor lacks, empty where it lacks nothing.
 std::string missing_processor_feature(const ProcessorFeatures& features);
 
-// "cpu", or "cuda" once LibTorch's CUDA part is loaded and has found a GPU. Errors: unsupported, with the reason and
-// what to do.
+// ops::open_device with what to do instead added to its errors.
 at::Device open_device(const std::string& name);
 
 }  // namespace cepe::cli
