@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "cli/completion_scripts.h"
-#include "cli/device.h"
 #include "cli/generation_options.h"
+#include "cli/processor.h"
 
 namespace cepe::cli {
 namespace {

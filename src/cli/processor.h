@@ -1,7 +1,5 @@
-// What this machine can do, asked before anything is loaded.
+// What this machine's processor can do, asked before anything else.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <string>
 
@@ -14,9 +12,5 @@ struct ProcessorFeatures {
 ProcessorFeatures processor_features();
 // A sentence about what the processor lacks, empty where it lacks nothing.
 std::string missing_processor_feature(const ProcessorFeatures& features);
-
-// "cpu", or "cuda" once LibTorch's CUDA part is loaded and has found a GPU. Errors: unsupported, with the reason and
-// what to do.
-at::Device open_device(const std::string& name);
 
 }  // namespace cepe::cli
