@@ -7,7 +7,7 @@ namespace cepe::cli {
 
 struct ProcessorFeatures {
   bool known = false;  // whether this kind of processor has such features at all
-  bool avx2 = false, fma = false, f16c = false;
+  bool avx2 = false, fma = false;
 };
 ProcessorFeatures processor_features();
 // A sentence about what the processor lacks, empty where it lacks nothing.
