@@ -55,11 +55,12 @@ std::vector<text::Token> random_ids(int64_t count, int64_t vocabulary, std::mt19
   return ids;
 }
 
-// Weights that one decoded token reads: all but an embedding table that is not the output's too.
-int64_t weight_bytes_a_token(const model::CepeModel& model) {
+// Weights that one decoded token reads: all but an embedding table that is not the output's too; the cross-attention's
+// only where there is a context.
+int64_t weight_bytes_a_token(const model::CepeModel& model, bool has_context) {
   int64_t bytes = model::weight_bytes(model.decoder);
   if (!model.decoder.config.tied) bytes -= model.decoder.embedding.bytes();
-  if (!model.adapter) return bytes;
+  if (!has_context) return bytes;
   for (const auto& block : model.adapter->cross_attention) {
     if (block) bytes += block->query.bytes() + block->output.bytes();
   }
@@ -87,7 +88,8 @@ Json decode_case(const Runtime& runtime, engine::Engine& engine, const BenchOpti
   base::throw_if_interrupted();
   const auto further = static_cast<double>(completion.tokens.size()) - 1;
   const double rate = completion.decode_seconds > 0 ? further / completion.decode_seconds : 0;
-  const int64_t bytes = weight_bytes_a_token(runtime.model) + context_bytes_a_token(runtime.model, engine.context());
+  const int64_t bytes = weight_bytes_a_token(runtime.model, engine.context().rows > 0) +
+                        context_bytes_a_token(runtime.model, engine.context());
   const double bound = bandwidth / static_cast<double>(bytes);
   return {{"context_tokens", engine.context().rows},
           {"tokens_per_second", rate},

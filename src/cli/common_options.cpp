@@ -16,8 +16,7 @@ base::Path CommonOptions::chunks() const { return cache() / "chunks"; }
 
 void add_common_options(CLI::App& command, CommonOptions& common) {
   const char* group = "Everywhere";
-  command.add_option("--device", common.device, "cpu or cuda")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
+  command.add_option("--device", common.device, "cpu, cuda, cuda:N, or auto: a GPU where there is one")
       ->capture_default_str()
       ->group(group);
   command

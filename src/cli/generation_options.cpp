@@ -12,7 +12,8 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr int64_t continuation_window = 2048;
+// Each row the decoder reads itself attends to the whole context in every layer: 512 are enough to carry a text on.
+constexpr int64_t continuation_window = 512;
 
 }  // namespace
 
@@ -26,7 +27,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command
       .add_option(
           "--decoder-tokens", options.decoder_tokens,
-          "how many tokens of text the decoder reads itself; what is beyond goes to the encoder [what fits; 2048 "
+          "how many tokens of text the decoder reads itself; what is beyond goes to the encoder [what fits; 512 "
           "where a document is continued]")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->group(group);

@@ -12,7 +12,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/device.h"
+#include "cli/processor.h"
 
 namespace cepe::cli {
 namespace {

@@ -8,10 +8,10 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "cli/device.h"
 #include "cli/parse_values.h"
 #include "model/adapter.h"
 #include "model/locate.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
@@ -31,6 +31,14 @@ Path program_folder() {
 std::string name_of(const Path& path) {
   const Path plain = path.has_filename() ? path : path.parent_path();
   return plain.filename().string();
+}
+
+at::Device open_device(const std::string& name) {
+  try {
+    return ops::open_device(name);
+  } catch (const Error& error) {
+    throw Error(error.code(), "--device " + name + ": " + error.what() + "; use --device cpu");
+  }
 }
 
 void attach_adapter(Runtime& runtime, const ModelOptions& options, const model::LoadOptions& load) {
