@@ -12,8 +12,8 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-// Each row the decoder reads itself attends to the whole context in every layer: 512 are enough to carry a text on.
-constexpr int64_t continuation_window = 512;
+// Each row the decoder reads itself attends to the whole context in every layer: 256 are enough to carry a text on.
+constexpr int64_t continuation_window = 256;
 
 }  // namespace
 
@@ -27,7 +27,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command
       .add_option(
           "--decoder-tokens", options.decoder_tokens,
-          "how many tokens of text the decoder reads itself; what is beyond goes to the encoder [what fits; 512 "
+          "how many tokens of text the decoder reads itself; what is beyond goes to the encoder [what fits; 256 "
           "where a document is continued]")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->group(group);

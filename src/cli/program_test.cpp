@@ -93,7 +93,7 @@ TEST(DecoderWindow, LeavesRoomForTheAnswer) {
   GenerationOptions options;
   options.max_tokens = 100;
   EXPECT_EQ(decoder_window(options, 8192, false), 8092);
-  EXPECT_EQ(decoder_window(options, 8192, true), 512);
+  EXPECT_EQ(decoder_window(options, 8192, true), 256);
   EXPECT_EQ(decoder_window(options, 256, true), 156);
   options.max_tokens = 100000;
   EXPECT_EQ(decoder_window(options, 256, false), 128);

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
@@ -33,11 +32,12 @@ at::Tensor unfold_groups(const at::Tensor& folded, int64_t rows) {
   return folded.reshape({groups, -1, rows, width}).permute({2, 0, 1, 3}).reshape({rows, -1, width});
 }
 
-// Whether the row kernel serves: few rows, nothing differentiated, on the CPU.
+// Whether the row kernel serves: nothing differentiated, on the CPU. At any number of rows it is about twice as fast
+// there as LibTorch's fused attention (docs/performance.md), and it reads keys and values in the type in which they are
+// kept.
 bool takes_row_kernel(const at::Tensor& queries, const at::Tensor& keys) {
-  constexpr int64_t most_rows = 8;
   const bool differentiated = at::GradMode::is_enabled() && (queries.requires_grad() || keys.requires_grad());
-  return queries.is_cpu() && !differentiated && queries.size(0) <= most_rows &&
+  return queries.is_cpu() && !differentiated &&
          (keys.scalar_type() == at::kFloat || keys.scalar_type() == at::kBFloat16);
 }
 
@@ -52,7 +52,8 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
   return x.unsqueeze(-3).expand(shape).reshape(merged);
 }
 
-at::Tensor row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
+PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                               double scale) {
   const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2), groups = keys.size(1);
   // Query rows of a group, all tokens: [T, G, H/G, D] -> [T * H/G, G, D].
   const at::Tensor folded = queries.to(at::kFloat)
@@ -61,17 +62,19 @@ at::Tensor row_attention(const at::Tensor& queries, const at::Tensor& keys, cons
                                 .reshape({-1, groups, width})
                                 .contiguous();
   const std::array pages = {ops::RowPage{keys, values}};
-  const at::Tensor output = ops::row_attention(folded, pages, scale).output;
-  return output.reshape({rows, heads / groups, groups, -1})
-      .transpose(1, 2)
-      .reshape({rows, heads, -1})
-      .to(queries.scalar_type());
+  const ops::RowAttention result = ops::row_attention(folded, pages, scale);
+  const auto by_head = [&](const at::Tensor& x) {
+    return x.reshape({rows, heads / groups, groups, -1}).transpose(1, 2).reshape({rows, heads, -1});
+  };
+  return {by_head(result.output), by_head(result.log_sum_exp).squeeze(-1)};
 }
 
 }  // namespace
 
 at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
-  if (takes_row_kernel(queries, keys)) return row_attention(queries, keys, values, scale);
+  if (takes_row_kernel(queries, keys)) {
+    return row_attention(queries, keys, values, scale).output.to(queries.scalar_type());
+  }
   const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1)).unsqueeze(0);
   const at::Tensor attended = at::scaled_dot_product_attention(
       folded, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), {}, 0.0, false, scale);
@@ -146,14 +149,10 @@ namespace {
 PartialAttention fused_partial(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
                                double scale) {
   const bool differentiated = at::GradMode::is_enabled() && (folded.requires_grad() || keys.requires_grad());
-  if (differentiated || folded.size(-1) > 256 || folded.size(-1) % 8 != 0) return {};
+  if (differentiated || folded.is_cpu() || folded.size(-1) > 256 || folded.size(-1) % 8 != 0) return {};
   const at::Tensor q = folded.unsqueeze(0);                // [1, G, R, D]
   const at::Tensor k = keys.transpose(0, 1).unsqueeze(0);  // [1, G, M, D]
   const at::Tensor v = values.transpose(0, 1).unsqueeze(0);
-  if (folded.is_cpu()) {
-    const auto [output, lse] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, false, {}, scale);
-    return {output.squeeze(0), lse.squeeze(0).unsqueeze(-1)};
-  }
   if (folded.scalar_type() == at::kFloat) return {};
   const auto result = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false, scale);
   return {std::get<0>(result).squeeze(0), std::get<1>(result).squeeze(0).unsqueeze(-1)};
@@ -163,6 +162,7 @@ PartialAttention fused_partial(const at::Tensor& folded, const at::Tensor& keys,
 
 PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                   double scale) {
+  if (takes_row_kernel(queries, keys)) return row_attention(queries, keys, values, scale);
   const int64_t rows = queries.size(0);
   const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1));  // [G, R, D]
   PartialAttention part = fused_partial(folded, keys, values, scale);
