@@ -107,6 +107,7 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
                                ChatPrompt(*runtime->tokenizer, runtime->model_name),
                                {},
                                {}};
+  conversation.documents.reserve(documents.size());
   for (const Document& document : documents)
     conversation.documents.push_back(runtime->tokenizer->encode(document.text));
   if (!options.system.empty()) conversation.messages.push_back({"system", options.system});

@@ -41,6 +41,10 @@ void describe_into(const CLI::App& command, const std::string& path, std::vector
     describe_into(*each, path.empty() ? each->get_name() : path + " " + each->get_name(), out);
 }
 
+std::string path_below(const CommandDescription& command, const std::string& name) {
+  return command.path.empty() ? name : command.path + " " + name;
+}
+
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
@@ -58,8 +62,8 @@ std::string shell_path_search(const std::vector<CommandDescription>& commands) {
   std::string cases;
   for (const CommandDescription& command : commands) {
     for (const std::string& below : command.commands) {
-      const std::string full = command.path.empty() ? below : command.path + " " + below;
-      cases += "      \"" + command.path + "|" + below + "\") at=\"" + full + "\" ;;\n";
+      cases.append("      \"").append(command.path).append("|").append(below).append("\") at=\"");
+      cases.append(path_below(command, below)).append("\" ;;\n");
     }
   }
   return cases;
@@ -124,9 +128,14 @@ std::string fish_script(const std::vector<CommandDescription>& commands) {
     const std::string start = "complete -c cepe -n '" + fish_condition(command) + "' ";
     for (const std::string& below : command.commands) {
       const auto found = std::find_if(commands.begin(), commands.end(), [&](const CommandDescription& each) {
-        return each.path == (command.path.empty() ? below : command.path + " " + below);
+        return each.path == path_below(command, below);
       });
-      script += start + "-f -a " + below + " -d '" + plain(found->description) + "'\n";
+      script.append(start)
+          .append("-f -a ")
+          .append(below)
+          .append(" -d '")
+          .append(plain(found->description))
+          .append("'\n");
     }
     for (const auto& option : command.options) {
       script += start + "-l " + option.name.substr(2);

@@ -81,6 +81,7 @@ context::Arrangement arrange_input(const Runtime& runtime, const GenerateOptions
                                    const std::vector<Document>& documents,
                                    const std::optional<std::vector<text::Token>>& prompt) {
   std::vector<std::vector<text::Token>> texts;
+  texts.reserve(documents.size());
   for (const Document& document : documents) texts.push_back(runtime.tokenizer->encode(document.text));
   const int64_t leading = leading_ids(*runtime.tokenizer);
   int64_t window = decoder_window(options.answer, runtime.source.decoder.max_positions, !prompt);

@@ -68,6 +68,7 @@ int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, 
 
 std::vector<text::Token> end_tokens(const Runtime& runtime) {
   std::vector<text::Token> ends;
+  ends.reserve(runtime.source.decoder.eos.size() + 1);
   for (const int64_t id : runtime.source.decoder.eos) ends.push_back(static_cast<text::Token>(id));
   if (runtime.tokenizer->eos) ends.push_back(*runtime.tokenizer->eos);
   std::sort(ends.begin(), ends.end());

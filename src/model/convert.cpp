@@ -36,6 +36,7 @@ void write_config(const Path& folder, const Json& config) {
 
 std::vector<NamedTensor> all_tensors(const formats::Checkpoint& checkpoint) {
   std::vector<NamedTensor> tensors;
+  tensors.reserve(checkpoint.names().size());
   for (const std::string& name : checkpoint.names()) tensors.push_back({name, checkpoint.at(name)});
   return tensors;
 }
