@@ -108,7 +108,7 @@ Json measure(const BenchOptions& options, const CommonOptions& common) {
   std::mt19937_64 random(options.seed);
   const double bandwidth = memory_bandwidth();
   Json decode = Json::array();
-  engine::Engine engine(runtime->model, *runtime->tokenizer);
+  engine::Engine engine(runtime->model, *runtime->tokenizer, engine_options(options.model));
   for (const int64_t length : lengths) {
     base::detail("bench: " + std::to_string(length) + " context tokens");
     const int64_t vocabulary = runtime->source.decoder.vocabulary;
@@ -170,6 +170,7 @@ void add_bench(CLI::App& program, CommonOptions& common) {
       "cepe bench --adapter smollm2-adapter --contexts 0,8K,32K", common,
       [options, &common] { bench(*options, common); });
   add_model_options(*command, options->model);
+  add_attention_options(*command, options->model);
   command->add_option("--contexts", options->contexts, "context tokens (random ids) to decode at")
       ->capture_default_str();
   command->add_option("--tokens", options->tokens, "tokens decoded at each")

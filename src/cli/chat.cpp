@@ -103,7 +103,7 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
   if (!documents.empty()) runtime->context_store();
   Conversation conversation = {options,
                                *runtime,
-                               engine::Engine(runtime->model, *runtime->tokenizer),
+                               engine::Engine(runtime->model, *runtime->tokenizer, engine_options(options.model)),
                                ChatPrompt(*runtime->tokenizer, runtime->model_name),
                                {},
                                {}};
@@ -129,6 +129,7 @@ void add_chat(CLI::App& program, CommonOptions& common) {
   command->add_option("--system", options->system, "system message")->group("Input");
   add_generation_options(*command, options->answer);
   add_store_options(*command, options->model);
+  add_attention_options(*command, options->model);
 }
 
 }  // namespace cepe::cli

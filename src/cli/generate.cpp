@@ -186,7 +186,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const auto ids = prompt_ids(*runtime, options, prompt);
   const context::Arrangement arrangement = arrange_input(*runtime, options, documents, ids);
   tell_of_moved(arrangement, !ids);
-  engine::Engine engine(runtime->model, *runtime->tokenizer);
+  engine::Engine engine(runtime->model, *runtime->tokenizer, engine_options(options.model));
   int64_t context_tokens = 0;
   if (!arrangement.chunks.empty()) {
     model::ContextStates states = runtime->context_store().get_or_encode(arrangement.chunks);
@@ -247,6 +247,7 @@ void add_generate(CLI::App& program, CommonOptions& common) {
       ->group("Answer");
   command->add_flag("--json", options->json, "one JSON object instead of text")->group("Answer");
   add_store_options(*command, options->model);
+  add_attention_options(*command, options->model);
 }
 
 }  // namespace cepe::cli

@@ -88,6 +88,31 @@ void add_store_options(CLI::App& command, ModelOptions& options) {
       ->group(group);
 }
 
+void add_attention_options(CLI::App& command, ModelOptions& options) {
+  const char* group = "Cross-attention";
+  command
+      .add_option("--cross-attention", options.cross_attention,
+                  "how it is computed: projected (K and V of one layer at a time), absorbed (over the encoder's states "
+                  "as they are), kept (K and V of all layers in memory); auto: the cheapest. All give the same result")
+      ->check(CLI::IsMember({"auto", "projected", "absorbed", "kept"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--kept-memory", options.kept_memory,
+                  "most that kept K and V may take with auto (\"2G\", 0: never); auto: 40 % of free memory")
+      ->capture_default_str()
+      ->group(group);
+}
+
+engine::EngineOptions engine_options(const ModelOptions& options) {
+  engine::EngineOptions engine;
+  if (options.cross_attention == "projected") engine.path = model::CrossAttentionPath::projected;
+  if (options.cross_attention == "absorbed") engine.path = model::CrossAttentionPath::absorbed;
+  if (options.cross_attention == "kept") engine.path = model::CrossAttentionPath::kept;
+  if (options.kept_memory != "auto") engine.kept_bytes = parse_bytes(options.kept_memory, "--kept-memory");
+  return engine;
+}
+
 context::ContextStore& Runtime::context_store() const {
   if (store) return *store;
   throw Error(ErrorCode::invalid_argument,

@@ -9,6 +9,7 @@
 
 #include "cli/common_options.h"
 #include "context/context_store.h"
+#include "engine/engine.h"
 #include "model/cepe_model.h"
 #include "model/load.h"
 #include "text/tokenizer.h"
@@ -22,12 +23,18 @@ struct ModelOptions {
   bool allow_mismatch = false;
   bool no_cache = false;
   std::string cache_size = "8G";
+  std::string cross_attention = "auto";  // how it is computed: auto, projected, absorbed, kept
+  std::string kept_memory = "auto";      // most that kept K and V may take: bytes, or 40 % of free memory
 };
 
 // --model, --adapter, --tokenizer, --allow-mismatch.
 void add_model_options(CLI::App& command, ModelOptions& options);
 // --no-cache, --cache-size.
 void add_store_options(CLI::App& command, ModelOptions& options);
+
+// --cross-attention, --kept-memory; and what they mean to the engine. Errors: invalid_argument, naming the option.
+void add_attention_options(CLI::App& command, ModelOptions& options);
+engine::EngineOptions engine_options(const ModelOptions& options);
 
 struct Runtime {
   model::ModelSource source;

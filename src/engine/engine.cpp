@@ -31,6 +31,15 @@ at::Tensor token_tensor(std::span<const text::Token> ids, at::Device device) {
   return at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong).to(device);
 }
 
+// On the host, before anything reaches a device: there an id out of range would end the process.
+void check_ids(std::span<const text::Token> ids, int64_t vocabulary) {
+  for (const text::Token id : ids) {
+    if (id >= 0 && id < vocabulary) continue;
+    throw Error(ErrorCode::invalid_argument, "token id " + std::to_string(id) +
+                                                 " is outside the model's vocabulary of " + std::to_string(vocabulary));
+  }
+}
+
 // Finds the stop strings in text that arrives in pieces, holding back what may be the beginning of one.
 class StopStrings {
  public:
@@ -148,6 +157,7 @@ Completion Engine::generate(const Request& request) const {
     throw Error(ErrorCode::invalid_argument, "the prompt has " + std::to_string(prompt) +
                                                  " tokens; the decoder reads at most " + std::to_string(window));
   }
+  check_ids(request.prompt, model_->decoder.config.vocabulary);
   Sampler sampler(request.sampling);
   StopStrings stops(request.stop);
   text::StreamDecoder decoder(*tokenizer_);
@@ -208,6 +218,7 @@ at::Tensor Engine::score(std::span<const text::Token> ids, int64_t first) const 
     throw Error(ErrorCode::invalid_argument, std::to_string(length) + " tokens to score; the decoder reads at most " +
                                                  std::to_string(model_->decoder.config.max_positions));
   }
+  check_ids(ids, model_->decoder.config.vocabulary);
   const at::Device device = model_->decoder.device();
   const model::CrossAttentionInput input = cross();
   model::KvCache cache = make_cache(length);

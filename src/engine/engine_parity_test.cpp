@@ -83,6 +83,9 @@ TEST_F(RealEngine, RequestsThatMakeNoSenseAreRefused) {
   EXPECT_THROW(engine.generate(request), base::Error);
   request.prompt.assign(static_cast<size_t>(model.decoder.config.max_positions) + 1, 5);
   EXPECT_THROW(engine.generate(request), base::Error);
+  request.prompt = {5, static_cast<text::Token>(model.decoder.config.vocabulary)};
+  EXPECT_THROW(engine.generate(request), base::Error) << "an id outside the vocabulary";
+  EXPECT_THROW(engine.score(request.prompt), base::Error);
   model::ContextStates context;
   context.append(at::zeros({4, 576}));
   EXPECT_THROW(engine.set_context(std::move(context)), base::Error) << "a context without an adapter";
