@@ -30,10 +30,18 @@ function(cepe_tests layer kind sources)
   cepe_compile_as(${target} ${layer})
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests/support")
   target_link_libraries(${target} PRIVATE cepe_${layer} GTest::gmock GTest::gtest_main rapidcheck_gtest)
-  add_test(NAME ${layer}.${kind} COMMAND ${target})
-  set_tests_properties(${layer}.${kind} PROPERTIES LABELS ${kind} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 900
-                                                      # One thread each: ctest runs as many tests as there are cores.
-                                                      ENVIRONMENT "OMP_NUM_THREADS=1;OMP_WAIT_POLICY=passive")
+  # One thread each: ctest runs as many tests as there are cores.
+  set(environment "OMP_NUM_THREADS=1" "OMP_WAIT_POLICY=passive")
+  cepe_test(${layer}.${kind} ${target} ${kind} "${environment}")
+  if(kind STREQUAL "parity")  # the cases that are kept here, whatever other folder of them there is
+    cepe_test(${layer}.parity-golden ${target} parity "${environment};CEPE_FIXTURES=tests/golden")
+  endif()
+endfunction()
+
+function(cepe_test name target label environment)
+  add_test(NAME ${name} COMMAND ${target})
+  set_tests_properties(${name} PROPERTIES LABELS ${label} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 900
+                                          ENVIRONMENT "${environment}")
 endfunction()
 
 # The compile settings that a layer, its tests and its fuzz targets share.
