@@ -1,8 +1,8 @@
 // Attention of R query rows a group over consecutive cached rows, over a vector type V and an element type T.
 // Blocks of 32 rows: scores, one running-maximum update (as arXiv 1805.02867), values; the next block is prefetched
 // row by row while this one is worked on. Bound: bytes of keys and values / memory bandwidth, 0.88 of it measured for
-// R = 3 (docs/performance.md); arithmetic is 2 R multiply-adds an element, so it takes over from R of about 6 where keys
-// are values (280 of 500 GFLOP/s for R = 9, 370 for R = 144).
+// R = 3 (docs/performance.md); arithmetic is 2 R multiply-adds an element, so it takes over from R of about 6 where
+// keys are values (280 of 500 GFLOP/s for R = 9, 370 for R = 144).
 #pragma once
 
 #include "ops/cpu/exponential.h"
