@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "fixtures.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace cepe::text {
@@ -31,6 +32,21 @@ TEST(GgufTokenizer, EqualsHuggingFaceOnSmolLM2) {
     EXPECT_EQ(tokenizer->encode(text, {.parse_special = true}), ids) << text.substr(0, 200);
     EXPECT_EQ(tokenizer->decode(ids, false), item.at("decoded").get<std::string>());
   }
+}
+
+TEST(GgufTokenizer, RendersAndTokenisesAConversationOfSmolLM2) {
+  const auto file = test::fixtures() / "pretrained/smollm2/chat.json";
+  if (!std::filesystem::exists(file)) GTEST_SKIP() << "no golden case " << file;
+  if (!std::filesystem::exists(model_file())) GTEST_SKIP() << "no model at " << model_file();
+  const auto tokenizer = load_gguf_tokenizer(formats::Checkpoint::open(model_file()));
+  const auto golden = base::parse_json(base::read_file(file), file.string());
+  const ChatTemplate chat(tokenizer->chat_template);
+  const base::Json variables = {{"bos_token", tokenizer->token_of(tokenizer->bos.value())},
+                                {"eos_token", tokenizer->token_of(tokenizer->eos.value())}};
+  const RenderedChat rendered = chat.render(golden.at("messages"), true, variables);
+  EXPECT_EQ(rendered.text, golden.at("rendered").get<std::string>());
+  EXPECT_EQ(tokenizer->encode(rendered.text, {.parse_special = true, .literal_mask = rendered.literal_mask}),
+            golden.at("ids").get<std::vector<Token>>());
 }
 
 }  // namespace
