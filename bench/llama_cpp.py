@@ -77,6 +77,7 @@ def answer(llama, context, sampler, vocabulary, document, prompt):
 
 
 def work(job):
+    sys.path.pop(0)  # this file's folder, where its own name would hide the package
     import llama_cpp as llama
     silent = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(silent, ctypes.c_void_p(0))
