@@ -126,6 +126,28 @@ class Commands(ProgramTest):
             self.assertAlmostEqual(entry["ratio"], entry["tokens_per_second"] / entry["bound_tokens_per_second"])
         self.assertEqual(result["encode"]["tokens"], 1024)
 
+    def test_eval_lm_scores_the_same_windows_with_every_length_of_context(self):
+        books = self.write("books.jsonl", "".join(
+            json.dumps({"id": str(n), "text": f"line {n} of a book that repeats itself. " * 40}) + "\n"
+            for n in range(3)) + json.dumps({"id": "short", "text": "too short"}) + "\n")
+        arguments = ("eval", "lm", "--model", self.model, "--adapter", self.adapter, "--text", books,
+                     "--decoder-tokens", "64", "--target-tokens", "16", "--samples", "2", "--seed", "5",
+                     "--context-tokens", "0,300,600")
+        outcome = self.succeed(*arguments, "--json")
+        lines = [json.loads(line) for line in outcome.out.splitlines()]
+        self.assertEqual([line["context_tokens"] for line in lines], [0, 300, 600])
+        for line in lines:
+            self.assertEqual(set(line), {"context_tokens", "perplexity", "nll", "stderr", "tokens", "documents",
+                                         "seconds", "peak_memory_bytes"})
+            self.assertEqual((line["documents"], line["tokens"]), (3, 3 * 2 * 16))
+        self.assertNotEqual(lines[0]["nll"], lines[1]["nll"])
+        again = [json.loads(line) for line in self.succeed(*arguments, "--json").out.splitlines()]
+        self.assertEqual([line["nll"] for line in again], [line["nll"] for line in lines])
+        other = self.succeed(*arguments, "--context", "other", "--json").out.splitlines()
+        self.assertEqual(json.loads(other[0])["nll"], lines[0]["nll"])
+        self.assertNotEqual(json.loads(other[1])["nll"], lines[1]["nll"])
+        self.assertIn("perplexity", self.succeed(*arguments).out)
+
     def test_chat_keeps_the_conversation_and_forgets_it_when_told(self):
         arguments = ("chat", "--model", self.model, "--max-tokens", "8", "--verbose")
         outcome = self.succeed(*arguments, stdin="hello\nhello\n/new\nhello\n/quit\n")

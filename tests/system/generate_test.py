@@ -48,6 +48,19 @@ class Generate(ProgramTest):
         self.assertEqual(uncached["chunks"]["found"], 0)
         self.assertEqual(uncached["tokens"], first["tokens"])
 
+    def test_every_way_of_cross_attention_gives_the_same_answer(self):
+        book = self.write("ways.txt", BOOK + "ways")
+        log_probabilities = {}
+        for way in ("projected", "absorbed", "kept", "auto"):
+            answer = json.loads(self.with_adapter("--prompt", "Q:", "--document", book, "--dtype", "float32", "--json",
+                                                  "--logprobs", "--cross-attention", way).out)
+            log_probabilities[way] = [step["logprob"] for step in answer["logprobs"]]
+        for way, values in log_probabilities.items():
+            for value, expected in zip(values, log_probabilities["projected"], strict=True):
+                self.assertAlmostEqual(value, expected, places=3, msg=way)
+        self.refuse(["--kept-memory", "lots"], "generate", "--model", self.model, "--prompt", "Q", "--kept-memory",
+                    "lots")
+
     def test_without_a_prompt_the_end_of_the_document_is_continued(self):
         book = self.write("continued.txt", BOOK)
         result = json.loads(
