@@ -11,9 +11,11 @@
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -162,6 +164,29 @@ BENCHMARK(attention)
     ->Args({8192, 144, 1, 576, 1})
     ->Unit(benchmark::kMicrosecond)
     ->UseRealTime();
+
+// T decoder rows of SmolLM2 (9 heads, 3 of keys and values, D 64) over 13,501 rows of one context: the row kernel
+// beside LibTorch's fused attention with the heads of a group folded into rows.
+void many_rows(benchmark::State& state) {
+  const int64_t tokens = state.range(0), rows = 13501, groups = 3, each = 3, width = 64;
+  const at::ScalarType type = state.range(1) ? at::kBFloat16 : at::kFloat;
+  const bool fused = state.range(2) != 0;
+  const at::Tensor keys = at::randn({rows, groups, width}).to(type), values = at::randn({rows, groups, width}).to(type);
+  const at::Tensor queries = at::randn({tokens * each, groups, width});
+  const at::Tensor folded = queries.transpose(0, 1).unsqueeze(0).to(type).contiguous();
+  const std::array pages = {RowPage{keys, values}};
+  for (auto _ : state) {
+    if (fused) {
+      benchmark::DoNotOptimize(at::scaled_dot_product_attention(
+          folded, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), {}, 0.0, false, 0.125));
+    } else {
+      benchmark::DoNotOptimize(row_attention(queries, pages, 0.125).output);
+    }
+  }
+  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * static_cast<double>(tokens * rows * groups * each * width),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(many_rows)->ArgNames({"T", "bfloat16", "fused"})->ArgsProduct({{1, 32, 512}, {0, 1}, {0, 1}})->UseRealTime();
 
 // The small operations of one decoded token of SmolLM2.
 void small_rms_norm(benchmark::State& state) {
