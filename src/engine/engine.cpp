@@ -59,7 +59,7 @@ class StopStrings {
     }
     size_t keep = 0;
     for (const std::string& stop : stops_) keep = std::max(keep, overlap(stop));
-    const std::string certain = held_.substr(0, held_.size() - keep);
+    std::string certain = held_.substr(0, held_.size() - keep);
     held_.erase(0, certain.size());
     return certain;
   }

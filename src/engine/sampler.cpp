@@ -49,6 +49,7 @@ std::vector<double> cut(const Sampling& sampling, std::vector<Candidate>& candid
   candidates.resize(static_cast<size_t>(kept));
 
   std::vector<double> weights;
+  weights.reserve(candidates.size());
   for (const Candidate& candidate : candidates)
     weights.push_back(std::exp((candidate.logit - candidates.front().logit) / sampling.temperature));
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);

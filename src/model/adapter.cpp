@@ -142,6 +142,7 @@ void save_adapter(const base::Path& folder, const Adapter& adapter, const Decode
     }
   });
   std::vector<formats::NamedTensor> named;
+  named.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) named.push_back({name, view_of(tensor)});
 
   Json config = {

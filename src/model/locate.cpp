@@ -31,7 +31,7 @@ std::string trimmed(std::string text) {
 Path snapshot(const Path& repository) {
   const Path reference = repository / "refs" / "main";
   if (std::filesystem::exists(reference)) {
-    const Path named = repository / "snapshots" / trimmed(base::read_file(reference, 4096));
+    Path named = repository / "snapshots" / trimmed(base::read_file(reference, 4096));
     if (std::filesystem::is_directory(named)) return named;
   }
   std::vector<Path> found;
@@ -64,7 +64,7 @@ Path locate_model(const std::string& name, const Path& cache_folder) {
   std::string folder = "models--" + name;
   folder.replace(folder.find('/'), 1, "--");
   const Path repository = hugging_face_cache() / folder;
-  const Path found = snapshot(repository);
+  Path found = snapshot(repository);
   if (found.empty()) {
     throw Error(ErrorCode::not_found, name + ": not in the Hugging Face cache (" + repository.string() +
                                           "); get it with: hf download " + name +

@@ -47,7 +47,7 @@ struct TileBlock {
 
   std::byte* scale(int64_t lane) const { return data + 2 * lane; }
   std::byte* minimum(int64_t lane) const { return data + 2 * (cpu::tile_rows + lane); }
-  std::byte* values() const { return data + (has_minimum(format) ? 4 : 2) * cpu::tile_rows; }
+  std::byte* values() const { return data + int64_t{has_minimum(format) ? 4 : 2} * cpu::tile_rows; }
   // The byte that holds nibbles `input` and `input + 1` (input even).
   std::byte* nibbles(int64_t lane, int64_t input) const {
     return values() + (input / 8 * cpu::tile_rows + lane) * 4 + input % 8 / 2;
@@ -132,7 +132,7 @@ void copy_row(const PackedWeight& from, int64_t from_row, const PackedWeight& to
     std::memcpy(target.scale(to_lane), source.scale(from_lane), 2);
     if (has_minimum(from.format)) std::memcpy(target.minimum(to_lane), source.minimum(from_lane), 2);
     const int64_t unit = is_nibbles(from.format) ? 4 : 1;
-    const int64_t values = (is_nibbles(from.format) ? 4 : 32) * cpu::tile_rows * unit;
+    const int64_t values = int64_t{is_nibbles(from.format) ? 4 : 32} * cpu::tile_rows * unit;
     for (int64_t i = 0; i < values; i += cpu::tile_rows * unit) {
       std::memcpy(target.values() + i + to_lane * unit, source.values() + i + from_lane * unit, unit);
     }
