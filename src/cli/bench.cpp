@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/commands.h"
-#include "cli/parse_values.h"
+#include "base/parse_values.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "context/chunk.h"
@@ -100,7 +100,7 @@ Json decode_case(const Runtime& runtime, engine::Engine& engine, const BenchOpti
 }
 
 Json measure(const BenchOptions& options, const CommonOptions& common) {
-  const std::vector<int64_t> lengths = parse_counts(options.contexts, "--contexts");
+  const std::vector<int64_t> lengths = base::parse_counts(options.contexts, "--contexts");
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   for (const int64_t length : lengths) {
     if (length > 0) runtime->context_store();

@@ -16,6 +16,7 @@ void add_convert(CLI::App& program, CommonOptions& common);
 void add_bench(CLI::App& program, CommonOptions& common);
 void add_store(CLI::App& program, CommonOptions& common);
 void add_adapter(CLI::App& program, CommonOptions& common);
+void add_train(CLI::App& program, CommonOptions& common);
 void add_eval(CLI::App& program, CommonOptions& common);
 void add_completion(CLI::App& program, CommonOptions& common);
 

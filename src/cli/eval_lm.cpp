@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/parse_values.h"
+#include "base/parse_values.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "data/documents.h"
@@ -25,7 +25,7 @@ struct EvalLmOptions {
 
 // Each length once, the shortest first: the process's peak memory after each is then that of this length.
 std::vector<int64_t> context_lengths(const std::string& text) {
-  std::vector<int64_t> lengths = parse_counts(text, "--context-tokens");
+  std::vector<int64_t> lengths = base::parse_counts(text, "--context-tokens");
   std::sort(lengths.begin(), lengths.end());
   lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   return lengths;

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "cli/parse_values.h"
+#include "base/parse_values.h"
 #include "model/adapter.h"
 #include "model/locate.h"
 #include "ops/device.h"
@@ -56,7 +56,7 @@ void attach_adapter(Runtime& runtime, const ModelOptions& options, const model::
 void open_store(Runtime& runtime, const ModelOptions& options, const CommonOptions& common) {
   if (!runtime.model.adapter) return;
   context::StoreOptions store;
-  store.max_bytes = parse_bytes(options.cache_size, "--cache-size");
+  store.max_bytes = base::parse_bytes(options.cache_size, "--cache-size");
   if (!options.no_cache && store.max_bytes > 0) store.folder = common.chunks();
   runtime.store = std::make_unique<context::ContextStore>(*runtime.model.adapter, std::move(store));
 }
@@ -109,7 +109,7 @@ engine::EngineOptions engine_options(const ModelOptions& options) {
   if (options.cross_attention == "projected") engine.path = model::CrossAttentionPath::projected;
   if (options.cross_attention == "absorbed") engine.path = model::CrossAttentionPath::absorbed;
   if (options.cross_attention == "kept") engine.path = model::CrossAttentionPath::kept;
-  if (options.kept_memory != "auto") engine.kept_bytes = parse_bytes(options.kept_memory, "--kept-memory");
+  if (options.kept_memory != "auto") engine.kept_bytes = base::parse_bytes(options.kept_memory, "--kept-memory");
   return engine;
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "model/decoder_identity.h"
+#include "model/tensor_view.h"
 
 namespace cepe::model {
 namespace {
@@ -32,27 +33,6 @@ std::vector<int64_t> read_layers(const Json& config, const std::string& where) {
     throw Error(ErrorCode::corrupt, where + ": field 'cross_attention_layers' lists a layer twice");
   }
   return layers;
-}
-
-formats::DType dtype_of(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kFloat:
-      return formats::DType::float32;
-    case at::kBFloat16:
-      return formats::DType::bfloat16;
-    case at::kHalf:
-      return formats::DType::float16;
-    case at::kChar:
-      return formats::DType::int8;
-    default:
-      throw Error(ErrorCode::internal, "a weight of a type that is not saved");
-  }
-}
-
-formats::TensorView view_of(const at::Tensor& tensor) {
-  return {dtype_of(tensor),
-          tensor.sizes().vec(),
-          {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}};
 }
 
 // value = weight * weight_scale[row], the largest magnitude of a row at 127. The scale is rounded to float16 first.

@@ -52,6 +52,17 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
   return x.unsqueeze(-3).expand(shape).reshape(merged);
 }
 
+// LibTorch's attention over [B, H, T, D] and [B, G, M, D]. Its kernels for bfloat16 on a GPU read grouped heads as they
+// are; the others want one key/value head a query head.
+at::Tensor attend_grouped(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, bool causal,
+                          double scale) {
+  const int64_t heads = queries.size(1);
+  const bool grouped = queries.is_cuda() && queries.scalar_type() != at::kFloat;
+  const auto spread = [&](const at::Tensor& x) { return grouped ? x : repeat_heads(x, heads); };
+  return at::scaled_dot_product_attention(queries, spread(keys), spread(values), {}, 0.0, causal, scale,
+                                          grouped && keys.size(1) != heads);
+}
+
 PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                double scale) {
   const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2), groups = keys.size(1);
@@ -105,8 +116,25 @@ at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, cons
   return attended.squeeze(0).transpose(0, 1);
 }
 
+at::Tensor attend_batch(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
+  const int64_t batch = queries.size(0), rows = queries.size(1), heads = queries.size(2), width = queries.size(3),
+                groups = keys.size(2);
+  const at::Tensor folded = queries.reshape({batch, rows, groups, heads / groups, width})
+                                .permute({0, 2, 3, 1, 4})
+                                .reshape({batch, groups, -1, width});
+  const at::Tensor attended =
+      attend_grouped(folded, keys.transpose(1, 2), values.transpose(1, 2), false, scale);  // [B, G, H/G * T, D]
+  return attended.reshape({batch, groups, heads / groups, rows, width})
+      .permute({0, 3, 1, 2, 4})
+      .reshape({batch, rows, heads, width});
+}
+
 at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& mask, double scale) {
+  if (!mask.defined()) {
+    return attend_grouped(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), false, scale)
+        .transpose(1, 2);
+  }
   const int64_t heads = queries.size(2);
   std::optional<at::Tensor> visible;
   if (mask.defined()) visible = mask.unsqueeze(1).unsqueeze(1);  // [n, 1, 1, S]
@@ -118,6 +146,15 @@ at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, cons
 
 at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                           const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window) {
+  const int64_t length = layout.uniform_length;
+  if (length > 0 && layout.sequences.size() > 1 && !cache.keys.defined() && (window <= 0 || window >= length)) {
+    const auto batched = [&](const at::Tensor& x) {
+      return x.reshape({-1, length, x.size(1), x.size(2)}).transpose(1, 2);
+    };
+    return attend_grouped(batched(queries), batched(keys), batched(values), true, scale)
+        .transpose(1, 2)
+        .reshape({-1, queries.size(1), queries.size(2)});
+  }
   std::vector<at::Tensor> outputs;
   for (const SequenceRows& sequence : layout.sequences) {
     at::Tensor seen_keys = keys.narrow(0, sequence.first, sequence.count);

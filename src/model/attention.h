@@ -30,6 +30,10 @@ struct LayerCache {
 at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                           const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window);
 
+// T query rows of each of B texts against M rows of the same text, every one of them seen: attend_all, batched.
+//   queries [B, T, H, D], keys and values [B, M, G, D] -> [B, T, H, D].
+at::Tensor attend_batch(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale);
+
 // One part of an attention whose keys were read in several parts.
 struct PartialAttention {
   at::Tensor output;       // [T, H, D] float32

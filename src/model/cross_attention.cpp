@@ -5,6 +5,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -90,6 +91,10 @@ void ContextStates::append(const at::Tensor& page) {
 }
 
 bool CrossAttentionInput::active() const {
+  if (shared) {
+    return !blocks.empty() && std::any_of(shared->slices.begin(), shared->slices.end(),
+                                          [](const auto& slice) { return slice.rows + slice.others > 0; });
+  }
   const auto has_rows = [](const ContextStates* context) { return context && context->rows > 0; };
   return !blocks.empty() && std::any_of(contexts.begin(), contexts.end(), has_rows);
 }
@@ -165,10 +170,40 @@ void keep_projections(ContextStates& context, std::span<const CrossAttention* co
   }
 }
 
+namespace {
+
+// All windows of SharedContext: queries [W * B * T, H, D] -> the same shape; zeros for windows that see nothing.
+at::Tensor attend_shared(const CrossAttention& block, const at::Tensor& queries, const SharedContext& shared,
+                         const HeadShape& shape) {
+  const int64_t texts = shared.states.size(0), windows = static_cast<int64_t>(shared.slices.size());
+  const ContextStates::Projected kv = project(block, shared.states, shape);
+  const auto by_text = [&](const at::Tensor& x) { return x.reshape({texts, -1, shape.groups, shape.width}); };
+  const at::Tensor keys = by_text(kv.keys), values = by_text(kv.values);  // [B, M, G, D]
+  const at::Tensor rows = queries.reshape({windows, texts, -1, shape.heads, shape.width});
+  std::vector<at::Tensor> outputs;
+  for (int64_t w = 0; w < windows; ++w) {
+    const SharedContext::Slice& slice = shared.slices[static_cast<size_t>(w)];
+    const auto seen = [&](const at::Tensor& x) {
+      const at::Tensor own = x.narrow(1, slice.first, slice.rows);
+      return slice.others == 0 ? own : at::cat({own, x.narrow(1, 0, slice.others).roll(-1, 0)}, 1);
+    };
+    outputs.push_back(slice.rows + slice.others == 0
+                          ? at::zeros(rows[w].sizes(), queries.options())
+                          : attend_batch(rows[w], seen(keys), seen(values), scale_of(shape)));
+  }
+  return at::stack(outputs, 0).reshape({-1, shape.heads, shape.width});
+}
+
+}  // namespace
+
 at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
                    const CrossAttentionInput& input, const HeadShape& shape, int64_t layer) {
   const at::Tensor queries =
       forward(block.query, forward(block.norm, hidden)).reshape({-1, shape.heads, shape.width});  // [N, H, D]
+  if (input.shared) {
+    const at::Tensor attended = attend_shared(block, queries, *input.shared, shape);
+    return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
+  }
   std::vector<at::Tensor> outputs;
   for (size_t i = 0; i < layout.sequences.size(); ++i) {
     const SequenceRows& sequence = layout.sequences[i];

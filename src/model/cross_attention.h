@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,6 +47,17 @@ struct ContextStates {
   void append(const at::Tensor& page);
 };
 
+// Encoded text that many windows read at once, as in training: each window sees a stretch of it.
+struct SharedContext {
+  at::Tensor states;  // [B, M, E]: B texts
+  // What window w of every text b sees: rows [first, first + rows) of its own states, and the first `others` rows of
+  // text (b + 1) mod B. Nothing at all: that window has no context.
+  struct Slice {
+    int64_t first = 0, rows = 0, others = 0;
+  };
+  std::vector<Slice> slices;  // by window; the layout's sequence w * B + b is window w of text b, all of one length
+};
+
 // What a decoder pass needs to attend to contexts.
 struct CrossAttentionInput {
   // By decoder layer [L]; nullptr = that layer has no block. Empty = no block anywhere.
@@ -53,6 +65,8 @@ struct CrossAttentionInput {
   // By sequence of the layout; nullptr or no rows = that sequence has no context and gets exactly nothing.
   std::vector<const ContextStates*> contexts;
   CrossAttentionPath path = CrossAttentionPath::automatic;
+  // Instead of contexts: K and V of one layer at a time are projected once for all windows.
+  std::optional<SharedContext> shared = {};
 
   bool active() const;
 };

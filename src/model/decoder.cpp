@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "model/recompute.h"
 #include "model/rope.h"
 #include "ops/rotary.h"
 
@@ -90,6 +91,35 @@ at::Tensor forward_layer(const Pass& pass, size_t index, int64_t cross_layer, co
   return hidden + optional_norm(layer.feed_forward_output_norm, fed);
 }
 
+// forward_layer that keeps only its input and the contexts' states for the backward pass.
+at::Tensor recomputed_layer(const Pass& pass, size_t index, int64_t cross_layer, const at::Tensor& input) {
+  std::vector<at::Tensor> inputs = {input};
+  std::vector<size_t> pages;  // of each sequence's context
+  if (pass.cross.shared) {
+    inputs.push_back(pass.cross.shared->states);
+  } else {
+    for (const ContextStates* context : pass.cross.contexts) {
+      pages.push_back(context ? context->pages.size() : 0);
+      if (context) inputs.insert(inputs.end(), context->pages.begin(), context->pages.end());
+    }
+  }
+  // The backward pass comes when this one is over: of all it refers to, only the decoder is still there.
+  const auto body = [&decoder = pass.decoder, cross = pass.cross, layout = pass.layout, angles = pass.angles,
+                     local_angles = pass.local_angles, pages, index, cross_layer](const std::vector<at::Tensor>& given) {
+    CrossAttentionInput again = cross;
+    std::vector<ContextStates> contexts(pages.size());
+    if (again.shared) again.shared->states = given.at(1);
+    size_t next = 1;
+    for (size_t i = 0; i < pages.size(); ++i) {
+      for (size_t page = 0; page < pages[i]; ++page) contexts[i].append(given.at(next++));
+      again.contexts[i] = &contexts[i];
+    }
+    const Pass same = {decoder, layout, nullptr, again, angles, local_angles};
+    return forward_layer(same, index, cross_layer, given.front());
+  };
+  return recomputed(body, inputs);
+}
+
 at::Tensor embed(const Decoder& decoder, const BatchLayout& layout) {
   at::Tensor hidden = look_up(decoder.embedding, layout.tokens, decoder.activation_type);
   // The scale is rounded to the activations' type first, as in the published code.
@@ -129,7 +159,7 @@ void check(const Decoder& decoder, const BatchLayout& layout, const KvCache* cac
 at::Device Decoder::device() const { return norm.weight.device(); }
 
 at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache,
-                   const CrossAttentionInput& cross) {
+                   const CrossAttentionInput& cross, bool recompute) {
   check(decoder, layout, cache);
   Pass pass = {decoder, layout, cache, cross, {}, {}};
   if (!decoder.config.learned_positions) pass.angles = rope_angles(decoder.config.rope, layout);
@@ -137,7 +167,8 @@ at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* c
   at::Tensor hidden = embed(decoder, layout);  // [N, C]
   int64_t cross_layer = 0;
   for (size_t index = 0; index < decoder.layers.size(); ++index) {
-    hidden = forward_layer(pass, index, cross_layer, hidden);
+    hidden = recompute && !cache ? recomputed_layer(pass, index, cross_layer, hidden)
+                                 : forward_layer(pass, index, cross_layer, hidden);
     if (!cross.blocks.empty() && cross.blocks[index]) ++cross_layer;
   }
   return forward(decoder.norm, hidden);

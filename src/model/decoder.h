@@ -45,10 +45,11 @@ struct Decoder {
 // One pass over a batch.
 //   layout: N packed tokens; cache: where keys and values are written and read, or nullptr (every sequence starts at 0)
 //   cross: blocks and contexts, empty for the original model
+//   recompute: layers' activations are computed again in the backward pass (recompute.h), for training in less memory
 // -> hidden states after the final norm [N, C]. Errors: invalid_argument for ids outside the vocabulary, positions
 // beyond a learned table, slots beyond the cache.
 at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache,
-                   const CrossAttentionInput& cross = {});
+                   const CrossAttentionInput& cross = {}, bool recompute = false);
 
 // Logits of hidden rows [n, C] -> [n, V] float32 (the type of the product on request of training: float32 always).
 at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden);

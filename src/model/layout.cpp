@@ -11,6 +11,7 @@ BatchLayout uniform_layout(const at::Tensor& tokens) {
   BatchLayout layout;
   layout.tokens = tokens.reshape({-1});
   layout.positions = at::arange(length, tokens.options()).repeat({batch});
+  layout.uniform_length = length;
   for (int64_t b = 0; b < batch; ++b) layout.sequences.push_back({b * length, length, 0, 0});
   return layout;
 }

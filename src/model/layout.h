@@ -20,6 +20,8 @@ struct BatchLayout {
   at::Tensor tokens;     // [N] int64
   at::Tensor positions;  // [N] int64
   std::vector<SequenceRows> sequences;
+  // T where all sequences have as many tokens, start at 0 and follow one another: then layers may take them as [B, T].
+  int64_t uniform_length = 0;
 
   int64_t rows() const { return tokens.size(0); }
 };

@@ -1,7 +1,10 @@
 #include "model/linear.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/zeros.h>
 
 namespace cepe::model {
 
@@ -22,9 +25,7 @@ at::Tensor packed_product(const ops::PackedWeight& weight, const at::Tensor& row
   return ops::packed_linear(rows.to(at::kBFloat16), weight).to(at::kFloat);
 }
 
-}  // namespace
-
-at::Tensor forward(const Linear& linear, const at::Tensor& x) {
+at::Tensor frozen_forward(const Linear& linear, const at::Tensor& x) {
   if (linear.packed) {
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = linear.packed->out_features;
@@ -34,6 +35,32 @@ at::Tensor forward(const Linear& linear, const at::Tensor& x) {
   if (x.scalar_type() == linear.weight.scalar_type()) return at::linear(x, linear.weight, linear.bias);
   const at::Tensor product = at::linear(x.to(linear.weight.scalar_type()), linear.weight).to(x.scalar_type());
   return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;
+}
+
+// [..., in] -> [..., out]: every part in its rows, zeros between.
+at::Tensor low_rank_forward(const Linear& linear, const at::Tensor& x) {
+  std::vector<at::Tensor> columns;
+  std::vector<int64_t> shape = x.sizes().vec();
+  int64_t next = 0;
+  const auto fill = [&](int64_t until) {
+    shape.back() = until - next;
+    if (until > next) columns.push_back(at::zeros(shape, x.options()));
+  };
+  for (const LowRank& part : linear.low_rank) {  // in the order of their rows
+    fill(part.first);
+    columns.push_back(at::linear(at::linear(x, part.down.to(x.scalar_type())), part.up.to(x.scalar_type())) *
+                      part.scale);
+    next = part.first + part.up.size(0);
+  }
+  fill(linear.out_features());
+  return at::cat(columns, -1);
+}
+
+}  // namespace
+
+at::Tensor forward(const Linear& linear, const at::Tensor& x) {
+  const at::Tensor product = frozen_forward(linear, x);
+  return linear.low_rank.empty() ? product : product + low_rank_forward(linear, x);
 }
 
 at::Tensor look_up(const Linear& table, const at::Tensor& tokens, at::ScalarType type) {

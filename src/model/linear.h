@@ -4,15 +4,25 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <vector>
 
 #include "ops/packed_weight.h"
 
 namespace cepe::model {
 
+// scale * up * down (LoRA, arXiv 2106.09685) added to rows [first, first + out) of a weight's product.
+struct LowRank {
+  int64_t first = 0;
+  at::Tensor down;  // [r, in]
+  at::Tensor up;    // [out, r]
+  double scale = 1;
+};
+
 struct Linear {
   at::Tensor weight;  // [out, in], any strides; undefined when packed
   at::Tensor bias;    // [out] or undefined
   std::shared_ptr<const ops::PackedWeight> packed;
+  std::vector<LowRank> low_rank = {};  // while a LoRA is trained; empty otherwise
 
   explicit operator bool() const { return weight.defined() || packed; }
   int64_t out_features() const { return packed ? packed->out_features : weight.size(0); }

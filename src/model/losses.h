@@ -26,4 +26,10 @@ DistillationMode distillation_mode(const std::string& name);
 at::Tensor distillation_loss(const at::Tensor& logits, const at::Tensor& teacher_probabilities,
                              const at::Tensor& teacher_indices, const DistillationMode& mode);
 
+// The same per row, from both models' logits [n, V]: over the teacher's `top` best tokens and all others as one. -> [n]
+at::Tensor top_divergence(const at::Tensor& logits, const at::Tensor& teacher_logits, int64_t top,
+                          const DistillationMode& mode);
+// KL(teacher || student) over the whole vocabulary, per row: [n, V], [n, V] -> [n].
+at::Tensor divergence(const at::Tensor& logits, const at::Tensor& teacher_logits);
+
 }  // namespace cepe::model

@@ -1,4 +1,4 @@
-#include "cli/parse_values.h"
+#include "base/parse_values.h"
 
 #include <algorithm>
 #include <charconv>
@@ -7,11 +7,11 @@
 
 #include "base/error.h"
 
-namespace cepe::cli {
+namespace cepe::base {
 namespace {
 
 [[noreturn]] void refuse(const std::string& option, const std::string& text, const char* expected) {
-  throw base::Error(base::ErrorCode::invalid_argument, option + " '" + text + "': expected " + expected);
+  throw Error(ErrorCode::invalid_argument, option + " '" + text + "': expected " + expected);
 }
 
 // 1, 1024, 1024^2...; 0 for what is no unit.
@@ -84,4 +84,4 @@ std::vector<int64_t> parse_counts(const std::string& text, const std::string& op
   return counts;
 }
 
-}  // namespace cepe::cli
+}  // namespace cepe::base

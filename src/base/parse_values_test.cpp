@@ -1,11 +1,11 @@
-#include "cli/parse_values.h"
+#include "base/parse_values.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 
-namespace cepe::cli {
+namespace cepe::base {
 namespace {
 
 using testing::ElementsAre;
@@ -24,7 +24,7 @@ TEST(ParseBytes, AnythingElseIsRefusedByOptionAndText) {
     try {
       parse_bytes(text, "--cache-size");
       FAIL() << text;
-    } catch (const base::Error& error) {
+    } catch (const Error& error) {
       EXPECT_TRUE(error.is_users());
       EXPECT_THAT(error.what(), HasSubstr("--cache-size '" + std::string(text) + "'"));
     }
@@ -38,14 +38,14 @@ TEST(ParseLayers, RangesAndListsAreSortedAndUnique) {
 
 TEST(ParseLayers, WhatIsNoRangeIsRefused) {
   for (const char* text : {"", "a", "5-3", "1,", "-1", "1-", "99999", "0-99999999999999999999"})
-    EXPECT_THROW(parse_layers(text, "--layers"), base::Error) << text;
+    EXPECT_THROW(parse_layers(text, "--layers"), Error) << text;
 }
 
 TEST(ParseCounts, KIs1024Tokens) {
   EXPECT_THAT(parse_counts("0,8K,127K,1M", "--contexts"), ElementsAre(0, 8192, 130048, 1048576));
-  EXPECT_THROW(parse_counts("8K,", "--contexts"), base::Error);
-  EXPECT_THROW(parse_counts("0.3", "--contexts"), base::Error);
+  EXPECT_THROW(parse_counts("8K,", "--contexts"), Error);
+  EXPECT_THROW(parse_counts("0.3", "--contexts"), Error);
 }
 
 }  // namespace
-}  // namespace cepe::cli
+}  // namespace cepe::base

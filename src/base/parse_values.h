@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace cepe::cli {
+namespace cepe::base {
 
 // "8G", "500M", "1.5 GiB", "4096": bytes, units of 1024. Errors: invalid_argument, naming `option`.
 int64_t parse_bytes(const std::string& text, const std::string& option);
@@ -16,4 +16,4 @@ std::vector<int64_t> parse_layers(const std::string& text, const std::string& op
 // "0,8K,32K,127K": token counts, K and M of 1024. Errors: invalid_argument, naming `option`.
 std::vector<int64_t> parse_counts(const std::string& text, const std::string& option);
 
-}  // namespace cepe::cli
+}  // namespace cepe::base

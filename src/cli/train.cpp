@@ -1,0 +1,56 @@
+// cepe train: a recipe, from a corpus to an adapter.
+#include "train/trainer.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/standard_streams.h"
+#include "ops/device.h"
+
+namespace cepe::cli {
+namespace {
+
+struct TrainCommand {
+  std::string recipe;
+  std::vector<std::string> overrides;
+  double stop_after = 0;
+  bool print = false;
+};
+
+void run_train(const TrainCommand& command, const CommonOptions& common) {
+  const base::Path path = command.recipe;
+  const train::Recipe recipe =
+      train::read_recipe(base::read_file(path, size_t{1} << 20), path.string(), command.overrides);
+  if (command.print) {
+    write_output(train::print_recipe(recipe, true));
+    return;
+  }
+  train::TrainOptions options;
+  options.cache = common.cache();
+  options.device = ops::open_device(common.device);
+  options.stop_after_seconds = command.stop_after;
+  const train::TrainResult result = train::train(recipe, options);
+  const base::Path output = recipe.output;
+  if (!result.finished) {
+    base::notice("stopped after step " + std::to_string(result.steps) + "; the same command goes on from there");
+    return;
+  }
+  write_output((output / "result").string() + "\n");
+}
+
+}  // namespace
+
+void add_train(CLI::App& program, CommonOptions& common) {
+  const auto command = std::make_shared<TrainCommand>();
+  CLI::App* app = add_command(program, "train", "Train an adapter, an encoder or a decoder by a recipe",
+                              "cepe train recipes/tiny/cepe.yaml data.corpus=my-corpus output=my-run", common,
+                              [command, &common] { run_train(*command, common); });
+  app->add_option("recipe", command->recipe, "YAML file (docs/training.md; recipes/ has some)")->required();
+  app->add_option("settings", command->overrides, "fields set anew: optimiser.rate=1e-4 phases.0.steps=100 ...");
+  app->add_option("--stop-after", command->stop_after,
+                  "seconds; then a checkpoint is saved, and the same command goes on from there")
+      ->check(CLI::Range(0.0, 1e9));
+  app->add_flag("--print-recipe", command->print, "every field with its value and what it is, and nothing else");
+}
+
+}  // namespace cepe::cli

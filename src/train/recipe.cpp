@@ -1,0 +1,215 @@
+#include "train/recipe.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace cepe::train {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+constexpr double most_tokens = 1 << 24;
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw Error(ErrorCode::invalid_argument, message);
+}
+
+}  // namespace
+
+template <class Visitor>
+void visit(Visitor& visitor, LowRankSettings& low_rank) {
+  visitor.field("rank", low_rank.rank, {.help = "of the added matrices; 0: no LoRA", .least = 0, .most = 4096});
+  visitor.field("alpha", low_rank.alpha, {.help = "scale = alpha / rank; 0: twice the rank", .least = 0});
+  visitor.field("targets", low_rank.targets, {.help = "which projections", .choices = {"q_proj", "k_proj", "v_proj"}});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, DecoderSettings& decoder) {
+  visitor.field("model", decoder.model, {.help = "folder, .gguf file or org/name; empty: SmolLM2-135M-Instruct"});
+  visitor.field("config", decoder.config, {.help = "config.json of a decoder to make from nothing, instead of model"});
+  visitor.field("dtype", decoder.dtype,
+                {.help = "of the weights; auto: bfloat16 on a GPU, float32 on a CPU",
+                 .choices = {"auto", "float32", "bfloat16"}});
+  visitor.field("rope_scaling", decoder.rope_scaling,
+                {.help = "stretches the decoder's positions", .choices = {"", "linear", "yarn", "dynamic"}});
+  visitor.field("rope_factor", decoder.rope_factor, {.help = "by this factor", .least = 1, .most = 1e6});
+  visitor.field("low_rank", decoder.low_rank, {.help = "LoRA on the decoder's self-attention"});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, AdapterSettings& adapter) {
+  visitor.field("from", adapter.from, {.help = "adapter folder to start from; empty: a new one"});
+  visitor.field("encoder", adapter.encoder,
+                {.help = "where a new encoder comes from: decoder (its own first layers), random, or a folder made by "
+                         "stage mlm"});
+  visitor.field("encoder_layers", adapter.encoder_layers, {.least = 1, .most = 4096});
+  visitor.field("encoder_width", adapter.encoder_width, {.help = "of a random encoder", .least = 0, .most = 65536});
+  visitor.field("encoder_heads", adapter.encoder_heads, {.help = "of a random encoder", .least = 0, .most = 4096});
+  visitor.field("encoder_feed_forward", adapter.encoder_feed_forward,
+                {.help = "of a random encoder", .least = 0, .most = 1 << 20});
+  visitor.field("cross_attention_layers", adapter.cross_attention_layers,
+                {.help = "decoder layers such as 8-29 or 0,4-7; empty: all"});
+  visitor.field("start", adapter.start,
+                {.help = "how cross-attention starts", .choices = {"scaled", "copy", "zero", "normal", "none"}});
+  visitor.field("chunk_size", adapter.chunk_size, {.help = "tokens of a chunk", .least = 1, .most = 65536});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, DataSettings& data) {
+  visitor.field("corpus", data.corpus, {.help = "folder made by cepe data build"});
+  visitor.field("held_out", data.held_out, {.help = "share of documents for validation", .least = 0, .most = 0.5});
+  visitor.field("mixture", data.mixture, {.help = "domains and their weights; empty: all documents as one"});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, PhaseSettings& phase) {
+  visitor.field("steps", phase.steps, {.least = 1, .most = 1e9});
+  visitor.field("batch", phase.batch, {.help = "samples a step", .least = 1, .most = 1 << 20});
+  visitor.field("micro_batch", phase.micro_batch, {.help = "samples at a time; 0: all", .least = 0, .most = 1 << 20});
+  visitor.field("context_tokens", phase.context_tokens,
+                {.help = "text before a sample's first window", .least = 0, .most = most_tokens});
+  visitor.field("decoder_tokens", phase.decoder_tokens,
+                {.help = "of a window; stage mlm: of a text", .least = 2, .most = most_tokens});
+  visitor.field("windows", phase.windows, {.help = "of a sample, one after the other", .least = 1, .most = 4096});
+  visitor.field("short_context", phase.short_context,
+                {.help = "how often windows see only their nearest 1, 2 or 4 chunks", .least = 0, .most = 1});
+  visitor.field("skipped_nearest", phase.skipped_nearest,
+                {.help = "how often windows do not see their nearest 1 to 8 chunks", .least = 0, .most = 1});
+  visitor.field("no_context", phase.no_context, {.help = "how often windows see nothing", .least = 0, .most = 1});
+  visitor.field("others", phase.others, {.help = "how often windows see another sample too", .least = 0, .most = 1});
+  visitor.field("other_tokens", phase.other_tokens, {.help = "and how much of it", .least = 0, .most = most_tokens});
+  visitor.field("mask", phase.mask, {.help = "share of chunks with masked tokens", .least = 0, .most = 1});
+  visitor.field("mask_whole", phase.mask_whole, {.help = "share of these masked wholly", .least = 0, .most = 1});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, LossSettings& loss) {
+  visitor.field("cross_entropy", loss.cross_entropy, {.help = "its weight", .least = 0});
+  visitor.field("divergence", loss.divergence, {.help = "weight of KL(teacher || student)", .least = 0});
+  visitor.field("mode", loss.mode, {.help = "of the divergence: full (vocabulary), smooth_X or drop (the teacher's top)"});
+  visitor.field("top", loss.top, {.help = "teacher's tokens of smooth_X and drop", .least = 1, .most = 1 << 20});
+  visitor.field("mask", loss.mask, {.help = "stage mlm: share of masked tokens", .least = 0, .most = 1});
+  visitor.field("rows_per_chunk", loss.rows_per_chunk,
+                {.help = "logits made at one time; 0: about 256 MiB of them", .least = 0, .most = 1 << 24});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, OptimiserSettings& optimiser) {
+  visitor.field("kind", optimiser.kind, {.help = "muon: for matrices, AdamW for the rest", .choices = {"adamw", "muon"}});
+  visitor.field("rate", optimiser.rate, {.help = "peak learning rate", .least = 0, .most = 10});
+  visitor.field("encoder_rate", optimiser.encoder_rate, {.help = "of the encoder, times rate", .least = 0, .most = 100});
+  visitor.field("vector_rate", optimiser.vector_rate,
+                {.help = "of what Muon leaves to AdamW, times rate", .least = 0, .most = 100});
+  visitor.field("weight_decay", optimiser.weight_decay, {.least = 0, .most = 10});
+  visitor.field("beta1", optimiser.beta1, {.least = 0, .most = 1});
+  visitor.field("beta2", optimiser.beta2, {.least = 0, .most = 1});
+  visitor.field("eps", optimiser.eps, {.least = 0, .most = 1});
+  visitor.field("momentum", optimiser.momentum, {.help = "of Muon", .least = 0, .most = 1});
+  visitor.field("clip", optimiser.clip, {.help = "largest norm of all gradients; 0: any", .least = 0});
+  visitor.field("master_weights", optimiser.master_weights,
+                {.help = "float32 beside bfloat16; false: bfloat16 with stochastic rounding"});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, ScheduleSettings& schedule) {
+  visitor.field("kind", schedule.kind, {.help = "how the rate falls", .choices = {"cosine", "linear", "constant"}});
+  visitor.field("warm_up", schedule.warm_up, {.help = "share of all steps", .least = 0, .most = 1});
+  visitor.field("decay_from", schedule.decay_from, {.help = "share of all steps before it falls", .least = 0, .most = 1});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, CheckpointSettings& checkpoint) {
+  visitor.field("minutes", checkpoint.minutes, {.help = "between two of them; 0: by steps only", .least = 0});
+  visitor.field("steps", checkpoint.steps, {.help = "also every so many steps; 0: by time only", .least = 0});
+  visitor.field("keep", checkpoint.keep, {.help = "the newest so many", .least = 1, .most = 1000});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, ValidationSettings& validation) {
+  visitor.field("steps", validation.steps, {.help = "every so many steps, and at the end; 0: never", .least = 0});
+  visitor.field("samples", validation.samples, {.least = 1, .most = 1 << 20});
+  visitor.field("decoder_tokens", validation.decoder_tokens,
+                {.help = "of the window; 0: the last phase's", .least = 0, .most = most_tokens});
+  visitor.field("context_tokens", validation.context_tokens, {.help = "before it", .least = 0, .most = most_tokens});
+}
+
+template <class Visitor>
+void visit(Visitor& visitor, Recipe& recipe) {
+  visitor.field("stage", recipe.stage,
+                {.help = "what is learned", .choices = {"mlm", "warmup", "cepe", "ceped", "decoder"}});
+  visitor.field("output", recipe.output, {.help = "folder for checkpoints, logs and the result"});
+  visitor.field("seed", recipe.seed, {.least = 0});
+  visitor.field("trainable", recipe.trainable, {.choices = {"encoder", "cross_attention", "decoder", "low_rank"}});
+  visitor.field("decoder", recipe.decoder);
+  visitor.field("adapter", recipe.adapter);
+  visitor.field("data", recipe.data);
+  visitor.field("phases", recipe.phases, {.help = "one after the other"});
+  visitor.field("loss", recipe.loss);
+  visitor.field("optimiser", recipe.optimiser);
+  visitor.field("schedule", recipe.schedule);
+  visitor.field("checkpoint", recipe.checkpoint);
+  visitor.field("validation", recipe.validation);
+  visitor.field("recompute", recipe.recompute, {.help = "activation checkpointing: less memory, a third more work"});
+  visitor.field("deterministic", recipe.deterministic, {.help = "bit-equal runs on a GPU too"});
+  visitor.field("peak_tflops", recipe.peak_tflops, {.help = "of the device, for MFU; 0: unknown", .least = 0});
+  visitor.field("log_steps", recipe.log_steps, {.help = "steps between two lines", .least = 1});
+}
+
+Stage stage_of(const std::string& name) {
+  if (name == "mlm") return Stage::mlm;
+  if (name == "warmup") return Stage::warmup;
+  if (name == "cepe") return Stage::cepe;
+  if (name == "ceped") return Stage::ceped;
+  if (name == "decoder") return Stage::decoder;
+  throw Error(ErrorCode::invalid_argument, "stage '" + name + "': known are mlm, warmup, cepe, ceped, decoder");
+}
+
+int64_t Recipe::steps() const {
+  int64_t total = 0;
+  for (const PhaseSettings& phase : phases) total += phase.steps;
+  return total;
+}
+
+void validate(const PhaseSettings& phase) {
+  const int64_t micro = phase.micro_batch == 0 ? phase.batch : phase.micro_batch;
+  require(phase.batch % micro == 0, "batch " + std::to_string(phase.batch) + " is no multiple of micro_batch " +
+                                        std::to_string(micro));
+  require(phase.others == 0 || micro > 1, "others: a micro_batch of one sample has no other sample to see");
+}
+
+void validate(const Recipe& recipe) {
+  require(!recipe.phases.empty(), "phases: at least one is needed");
+  require(!recipe.data.corpus.empty(), "data.corpus: which folder? (cepe data build makes one)");
+  require(!recipe.output.empty(), "output: which folder?");
+  require(!recipe.trainable.empty(), "trainable: nothing is");
+  const int64_t chunk = recipe.adapter.chunk_size;
+  const Stage stage = stage_of(recipe.stage);
+  for (size_t i = 0; i < recipe.phases.size(); ++i) {
+    const PhaseSettings& phase = recipe.phases[i];
+    const std::string where = "phases." + std::to_string(i) + ": ";
+    validate(phase);
+    if (stage == Stage::mlm || stage == Stage::decoder) continue;
+    require(phase.context_tokens % chunk == 0, where + "context_tokens " + std::to_string(phase.context_tokens) +
+                                                   " is no multiple of adapter.chunk_size " + std::to_string(chunk));
+    require(phase.windows == 1 || phase.decoder_tokens % chunk == 0,
+            where + "decoder_tokens " + std::to_string(phase.decoder_tokens) +
+                " is no multiple of adapter.chunk_size " + std::to_string(chunk) + ", as more windows than one need");
+    require(phase.other_tokens % chunk == 0 && (phase.others == 0) == (phase.other_tokens == 0),
+            where + "others and other_tokens (a multiple of adapter.chunk_size) go together");
+    require(stage != Stage::warmup || phase.decoder_tokens % chunk == 0,
+            where + "stage warmup: decoder_tokens must be a multiple of adapter.chunk_size");
+    require(stage != Stage::ceped || recipe.loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
+  }
+}
+
+Recipe read_recipe(const std::string& yaml, const std::string& where, const std::vector<std::string>& overrides) {
+  Recipe recipe;
+  base::read_settings(yaml, where, overrides, recipe);
+  return recipe;
+}
+
+std::string print_recipe(const Recipe& recipe, bool with_help) { return base::print_settings(recipe, with_help); }
+
+}  // namespace cepe::train

@@ -1,0 +1,220 @@
+#include "train/trainee.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/parse_values.h"
+#include "model/adapter.h"
+#include "model/initialise.h"
+#include "model/initialise_random.h"
+#include "model/locate.h"
+#include "model/low_rank.h"
+#include "model/save.h"
+
+namespace cepe::train {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+struct Place {
+  at::Device device;
+  at::ScalarType type;
+};
+
+Place place_of(const Recipe& recipe, at::Device device) {
+  const std::string& dtype = recipe.decoder.dtype;
+  const bool wide = dtype == "float32" || (dtype == "auto" && device.is_cpu());
+  return {device, wide ? at::kFloat : at::kBFloat16};
+}
+
+bool trains(const Recipe& recipe, const char* part) {
+  return std::find(recipe.trainable.begin(), recipe.trainable.end(), part) != recipe.trainable.end();
+}
+
+// Each leaf as one of its own in the place of computing.
+template <class Model>
+void settle(Model& model, const Place& place) {
+  visit_parameters(model, [&](at::Tensor& leaf) {
+    leaf = leaf.detach().to(place.device, place.type, false, true).contiguous();
+  });
+}
+
+void stretch_positions(model::Decoder& decoder, base::Json& config, const DecoderSettings& settings) {
+  if (settings.rope_scaling.empty()) return;
+  model::RopeConfig& rope = decoder.config.rope;
+  rope.original_positions = decoder.config.max_positions;
+  rope.factor = settings.rope_factor;
+  rope.scaling = settings.rope_scaling == "linear" ? model::RopeScaling::linear
+                 : settings.rope_scaling == "yarn" ? model::RopeScaling::yarn
+                                                   : model::RopeScaling::dynamic;
+  decoder.config.max_positions =
+      static_cast<int64_t>(static_cast<double>(decoder.config.max_positions) * settings.rope_factor);
+  config["rope_scaling"] = {{"rope_type", settings.rope_scaling},
+                            {"factor", settings.rope_factor},
+                            {"original_max_position_embeddings", rope.original_positions}};
+  config["max_position_embeddings"] = decoder.config.max_positions;
+}
+
+void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cache, const Place& place) {
+  if (!recipe.decoder.config.empty()) {
+    const std::string& path = recipe.decoder.config;
+    trainee.decoder_config = base::parse_json(base::read_file(path, size_t{16} << 20), path);
+    model::Decoder decoder = model::random_decoder(model::read_decoder_config(trainee.decoder_config, path),
+                                                   static_cast<uint64_t>(recipe.seed));
+    trainee.model.decoder = std::move(decoder);
+    visit(trainee.model.decoder, [&](const std::string&, at::Tensor& weight) {
+      weight = weight.to(place.device, place.type);
+    });
+    trainee.decoder_name = base::Path(path).parent_path().filename().string();
+  } else {
+    const base::Path path = model::locate_model(recipe.decoder.model, cache);
+    trainee.source = model::open_model(path);
+    const auto type = place.type == at::kFloat ? model::WeightType::float32 : model::WeightType::bfloat16;
+    trainee.model.decoder = model::load_decoder(*trainee.source, {type, place.device, false});
+    trainee.decoder_config = trainee.source->config;
+    trainee.decoder_name = path.filename().string();
+  }
+  trainee.model.decoder.activation_type = place.type;
+  stretch_positions(trainee.model.decoder, trainee.decoder_config, recipe.decoder);
+}
+
+model::EncoderConfig random_encoder_config(const AdapterSettings& settings, const model::DecoderConfig* decoder,
+                                           int64_t vocabulary) {
+  const auto required = [](int64_t value, const char* field) {
+    if (value < 1)
+      throw Error(ErrorCode::invalid_argument, std::string("adapter.") + field + ": a random encoder needs it");
+    return value;
+  };
+  model::EncoderConfig config;
+  config.vocabulary = vocabulary;
+  config.width = required(settings.encoder_width, "encoder_width");
+  config.layers = settings.encoder_layers;
+  config.heads = config.groups = required(settings.encoder_heads, "encoder_heads");
+  if (config.width % config.heads != 0)
+    throw Error(ErrorCode::invalid_argument, "adapter.encoder_width " + std::to_string(config.width) +
+                                                 " is no multiple of adapter.encoder_heads " +
+                                                 std::to_string(config.heads));
+  config.head_width = config.width / config.heads;
+  config.feed_forward = required(settings.encoder_feed_forward, "encoder_feed_forward");
+  config.norm_eps = decoder ? decoder->norm_eps : 1e-5;
+  config.rope.width = config.head_width;
+  config.rope.theta = decoder ? decoder->rope.theta : 10000;
+  return config;
+}
+
+model::Adapter new_adapter(const Trainee& trainee, const Recipe& recipe) {
+  const model::Decoder& decoder = trainee.model.decoder;
+  const AdapterSettings& settings = recipe.adapter;
+  const auto seed = static_cast<uint64_t>(recipe.seed);
+  std::vector<int64_t> layers;
+  if (settings.cross_attention_layers.empty()) {
+    for (int64_t layer = 0; layer < decoder.config.layers; ++layer) layers.push_back(layer);
+  } else {
+    layers = base::parse_layers(settings.cross_attention_layers, "adapter.cross_attention_layers");
+  }
+  const model::CrossAttentionStart start = model::cross_attention_start(settings.start);
+  if (settings.encoder == "decoder")
+    return model::initialise_adapter(decoder, {settings.encoder_layers, layers, settings.chunk_size, start, seed});
+  model::Adapter adapter;
+  adapter.chunk_size = settings.chunk_size;
+  adapter.encoder = settings.encoder == "random"
+                        ? model::random_encoder(
+                              random_encoder_config(settings, &decoder.config, decoder.config.vocabulary), seed)
+                        : model::load_masked_language_model(settings.encoder, {model::WeightType::float32}).encoder;
+  adapter.cross_attention.resize(decoder.layers.size());
+  for (const int64_t layer : layers) {
+    adapter.cross_attention[static_cast<size_t>(layer)] =
+        model::initialise_cross_attention(decoder, layer, adapter.encoder.config.width, start, seed);
+  }
+  return adapter;
+}
+
+void open_adapter(Trainee& trainee, const Recipe& recipe, const Place& place) {
+  model::Adapter adapter =
+      recipe.adapter.from.empty()
+          ? new_adapter(trainee, recipe)
+          : model::load_adapter(recipe.adapter.from, trainee.model.decoder, {model::WeightType::float32, place.device});
+  settle(adapter, place);
+  adapter.encoder.activation_type = place.type;
+  if (adapter.encoder.config.shares_embeddings) adapter.encoder.embedding = trainee.model.decoder.embedding;
+  trainee.model.adapter = std::move(adapter);
+}
+
+void check_parts(const Recipe& recipe, Stage stage) {
+  const auto unfit = [&](const char* part, const char* why) {
+    if (trains(recipe, part))
+      throw Error(ErrorCode::invalid_argument, std::string("trainable: '") + part + "' " + why);
+  };
+  if (stage == Stage::mlm || stage == Stage::decoder)
+    unfit("cross_attention", ("is not part of stage " + recipe.stage).c_str());
+  if (stage == Stage::mlm) unfit("decoder", "is not part of stage mlm");
+  if (stage == Stage::decoder) unfit("encoder", "is not part of stage decoder");
+  if (recipe.decoder.low_rank.rank == 0) unfit("low_rank", "needs decoder.low_rank.rank above 0");
+}
+
+void append(std::vector<Parameter>& all, std::vector<Parameter> more) {
+  std::move(more.begin(), more.end(), std::back_inserter(all));
+}
+
+}  // namespace
+
+std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, const base::Path& cache,
+                                      at::Device device) {
+  const at::NoGradGuard none;
+  const Stage stage = stage_of(recipe.stage);
+  check_parts(recipe, stage);
+  const Place place = place_of(recipe, device);
+  auto trainee = std::make_unique<Trainee>();
+  if (stage == Stage::mlm) {
+    // [MASK] makes the encoder's vocabulary one larger than the decoder's.
+    trainee->masked = model::random_masked_language_model(
+        random_encoder_config(recipe.adapter, nullptr, vocabulary + 1), static_cast<uint64_t>(recipe.seed));
+    settle(*trainee->masked, place);
+    trainee->masked->encoder.activation_type = place.type;
+    trainee->parameters = masked_language_model_parameters(*trainee->masked);
+    return trainee;
+  }
+  open_decoder(*trainee, recipe, cache, place);
+  model::Decoder& decoder = trainee->model.decoder;
+  const LowRankSettings& low_rank = recipe.decoder.low_rank;
+  if (low_rank.rank > 0) {
+    model::add_low_rank(decoder, low_rank.rank,
+                        low_rank.alpha > 0 ? low_rank.alpha : 2 * static_cast<double>(low_rank.rank), low_rank.targets,
+                        static_cast<uint64_t>(recipe.seed));
+  }
+  if (stage != Stage::decoder) open_adapter(*trainee, recipe, place);
+  if (trains(recipe, "encoder")) append(trainee->parameters, encoder_parameters(trainee->model.adapter->encoder, "encoder."));
+  if (trains(recipe, "cross_attention")) append(trainee->parameters, cross_attention_parameters(*trainee->model.adapter));
+  if (trains(recipe, "decoder")) append(trainee->parameters, decoder_parameters(decoder));
+  if (trains(recipe, "low_rank")) append(trainee->parameters, low_rank_parameters(decoder));
+  return trainee;
+}
+
+void export_trained(const base::Path& folder, const Trainee& trainee,
+                    const std::function<at::Tensor(const at::Tensor& leaf)>& final_weight) {
+  const at::NoGradGuard none;
+  const auto finished = [&](at::Tensor& leaf) { leaf = final_weight(leaf).detach(); };
+  if (trainee.masked) {
+    model::MaskedLanguageModel masked = *trainee.masked;
+    visit_parameters(masked, finished);
+    save_masked_language_model(folder, masked);
+    return;
+  }
+  if (trainee.model.adapter) {
+    model::Adapter adapter = *trainee.model.adapter;
+    visit_parameters(adapter, finished);
+    model::save_adapter(folder, adapter, trainee.model.decoder, {false, true, trainee.decoder_name});
+    return;
+  }
+  model::Decoder decoder = trainee.model.decoder;
+  visit(decoder, [&](const std::string&, at::Tensor& leaf) { leaf = final_weight(leaf).detach().clone(); });
+  visit_low_rank(decoder, [&](const std::string&, at::Tensor& leaf) { finished(leaf); });
+  merge_low_rank(decoder);
+  save_decoder(folder, decoder, trainee.decoder_config);
+}
+
+}  // namespace cepe::train

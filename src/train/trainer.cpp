@@ -1,0 +1,233 @@
+#include "train/trainer.h"
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "train/batch.h"
+#include "train/checkpoint.h"
+#include "train/flops.h"
+#include "train/objective.h"
+#include "train/optimiser.h"
+#include "train/run_log.h"
+#include "train/schedule.h"
+#include "train/trainee.h"
+#include "train/validation.h"
+
+namespace cepe::train {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+data::Sampler sampler_for(const data::TokenCorpus& corpus, const Recipe& recipe, int64_t tokens, uint64_t number,
+                          data::Split split) {
+  return data::Sampler(corpus,
+                       {.tokens = tokens,
+                        .seed = recipe.seed_of_data() + number,
+                        .held_out = recipe.data.held_out,
+                        .mixture = recipe.data.mixture},
+                       split);
+}
+
+// What the device's arithmetic must be for the recipe.
+void prepare_device(const Recipe& recipe, c10::Device device) {
+  if (!device.is_cuda()) return;
+  if (recipe.deterministic) {
+    at::globalContext().setDeterministicAlgorithms(true, true);
+    at::globalContext().setSDPUseCuDNN(false);
+  }
+}
+
+// Fields that may change when a run goes on: nothing that decides what is learned.
+std::string what_is_learned(Recipe recipe) {
+  recipe.output = "";
+  recipe.checkpoint = {};
+  recipe.validation = {};
+  recipe.peak_tflops = 0;
+  recipe.log_steps = 1;
+  return print_recipe(recipe, false);
+}
+
+void check_same_recipe(const std::string& before, const std::string& now, const std::string& folder) {
+  if (before == now) return;
+  size_t start = 0;
+  for (size_t i = 0; i < std::min(before.size(), now.size()) && before[i] == now[i]; ++i)
+    if (before[i] == '\n') start = i + 1;
+  const auto line = [&](const std::string& text) { return text.substr(start, text.find('\n', start) - start); };
+  throw Error(ErrorCode::invalid_argument, folder + ": holds a run with another recipe (there '" + line(before) +
+                                               "', now '" + line(now) + "'); choose another output folder");
+}
+
+class Trainer {
+ public:
+  Trainer(const Recipe& recipe, const TrainOptions& options)
+      : recipe_(recipe),
+        options_(options),
+        corpus_(data::TokenCorpus::open(recipe.data.corpus)),
+        trainee_(make_trainee(recipe, corpus_.vocabulary(), options.cache, options.device)),
+        optimiser_(trainee_->parameters, recipe.optimiser, static_cast<uint64_t>(recipe.seed)),
+        checkpoints_(base::Path(recipe.output) / "checkpoints", recipe.checkpoint.keep) {
+    for (size_t i = 0; i < recipe.phases.size(); ++i)
+      samplers_.push_back(sampler_for(corpus_, recipe, sample_tokens(recipe.phases[i]), i, data::Split::training));
+    if (recipe.validation.steps > 0) {
+      const auto split = recipe.data.held_out > 0 ? data::Split::held_out : data::Split::training;
+      held_out_ = sampler_for(corpus_, recipe, validation_tokens(recipe), 1 << 20, split);
+    }
+  }
+
+  TrainResult run() {
+    restore();
+    RunLog log(recipe_, step_, count(optimiser_.parameters()), options_.device_memory);
+    const auto start = Clock::now();
+    auto last_saved = start;
+    double loss = 0;
+    while (step_ < recipe_.steps()) {
+      loss = one_step(log);
+      if (recipe_.validation.steps > 0 && (step_ % recipe_.validation.steps == 0 || step_ == recipe_.steps()))
+        log.validated(step_, validate_on(*trainee_, *held_out_, recipe_, corpus_.vocabulary(), options_.device));
+      const bool out_of_time = options_.stop_after_seconds > 0 && seconds_since(start) >= options_.stop_after_seconds;
+      const bool stops = base::interrupted() || (out_of_time && step_ < recipe_.steps());
+      const CheckpointSettings& when = recipe_.checkpoint;
+      if (stops || (when.steps > 0 && step_ % when.steps == 0) ||
+          (when.minutes > 0 && seconds_since(last_saved) >= 60 * when.minutes)) {
+        save();
+        last_saved = Clock::now();
+      }
+      if (base::interrupted()) throw base::Interrupted();
+      if (stops) return {step_, false, loss};
+    }
+    if (checkpoints_.newest() != step_) save();
+    export_trained(base::Path(recipe_.output) / "result", *trainee_,
+                   [&](const at::Tensor& leaf) { return optimiser_.weight_behind(leaf); });
+    return {step_, true, loss};
+  }
+
+ private:
+  // Where in the recipe a step is.
+  struct Place {
+    size_t phase = 0;
+    int64_t step = 0;  // of the phase
+  };
+  Place place_of(int64_t step) const {
+    size_t phase = 0;
+    while (phase + 1 < recipe_.phases.size() && step >= recipe_.phases[phase].steps)
+      step -= recipe_.phases[phase++].steps;
+    return {phase, step};
+  }
+
+  double one_step(RunLog& log) {
+    const auto start = Clock::now();
+    const Place place = place_of(step_);
+    const PhaseSettings& phase = recipe_.phases[place.phase];
+    const int64_t micro = phase.micro_batch > 0 ? phase.micro_batch : phase.batch, parts = phase.batch / micro;
+    const BatchRequest request = {.stage = stage_of(recipe_.stage),
+                                  .phase = phase,
+                                  .chunk_size = recipe_.adapter.chunk_size,
+                                  .seed = recipe_.seed_of_data() + place.phase,
+                                  .mask = recipe_.loss.mask,
+                                  .mask_token = static_cast<text::Token>(corpus_.vocabulary())};
+    StepReport report;
+    at::Tensor total, cross_entropy, divergence;
+    for (int64_t part = 0; part < parts; ++part) {
+      const auto first = static_cast<uint64_t>(place.step * phase.batch + part * micro);
+      const Batch batch = make_batch(samplers_[place.phase], request, first, micro, options_.device);
+      const Loss loss = objective(*trainee_, batch, recipe_);
+      // Without a context nothing of the adapter takes part, and there is nothing to learn.
+      if (loss.total.requires_grad()) torch::autograd::backward({loss.total}, {});
+      optimiser_.accumulate();
+      report.flops += training_flops(*trainee_, batch);
+      report.tokens += micro * phase.windows * phase.decoder_tokens;
+      const auto add = [](at::Tensor& sum, const at::Tensor& value) {
+        if (value.defined()) sum = sum.defined() ? sum + value.detach() : value.detach();
+      };
+      add(total, loss.total);
+      add(cross_entropy, loss.cross_entropy);
+      add(divergence, loss.divergence);
+    }
+    report.rate_share = rate_at(recipe_.schedule, step_, recipe_.steps());
+    report.gradient_norm = optimiser_.step(report.rate_share, 1 / static_cast<double>(parts));
+    const auto mean = [&](const at::Tensor& sum) { return sum.item<double>() / static_cast<double>(parts); };
+    report.loss = mean(total);
+    report.cross_entropy = mean(cross_entropy);
+    if (divergence.defined()) report.divergence = mean(divergence);
+    guard(report);
+    report.seconds = seconds_since(start);
+    log.stepped(++step_, report);
+    tokens_seen_ += report.tokens;
+    return report.loss;
+  }
+
+  // A step whose gradients are not finite changes nothing; too many of them in a row end the run.
+  void guard(const StepReport& report) {
+    constexpr int most = 10;
+    not_finite_ = std::isfinite(report.gradient_norm) && std::isfinite(report.loss) ? 0 : not_finite_ + 1;
+    if (not_finite_ == 0) return;
+    base::warn("step " + std::to_string(step_ + 1) + ": the gradients are not finite; the step is left out");
+    if (not_finite_ < most) return;
+    const std::optional<int64_t> saved = checkpoints_.newest();
+    throw Error(ErrorCode::internal,
+                std::to_string(most) + " steps in a row had gradients that are not finite; the last checkpoint is " +
+                    (saved ? "that of step " + std::to_string(*saved) : std::string("none")) +
+                    ". A lower optimiser.rate may help");
+  }
+
+  void save() {
+    CheckpointState state;
+    optimiser_.visit([&](const std::string& name, at::Tensor& tensor) { state.tensors.emplace_back(name, tensor); });
+    state.state = {{"step", step_}, {"tokens", tokens_seen_}, {"recipe", what_is_learned(recipe_)}};
+    checkpoints_.save(step_, state);
+    base::detail("checkpoint of step " + std::to_string(step_));
+  }
+
+  void restore() {
+    const auto found = checkpoints_.load_newest();
+    if (!found) return;
+    const base::Json& state = found->second.state;
+    check_same_recipe(state.at("recipe").get<std::string>(), what_is_learned(recipe_), recipe_.output);
+    size_t next = 0;
+    optimiser_.visit([&](const std::string& name, at::Tensor& tensor) {
+      if (next >= found->second.tensors.size() || found->second.tensors[next].first != name)
+        throw Error(ErrorCode::corrupt, recipe_.output + ": the checkpoint has no tensor '" + name + "'");
+      tensor.copy_(found->second.tensors[next++].second);
+    });
+    step_ = state.at("step").get<int64_t>();
+    tokens_seen_ = state.at("tokens").get<int64_t>();
+    optimiser_.restored(step_);
+    base::notice("going on after step " + std::to_string(step_) + " of " + std::to_string(recipe_.steps()));
+  }
+
+  const Recipe& recipe_;
+  const TrainOptions& options_;
+  data::TokenCorpus corpus_;
+  std::unique_ptr<Trainee> trainee_;
+  Optimiser optimiser_;
+  CheckpointFolder checkpoints_;
+  std::vector<data::Sampler> samplers_;
+  std::optional<data::Sampler> held_out_;
+  int64_t step_ = 0;
+  int64_t tokens_seen_ = 0;
+  int not_finite_ = 0;
+};
+
+}  // namespace
+
+TrainResult train(const Recipe& recipe, const TrainOptions& options) {
+  validate(recipe);
+  prepare_device(recipe, options.device);
+  std::filesystem::create_directories(recipe.output);
+  Trainer trainer(recipe, options);
+  return trainer.run();
+}
+
+}  // namespace cepe::train

@@ -1,0 +1,34 @@
+// The loop: samples -> batch -> loss -> gradients -> step, with checkpoints, logs and validation on the way.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "base/files.h"
+#include "train/recipe.h"
+
+#include <c10/core/Device.h>
+
+namespace cepe::train {
+
+struct TrainOptions {
+  base::Path cache;              // where the default model is
+  c10::Device device = c10::kCPU;
+  double stop_after_seconds = 0;  // then saves and stops; 0: goes on to the end
+  // Bytes in use at most on the device so far; empty on a CPU.
+  std::function<int64_t()> device_memory;
+};
+
+struct TrainResult {
+  int64_t steps = 0;      // done in all
+  bool finished = false;  // false: stopped by stop_after_seconds
+  double loss = 0;        // of the last step
+};
+
+// Runs a recipe, or goes on where its output folder says that it stopped. In the folder: recipe.yaml (as run),
+// checkpoints/, metrics.jsonl, TensorBoard's events, and at the end result/ (export_trained).
+// Errors: those of the recipe's parts; invalid_argument where the folder is another recipe's, naming what differs;
+// internal where the loss stays not finite. Ctrl-C: saves a checkpoint and throws base::Interrupted.
+TrainResult train(const Recipe& recipe, const TrainOptions& options);
+
+}  // namespace cepe::train
