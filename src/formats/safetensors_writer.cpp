@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <unordered_set>
@@ -18,6 +19,7 @@ constexpr size_t max_shards = 99999;  // five digits in their names
   throw base::Error(base::ErrorCode::invalid_argument, "writing safetensors: " + what);
 }
 
+// Names and types; the bytes are looked at by check_bytes.
 void check_tensors(std::span<const NamedTensor> tensors) {
   std::unordered_set<std::string_view> names;
   for (const auto& [name, view] : tensors) {
@@ -30,11 +32,21 @@ void check_tensors(std::span<const NamedTensor> tensors) {
                                                           std::string(name_of(view.type)) +
                                                           ", which safetensors lacks; convert it first");
     }
-    const auto bytes = checked_bytes(view.type, view.shape);
-    if (!bytes || static_cast<uint64_t>(*bytes) != view.bytes.size()) {
-      refuse(what + ": " + std::to_string(view.bytes.size()) + " bytes do not fit " + std::string(name_of(view.type)) +
-             " " + shape_text(view.shape));
+    if (!checked_bytes(view.type, view.shape)) {
+      refuse(what + ": no tensor can have the shape " + shape_text(view.shape));
     }
+  }
+}
+
+uint64_t bytes_of(const TensorView& view) {
+  return static_cast<uint64_t>(checked_bytes(view.type, view.shape).value());
+}
+
+void check_bytes(std::span<const NamedTensor> tensors) {
+  for (const auto& [name, view] : tensors) {
+    if (bytes_of(view) == view.bytes.size()) continue;
+    refuse("tensor " + in_quotes(name) + ": " + std::to_string(view.bytes.size()) + " bytes do not fit " +
+           std::string(name_of(view.type)) + " " + shape_text(view.shape));
   }
 }
 
@@ -68,22 +80,22 @@ std::vector<Shard> split(std::span<const NamedTensor> tensors, int64_t limit) {
 }
 
 // The order of the data: wider elements first, so that each starts at a multiple of its own size.
-std::vector<const NamedTensor*> data_order(Shard shard) {
-  std::vector<const NamedTensor*> order;
-  for (const NamedTensor& tensor : shard) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
-    return block_bytes(a->view.type) > block_bytes(b->view.type);
+std::vector<size_t> data_order(Shard shard) {
+  std::vector<size_t> order(shard.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return block_bytes(shard[a].view.type) > block_bytes(shard[b].view.type);
   });
   return order;
 }
 
 // Built by hand, since Json would sort the names; padded with spaces to a multiple of 8.
-std::string header_of(Shard shard, const std::vector<const NamedTensor*>& order, const base::Json& metadata) {
+std::string header_of(Shard shard, const std::vector<size_t>& order, const base::Json& metadata) {
   std::vector<uint64_t> offsets(shard.size());
   uint64_t offset = 0;
-  for (const NamedTensor* tensor : order) {
-    offsets[static_cast<size_t>(tensor - shard.data())] = offset;
-    offset += tensor->view.bytes.size();
+  for (const size_t i : order) {
+    offsets[i] = offset;
+    if (__builtin_add_overflow(offset, bytes_of(shard[i].view), &offset)) refuse("more bytes than a file can have");
   }
   std::string header = "{";
   if (!metadata.is_null()) header += "\"__metadata__\":" + metadata.dump();
@@ -91,7 +103,7 @@ std::string header_of(Shard shard, const std::vector<const NamedTensor*>& order,
     const TensorView& view = shard[i].view;
     const base::Json entry{{"dtype", *safetensors_name(view.type)},
                            {"shape", view.shape},
-                           {"data_offsets", {offsets[i], offsets[i] + view.bytes.size()}}};
+                           {"data_offsets", {offsets[i], offsets[i] + bytes_of(view)}}};
     header += (header.size() > 1 ? "," : "") + base::Json(shard[i].name).dump() + ":" + entry.dump();
   }
   header += "}";
@@ -100,13 +112,19 @@ std::string header_of(Shard shard, const std::vector<const NamedTensor*>& order,
   return header;
 }
 
-void write_shard(base::FileWriter& writer, Shard shard, const base::Json& metadata) {
-  const auto order = data_order(shard);
-  const std::string header = header_of(shard, order, metadata);
+SafetensorsPlan plan_of(Shard shard, const base::Json& metadata) {
+  SafetensorsPlan plan{{}, data_order(shard)};
+  const std::string header = header_of(shard, plan.order, metadata);
   const uint64_t size = header.size();
-  writer.write(std::as_bytes(std::span(&size, 1)));
-  writer.write(header);
-  for (const NamedTensor* tensor : order) writer.write(tensor->view.bytes);
+  plan.head.assign(reinterpret_cast<const char*>(&size), sizeof(size));
+  plan.head += header;
+  return plan;
+}
+
+void write_shard(base::FileWriter& writer, Shard shard, const base::Json& metadata) {
+  const SafetensorsPlan plan = plan_of(shard, metadata);
+  writer.write(plan.head);
+  for (const size_t i : plan.order) writer.write(shard[i].view.bytes);
 }
 
 std::string shard_name(const std::string& stem, size_t number, size_t count) {
@@ -152,11 +170,18 @@ std::string index_of(const std::vector<Shard>& shards, const std::vector<std::st
 
 }  // namespace
 
+SafetensorsPlan plan_safetensors(std::span<const NamedTensor> tensors, const base::Json& metadata) {
+  check_tensors(tensors);
+  check_metadata(metadata);
+  return plan_of(tensors, metadata);
+}
+
 void write_safetensors(const base::Path& folder, const std::string& stem, std::span<const NamedTensor> tensors,
                        const base::Json& metadata, int64_t max_shard_bytes) {
   if (max_shard_bytes < 1) refuse("max_shard_bytes must be 1 or more, found " + std::to_string(max_shard_bytes));
   if (stem.empty() || stem.find('/') != stem.npos) refuse("no file name can start with " + in_quotes(stem));
   check_tensors(tensors);
+  check_bytes(tensors);
   check_metadata(metadata);
   const auto shards = split(tensors, max_shard_bytes);
   if (shards.size() > max_shards) refuse(std::to_string(shards.size()) + " shards; at most 99999 can be numbered");

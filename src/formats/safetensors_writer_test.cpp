@@ -10,6 +10,7 @@
 #include "formats/byte_reader.h"
 #include "formats/checkpoint.h"
 #include "formats/dtype.h"
+#include "formats/safetensors.h"
 
 namespace cepe::formats {
 namespace {
@@ -137,6 +138,33 @@ TEST_F(SafetensorsWriter, AFileMayBeRewrittenFromItsOwnMapping) {
   const std::vector<NamedTensor> again{{"renamed", read.at("b")}};
   write_safetensors(folder, "model", again, nullptr, 1000);
   EXPECT_EQ(static_cast<char>(Checkpoint::open(folder).at("renamed").bytes[0]), 'b');
+}
+
+TEST_F(SafetensorsWriter, APlanWithoutBytesGivesTheSameFile) {
+  Owned owned = three_floats();
+  owned.add("wide", DType::int64, {2}, std::string(16, 'w'));
+  const auto tensors = owned.finish();
+  write_safetensors(folder, "x", tensors, {{"k", "v"}}, 1000);
+
+  std::vector<NamedTensor> without(tensors.begin(), tensors.end());
+  for (NamedTensor& tensor : without) tensor.view.bytes = {};
+  const SafetensorsPlan plan = plan_safetensors(without, {{"k", "v"}});
+  std::string file = plan.head;
+  for (const size_t i : plan.order) file += owned.contents.at(i);
+  EXPECT_EQ(file, base::read_file(folder / "x.safetensors"));
+}
+
+TEST_F(SafetensorsWriter, APlanRefusesMoreBytesThanAFileCanHave) {
+  const int64_t half = int64_t{1} << 62;
+  const std::vector<NamedTensor> tensors{{"a", {DType::uint8, {half}, {}}},
+                                         {"b", {DType::uint8, {half}, {}}},
+                                         {"c", {DType::uint8, {half}, {}}},
+                                         {"d", {DType::uint8, {half}, {}}}};
+  test::expect_error(ErrorCode::invalid_argument, "more bytes than a file can have",
+                     [&] { plan_safetensors(tensors, nullptr); });
+  const std::vector<NamedTensor> one{{"a", {DType::float32, {half}, {}}}};
+  test::expect_error(ErrorCode::invalid_argument, "no tensor can have the shape",
+                     [&] { plan_safetensors(one, nullptr); });
 }
 
 TEST_F(SafetensorsWriter, WhatCannotBeWrittenIsRefusedAndNothingChanges) {

@@ -1,0 +1,22 @@
+// The files of one checkpoint: tensors.safetensors, state.json, and manifest.json with what the other two must be.
+#pragma once
+
+#include <cstdint>
+
+#include "base/files.h"
+#include "train/checkpoint.h"
+#include "train/file_layer.h"
+
+namespace cepe::train {
+
+// Makes `folder` with the three files, each and the folder synced. Its own name is not: it stands in its parent.
+// Errors: io, unsupported, invalid_argument, as CheckpointFolder::save.
+void write_step(FileLayer& files, const base::Path& folder, int64_t step, const CheckpointState& content);
+
+// Checks every byte before it returns any. Errors: corrupt, not_found, io, naming the file.
+CheckpointState read_step(FileLayer& files, const base::Path& folder, int64_t step);
+
+// Whether there is an intact manifest of this step.
+bool is_complete(FileLayer& files, const base::Path& folder, int64_t step);
+
+}  // namespace cepe::train

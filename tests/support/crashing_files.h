@@ -1,0 +1,221 @@
+// A file system in memory that knows what has been synced. It can stop at any operation, as a machine without power
+// does, and comes back with everything synced and a random part of the rest: names and removals that came through or
+// not, each by itself (a renaming as a whole); files cut off, with blocks of zeros or of rubbish. It can also refuse an
+// operation, and fill up.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "train/file_layer.h"
+
+namespace cepe::test {
+
+struct Crash {};  // no std::exception: nobody may take it for an error and go on
+
+class CrashingFiles : public train::FileLayer {
+  struct Node;
+  using NodePointer = std::shared_ptr<Node>;
+  using Entries = std::map<std::string, NodePointer>;
+  struct Change {
+    std::string erased;
+    std::optional<std::pair<std::string, NodePointer>> inserted;
+  };
+  struct Node {
+    bool is_folder = false;
+    std::string data;
+    size_t synced = 0;  // bytes of data
+    Entries entries;
+    Entries durable;
+    std::vector<Change> pending;  // from durable to entries
+  };
+
+ public:
+  explicit CrashingFiles(uint64_t seed) : random_(seed) { root_->is_folder = true; }
+
+  // The operation after so many more stops the machine: it and all later ones throw Crash until restart.
+  void crash_after(int64_t operations) { crash_ = operations_ + operations; }
+  // The operation after so many more is refused with an io error, that one only.
+  void fail_after(int64_t operations) { failure_ = operations_ + operations; }
+  void fill_up_after(int64_t bytes) { room_ = bytes; }
+  int64_t operations() const { return operations_; }
+
+  void restart() {
+    const double odds[] = {0, 0.5, 0.9, 1};
+    keep_ = odds[random_() % 4];
+    settle(*root_);
+    crash_ = failure_ = never;
+    stopped_ = false;
+  }
+
+  // As it stands right after a restart, to look at without changing this one.
+  CrashingFiles copy() const {
+    CrashingFiles other(1);
+    other.root_ = copy_of(*root_);
+    return other;
+  }
+
+  // To damage a file, synced as it stands.
+  std::string& content(const base::Path& file) { return find(file)->data; }
+
+  bool exists(const base::Path& path) override {
+    begin_operation();
+    return look_up(path) != nullptr;
+  }
+  void create_folder(const base::Path& folder) override {
+    begin_operation();
+    auto node = std::make_shared<Node>();
+    node->is_folder = true;
+    insert(folder, node);
+  }
+  std::unique_ptr<Output> create(const base::Path& file) override {
+    begin_operation();
+    auto node = std::make_shared<Node>();
+    insert(file, node);
+    return std::make_unique<File>(*this, node);
+  }
+  void rename(const base::Path& from, const base::Path& to) override {
+    begin_operation();
+    if (from.parent_path() != to.parent_path()) throw std::logic_error("renamed into another folder");
+    if (look_up(to)) throw std::logic_error("renamed onto " + to.string());
+    const NodePointer node = find(from);
+    change(*find(from.parent_path()), {from.filename(), std::pair(to.filename().string(), node)});
+  }
+  void sync_folder(const base::Path& folder) override {
+    begin_operation();
+    Node& node = *find(folder);
+    node.durable = node.entries;
+    node.pending.clear();
+  }
+  void remove(const base::Path& path) override {
+    const NodePointer node = find(path);
+    const Entries inside = node->entries;
+    for (const auto& [name, child] : inside) remove(path / name);
+    begin_operation();
+    change(*find(path.parent_path()), {path.filename(), std::nullopt});
+  }
+  std::vector<std::string> list(const base::Path& folder) override {
+    begin_operation();
+    std::vector<std::string> names;
+    for (const auto& [name, node] : find(folder)->entries) names.push_back(name);
+    return names;
+  }
+  Content read(const base::Path& file) override {
+    begin_operation();
+    const auto bytes = std::make_shared<const std::string>(find(file)->data);
+    return {bytes, std::as_bytes(std::span(bytes->data(), bytes->size()))};
+  }
+
+ private:
+  static constexpr int64_t never = std::numeric_limits<int64_t>::max();
+
+  class File : public Output {
+   public:
+    File(CrashingFiles& files, NodePointer node) : files_(files), node_(std::move(node)) {}
+    void append(std::span<const std::byte> bytes) override {
+      const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      const auto room = static_cast<size_t>(std::max<int64_t>(files_.room_, 0));
+      files_.room_ -= static_cast<int64_t>(bytes.size());
+      node_->data += text.substr(0, files_.will_stop() ? files_.random_() % (bytes.size() + 1) : room);
+      files_.begin_operation();
+      if (bytes.size() > room) throw base::Error(base::ErrorCode::io, "cannot write: No space left on device");
+    }
+    void sync() override {
+      files_.begin_operation();
+      node_->synced = node_->data.size();
+    }
+
+   private:
+    CrashingFiles& files_;
+    NodePointer node_;
+  };
+
+  bool will_stop() const { return stopped_ || operations_ == crash_; }
+
+  void begin_operation() {
+    if (will_stop()) {
+      stopped_ = true;
+      throw Crash{};
+    }
+    if (operations_++ == failure_) throw base::Error(base::ErrorCode::io, "refused: Input/output error");
+  }
+
+  NodePointer look_up(const base::Path& path) const {
+    NodePointer node = root_;
+    for (const base::Path& part : path.relative_path()) {
+      const auto found = node->entries.find(part.string());
+      if (found == node->entries.end()) return nullptr;
+      node = found->second;
+    }
+    return node;
+  }
+  NodePointer find(const base::Path& path) const {
+    NodePointer node = look_up(path);
+    if (!node) throw base::Error(base::ErrorCode::not_found, path.string() + ": no such file");
+    return node;
+  }
+  void insert(const base::Path& path, NodePointer node) {
+    change(*find(path.parent_path()), {"", std::pair(path.filename().string(), std::move(node))});
+  }
+
+  static void apply(Entries& entries, const Change& change) {
+    entries.erase(change.erased);
+    if (change.inserted) entries[change.inserted->first] = change.inserted->second;
+  }
+  static void change(Node& folder, Change change) {
+    apply(folder.entries, change);
+    folder.pending.push_back(std::move(change));
+  }
+
+  bool keeps() { return std::uniform_real_distribution<>()(random_) < keep_; }
+
+  // What a restart finds.
+  void settle(Node& node) {
+    if (!node.is_folder) return tear(node);
+    for (const Change& change : node.pending) {
+      if (keeps()) apply(node.durable, change);
+    }
+    node.pending.clear();
+    node.entries = node.durable;
+    for (const auto& [name, child] : node.entries) settle(*child);
+  }
+  void tear(Node& file) {
+    constexpr size_t block = 64;
+    const size_t unsynced = file.data.size() - file.synced;
+    if (!keeps()) file.data.resize(file.synced + random_() % (unsynced + 1));
+    for (size_t at = file.synced; at < file.data.size(); at += block) {
+      if (keeps()) continue;
+      const char rubbish = random_() % 2 ? '\0' : static_cast<char>(random_());
+      std::fill_n(file.data.begin() + static_cast<std::ptrdiff_t>(at), std::min(block, file.data.size() - at), rubbish);
+    }
+    file.synced = file.data.size();
+  }
+
+  static NodePointer copy_of(const Node& node) {
+    auto copy = std::make_shared<Node>(node);
+    for (auto& [name, child] : copy->entries) child = copy_of(*child);
+    copy->durable = copy->entries;
+    return copy;
+  }
+
+  std::mt19937_64 random_;
+  NodePointer root_ = std::make_shared<Node>();
+  double keep_ = 0.5;  // of what was not synced
+  int64_t operations_ = 0;
+  int64_t crash_ = never;
+  int64_t failure_ = never;
+  int64_t room_ = never;
+  bool stopped_ = false;
+};
+
+}  // namespace cepe::test
