@@ -63,6 +63,46 @@ double bandwidth() {
   return measured;
 }
 
+// Multiply-adds in registers alone, on as many chains as hide their latency: what the vector units give at most.
+using Vector32 = float __attribute__((vector_size(32)));
+using Vector64 = float __attribute__((vector_size(64)));
+constexpr int chains = 12;
+constexpr int64_t steps = 200000;  // long enough that waking the threads does not count
+
+template <class Vector>
+__attribute__((always_inline)) inline float run_chains(float start) {
+  std::array<Vector, chains> sums;
+  for (int i = 0; i < chains; ++i) sums[static_cast<size_t>(i)] = Vector{} + start * static_cast<float>(i);
+  Vector factor = Vector{} + 0.9f, addend = Vector{} + start;
+  for (int64_t step = 0; step < steps; ++step) {
+    for (Vector& sum : sums) sum = sum * factor + addend;
+    asm volatile("" : "+v"(factor), "+v"(addend));  // else the loop could be foreseen
+  }
+  Vector all = {};
+  for (const Vector& sum : sums) all += sum;
+  return all[0];
+}
+__attribute__((target("arch=x86-64-v4"), optimize("O3", "fp-contract=fast"))) float chains_of_16(float start) {
+  return run_chains<Vector64>(start);
+}
+__attribute__((target("arch=x86-64-v3"), optimize("O3", "fp-contract=fast"))) float chains_of_8(float start) {
+  return run_chains<Vector32>(start);
+}
+
+// The bound of float32 arithmetic, of all threads together.
+void multiply_adds(benchmark::State& state) {
+  const bool wide = __builtin_cpu_supports("avx512f");
+  const int64_t threads = at::get_num_threads();
+  for (auto _ : state) {
+    at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) benchmark::DoNotOptimize(wide ? chains_of_16(1e-3f) : chains_of_8(1e-3f));
+    });
+  }
+  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(threads * steps * chains * (wide ? 16 : 8)),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(multiply_adds)->UseRealTime();
+
 void report(benchmark::State& state, int64_t bytes) {
   using Counter = benchmark::Counter;
   const auto rate = static_cast<double>(bytes);

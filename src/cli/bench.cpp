@@ -1,9 +1,13 @@
 // cepe bench: how fast this machine encodes and decodes, beside what its memory would allow.
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sum.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
+#include <limits>
 #include <random>
 
 #include "base/error.h"
@@ -17,6 +21,7 @@
 #include "cli/standard_streams.h"
 #include "context/chunk.h"
 #include "engine/engine.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
@@ -35,17 +40,31 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Bytes a second that all threads read together, from a table far larger than the caches; the best of some passes.
-double memory_bandwidth() {
-  const int64_t values = int64_t{64} << 20;  // 256 MiB of float32
-  const at::Tensor table = at::ones({values}, at::kFloat);
-  double best = 0;
+// The shortest of some passes of `work`, each until the device is done.
+double best_seconds(at::Device device, const std::function<void()>& work) {
+  double best = std::numeric_limits<double>::infinity();
   for (int pass = 0; pass < 6; ++pass) {
+    ops::synchronise(device);
     const auto start = std::chrono::steady_clock::now();
-    if (at::sum(table).item<float>() < 0) return 0;
-    best = std::max(best, static_cast<double>(table.nbytes()) / seconds_since(start));
+    work();
+    ops::synchronise(device);
+    best = std::min(best, seconds_since(start));
   }
   return best;
+}
+
+// Bytes a second of the memory that the model stands in, by tables far larger than the caches. CPU: what all threads
+// read together. GPU: what copies read and write, several in a row, so that launching them does not count.
+double memory_bandwidth(at::Device device) {
+  const int64_t values = int64_t{device.is_cpu() ? 64 : 128} << 20;  // 256 or 512 MiB of float32
+  const at::Tensor table = at::ones({values}, at::TensorOptions(device).dtype(at::kFloat));
+  const auto bytes = static_cast<double>(table.nbytes());
+  if (device.is_cpu()) return bytes / best_seconds(device, [&] { at::sum(table); });
+  at::Tensor copy = at::empty_like(table);
+  constexpr int copies = 8;
+  return 2 * copies * bytes / best_seconds(device, [&] {
+           for (int i = 0; i < copies; ++i) copy.copy_(table);
+         });
 }
 
 std::vector<text::Token> random_ids(int64_t count, int64_t vocabulary, std::mt19937_64& random) {
@@ -78,81 +97,116 @@ int64_t context_bytes_a_token(const model::CepeModel& model, const model::Contex
   return bytes;
 }
 
-Json decode_case(const Runtime& runtime, engine::Engine& engine, const BenchOptions& options, double bandwidth,
+// Nothing is counted of these: the first pass loads kernels, and memory is taken that later ones find.
+void warm_up(const Runtime& runtime, const engine::Engine& engine, engine::Request request) {
+  constexpr int64_t warm_up_tokens = 4;
+  request.max_tokens = std::min(request.max_tokens, warm_up_tokens);
+  engine.generate(request);
+  ops::synchronise(runtime.model.decoder.device());
+}
+
+Json decode_case(const Runtime& runtime, const engine::Engine& engine, const BenchOptions& options,
                  std::mt19937_64& random) {
   engine::Request request;
   request.prompt = random_ids(16, runtime.source.decoder.vocabulary, random);
   request.max_tokens = options.tokens;
   request.on_step = [](const engine::Step&) { return !base::interrupted(); };
+  warm_up(runtime, engine, request);
+  // Its own clocks tell the truth on a GPU too: each token is read back before the next is asked for.
   const engine::Completion completion = engine.generate(request);
   base::throw_if_interrupted();
   const auto further = static_cast<double>(completion.tokens.size()) - 1;
   const double rate = completion.decode_seconds > 0 ? further / completion.decode_seconds : 0;
-  const int64_t bytes = weight_bytes_a_token(runtime.model, engine.context().rows > 0) +
-                        context_bytes_a_token(runtime.model, engine.context());
-  const double bound = bandwidth / static_cast<double>(bytes);
   return {{"context_tokens", engine.context().rows},
           {"tokens_per_second", rate},
           {"first_token_seconds", completion.prefill_seconds},
-          {"bytes_per_token", bytes},
-          {"bound_tokens_per_second", bound},
-          {"ratio", rate / bound}};
+          {"bytes_per_token", weight_bytes_a_token(runtime.model, engine.context().rows > 0) +
+                                  context_bytes_a_token(runtime.model, engine.context())}};
+}
+
+model::ContextStates encode_random(const Runtime& runtime, int64_t length, std::mt19937_64& random) {
+  const std::vector<text::Token> ids = random_ids(length, runtime.source.decoder.vocabulary, random);
+  return runtime.context_store().get_or_encode(context::split(ids, runtime.model.adapter->chunk_size, 0));
+}
+
+// Decodes at each length. -> what was measured, without its bounds.
+Json decode_cases(const Runtime& runtime, const BenchOptions& options, const std::vector<int64_t>& lengths,
+                  std::mt19937_64& random) {
+  Json cases = Json::array();
+  engine::Engine engine(runtime.model, *runtime.tokenizer, engine_options(options.model));
+  for (const int64_t length : lengths) {
+    base::detail("bench: " + std::to_string(length) + " context tokens");
+    engine.set_context({});
+    if (length > 0) engine.set_context(encode_random(runtime, length, random));
+    cases.push_back(decode_case(runtime, engine, options, random));
+  }
+  return cases;
+}
+
+void add_bounds(Json& cases, double bandwidth) {
+  for (Json& entry : cases) {
+    const double bound = bandwidth / entry.at("bytes_per_token").get<double>();
+    entry["bound_tokens_per_second"] = bound;
+    entry["ratio"] = entry.at("tokens_per_second").get<double>() / bound;
+  }
+}
+
+Json encode_rate(const context::StoreCounters& before, const context::StoreCounters& after) {
+  const int64_t tokens = after.encoded_tokens - before.encoded_tokens;
+  if (tokens == 0) return {};
+  return {{"tokens", tokens},
+          {"tokens_per_second", static_cast<double>(tokens) / (after.encode_seconds - before.encode_seconds)}};
 }
 
 Json measure(const BenchOptions& options, const CommonOptions& common) {
   const std::vector<int64_t> lengths = base::parse_counts(options.contexts, "--contexts");
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
-  for (const int64_t length : lengths) {
-    if (length > 0) runtime->context_store();
-  }
+  const at::Device device = runtime->model.decoder.device();
   std::mt19937_64 random(options.seed);
-  const double bandwidth = memory_bandwidth();
-  Json decode = Json::array();
-  engine::Engine engine(runtime->model, *runtime->tokenizer, engine_options(options.model));
-  for (const int64_t length : lengths) {
-    base::detail("bench: " + std::to_string(length) + " context tokens");
-    const int64_t vocabulary = runtime->source.decoder.vocabulary;
-    engine.set_context({});
-    if (length > 0) {
-      const auto chunks = context::split(random_ids(length, vocabulary, random), runtime->model.adapter->chunk_size, 0);
-      engine.set_context(runtime->context_store().get_or_encode(chunks));
-    }
-    decode.push_back(decode_case(*runtime, engine, options, bandwidth, random));
+  context::StoreCounters before;
+  if (*std::max_element(lengths.begin(), lengths.end()) > 0) {
+    constexpr int64_t warm_up_chunks = 16;
+    runtime->context_store();  // an error without an adapter, before any work
+    encode_random(*runtime, warm_up_chunks * runtime->model.adapter->chunk_size, random);
+    before = runtime->store->counters();
   }
+  Json decode = decode_cases(*runtime, options, lengths, random);
   Json result = {{"model", runtime->model_name},
-                 {"memory_bandwidth_bytes_per_second", bandwidth},
-                 {"decode", decode},
-                 {"encode", Json()},
+                 {"device", device.str()},
+                 {"encode", runtime->store ? encode_rate(before, runtime->store->counters()) : Json()},
                  {"peak_memory_bytes", base::peak_resident_bytes()}};
-  if (!runtime->store) return result;
-  const context::StoreCounters& counters = runtime->store->counters();
-  if (counters.encoded_tokens > 0) {
-    result["encode"] = {{"tokens", counters.encoded_tokens},
-                        {"tokens_per_second", static_cast<double>(counters.encoded_tokens) / counters.encode_seconds}};
-  }
+  if (const auto peak = ops::peak_device_bytes(device)) result["peak_device_memory_bytes"] = *peak;
+  const double bandwidth = memory_bandwidth(device);  // last: its tables are no part of the peaks
+  add_bounds(decode, bandwidth);
+  result["memory_bandwidth_bytes_per_second"] = bandwidth;
+  result["decode"] = std::move(decode);
   return result;
 }
 
 std::string bench_text(const Json& result) {
   char line[160];
   std::string text;
-  std::snprintf(line, sizeof line, "memory bandwidth  %.1f GB/s\n",
-                result.at("memory_bandwidth_bytes_per_second").get<double>() / 1e9);
+  std::snprintf(line, sizeof line, "memory bandwidth  %.1f GB/s (%s)\n",
+                result.at("memory_bandwidth_bytes_per_second").get<double>() / 1e9,
+                result.at("device").get<std::string>().c_str());
   text += line;
   if (!result.at("encode").is_null()) {
     std::snprintf(line, sizeof line, "encode            %.0f tokens/s\n",
                   result.at("encode").at("tokens_per_second").get<double>());
     text += line;
   }
-  text += "decode at context   tokens/s   bound   ratio   first token\n";
+  text += "decode at context   tokens/s     bound   ratio   first token\n";
   for (const Json& entry : result.at("decode")) {
-    std::snprintf(line, sizeof line, "%17lld %10.1f %7.1f %7.2f %11.2f s\n",
+    std::snprintf(line, sizeof line, "%17lld %10.1f %9.1f %7.3f %11.3f s\n",
                   static_cast<long long>(entry.at("context_tokens").get<int64_t>()),
                   entry.at("tokens_per_second").get<double>(), entry.at("bound_tokens_per_second").get<double>(),
                   entry.at("ratio").get<double>(), entry.at("first_token_seconds").get<double>());
     text += line;
   }
-  return text + "peak memory       " + base::human_bytes(result.at("peak_memory_bytes").get<int64_t>()) + "\n";
+  text += "peak memory       " + base::human_bytes(result.at("peak_memory_bytes").get<int64_t>());
+  if (result.contains("peak_device_memory_bytes"))
+    text += ", on the GPU " + base::human_bytes(result.at("peak_device_memory_bytes").get<int64_t>());
+  return text + "\n";
 }
 
 void bench(const BenchOptions& options, const CommonOptions& common) {

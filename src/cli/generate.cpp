@@ -15,6 +15,7 @@
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "context/chunk.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
@@ -142,6 +143,9 @@ Json result_json(const Runtime& runtime, const GenerateOptions& options, const e
       {"timing",
        {{"first_token_seconds", account.first_token_seconds}, {"tokens_per_second", account.tokens_per_second}}},
       {"peak_memory_bytes", base::peak_resident_bytes()}};
+  if (const auto peak = ops::peak_device_bytes(runtime.model.decoder.device())) {
+    result["peak_device_memory_bytes"] = *peak;
+  }
   if (runtime.store) {
     const context::StoreCounters& counters = runtime.store->counters();
     result["chunks"] = {{"encoded", counters.encoded}, {"found", counters.found}};

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
@@ -14,6 +15,12 @@ using base::ErrorCode;
 
 // Each row the decoder reads itself attends to the whole context in every layer: 256 are enough to carry a text on.
 constexpr int64_t continuation_window = 256;
+
+std::string peak_memory(const Runtime& runtime) {
+  const std::optional<int64_t> on_gpu = ops::peak_device_bytes(runtime.model.decoder.device());
+  return base::human_bytes(base::peak_resident_bytes()) +
+         (on_gpu ? ", on the GPU " + base::human_bytes(*on_gpu) : std::string());
+}
 
 }  // namespace
 
@@ -108,7 +115,7 @@ std::string closing_line(const Account& account, const Runtime& runtime) {
   std::snprintf(times, sizeof times, "; first token after %.2f s, %.1f tokens/s, peak memory ",
                 account.first_token_seconds, account.tokens_per_second);
   return std::to_string(account.context_tokens) + " context + " + std::to_string(account.decoder_tokens) +
-         " decoder tokens" + chunks + times + base::human_bytes(base::peak_resident_bytes());
+         " decoder tokens" + chunks + times + peak_memory(runtime);
 }
 
 }  // namespace cepe::cli

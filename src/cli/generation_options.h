@@ -42,7 +42,7 @@ struct Account {
 Account account_of(const engine::Completion& completion, int64_t context_tokens, int64_t decoder_tokens,
                    double encode_seconds);
 // "12345 context + 20 decoder tokens (chunks: 40 encoded, 9 from disk); first token after 1.20 s, 45.1 tokens/s, peak
-// memory 512.00 MiB"
+// memory 512.00 MiB", on a GPU ", on the GPU 1.25 GiB" more.
 std::string closing_line(const Account& account, const Runtime& runtime);
 
 }  // namespace cepe::cli

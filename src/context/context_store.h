@@ -23,7 +23,7 @@ struct StoreOptions {
 struct StoreCounters {
   int64_t found = 0, encoded = 0;  // chunks
   int64_t found_tokens = 0, encoded_tokens = 0;
-  double encode_seconds = 0, read_seconds = 0;
+  double encode_seconds = 0, read_seconds = 0;  // encoding: until the device is done
 };
 
 class ContextStore {

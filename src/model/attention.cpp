@@ -182,17 +182,30 @@ PartialAttention merge(const PartialAttention& first, const PartialAttention& se
 
 namespace {
 
-// LibTorch's fused kernel with its log-sum-exp; an undefined output where there is none for these tensors.
-PartialAttention fused_partial(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
-                               double scale) {
+// Whether LibTorch's flash kernel serves, which also gives its log-sum-exp: a GPU's, of 16-bit types, without a
+// gradient and with heads that it is compiled for.
+bool takes_flash_kernel(const at::Tensor& folded, const at::Tensor& keys) {
   const bool differentiated = at::GradMode::is_enabled() && (folded.requires_grad() || keys.requires_grad());
-  if (differentiated || folded.is_cpu() || folded.size(-1) > 256 || folded.size(-1) % 8 != 0) return {};
-  const at::Tensor q = folded.unsqueeze(0);                // [1, G, R, D]
-  const at::Tensor k = keys.transpose(0, 1).unsqueeze(0);  // [1, G, M, D]
-  const at::Tensor v = values.transpose(0, 1).unsqueeze(0);
-  if (folded.scalar_type() == at::kFloat) return {};
-  const auto result = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false, scale);
+  return folded.is_cuda() && folded.element_size() == 2 && !differentiated && folded.size(-1) <= 256 &&
+         folded.size(-1) % 8 == 0;
+}
+
+// folded [G, R, D], keys and values [M, G, D] of its type -> output [G, R, D], log-sum-exp [G, R, 1].
+PartialAttention flash_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
+                                 double scale) {
+  const auto result =
+      at::_scaled_dot_product_flash_attention(folded.unsqueeze(0), keys.transpose(0, 1).unsqueeze(0),
+                                              values.transpose(0, 1).unsqueeze(0), 0.0, false, false, scale);
   return {std::get<0>(result).squeeze(0), std::get<1>(result).squeeze(0).unsqueeze(-1)};
+}
+
+// The same step by step, in float32.
+PartialAttention composed_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
+                                    double scale) {
+  const at::Tensor scores =
+      at::matmul(folded.to(at::kFloat), keys.to(at::kFloat).permute({1, 2, 0})) * scale;  // [G, R, M]
+  const at::Tensor log_sum_exp = at::logsumexp(scores, {-1}, true);
+  return {at::matmul(at::exp(scores - log_sum_exp), values.to(at::kFloat).transpose(0, 1)), log_sum_exp};
 }
 
 }  // namespace
@@ -201,14 +214,9 @@ PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& k
                                   double scale) {
   if (takes_row_kernel(queries, keys)) return row_attention(queries, keys, values, scale);
   const int64_t rows = queries.size(0);
-  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1));  // [G, R, D]
-  PartialAttention part = fused_partial(folded, keys, values, scale);
-  if (!part.output.defined()) {
-    const at::Tensor scores =
-        at::matmul(folded.to(at::kFloat), keys.to(at::kFloat).permute({1, 2, 0})) * scale;                // [G, R, M]
-    part.log_sum_exp = at::logsumexp(scores, {-1}, true);                                                 // [G, R, 1]
-    part.output = at::matmul(at::exp(scores - part.log_sum_exp), values.to(at::kFloat).transpose(0, 1));  // [G, R, D]
-  }
+  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1));
+  const PartialAttention part = takes_flash_kernel(folded, keys) ? flash_attention(folded, keys, values, scale)
+                                                                 : composed_attention(folded, keys, values, scale);
   return {unfold_groups(part.output.to(at::kFloat), rows),
           unfold_groups(part.log_sum_exp.to(at::kFloat), rows).squeeze(-1)};
 }

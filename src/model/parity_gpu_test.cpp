@@ -26,9 +26,10 @@ using test::Golden;
 
 // Products on a GPU are summed in other orders than on the CPU, and cos and sin differ in the last place.
 constexpr double gpu_float_tolerance = 1e-4;
-// The project's bound for bfloat16 is 2e-2; the golden models are small and random, and rounding their weights alone
-// (float32 activations, on the CPU) moves logits by up to 2.1e-2 (gemma3) and 2.3e-2 (cepe-gqa-last3-padded).
-constexpr double bfloat16_tolerance = 5e-2;
+// Just above the largest distance measured on an H200, 2.35e-2 (gemma3, olmo2). Not the 2e-2 that larger models are
+// held to: these are tiny and random, and rounding their weights alone (float32 activations, on the CPU) moves logits
+// by up to 2.1e-2 (gemma3) and 2.3e-2 (cepe-gqa-last3-padded).
+constexpr double bfloat16_tolerance = 2.5e-2;
 
 std::string name_of(const path& folder) { return folder.filename().string(); }
 

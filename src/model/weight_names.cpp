@@ -4,27 +4,57 @@
 
 namespace cepe::model {
 
+namespace {
+
+// Calls change(name) for every name of a layer, absent ones too.
+template <typename Change>
+void change_names(LayerNames& layer, const Change& change) {
+  for (std::string* name :
+       {&layer.attention_norm, &layer.attention_output_norm, &layer.feed_forward_norm, &layer.feed_forward_output_norm,
+        &layer.query_norm, &layer.key_norm, &layer.output, &layer.down}) {
+    change(*name);
+  }
+  for (std::string& name : layer.query_key_value) change(name);
+  for (std::string& name : layer.gate_up) change(name);
+}
+
+// The same of a whole decoder.
+template <typename Change>
+void change_names(DecoderNames& names, const Change& change) {
+  for (std::string* name : {&names.embedding, &names.position_embedding, &names.norm, &names.lm_head}) change(*name);
+  for (LayerNames& layer : names.layers) change_names(layer, change);
+}
+
+}  // namespace
+
+std::vector<LayerNames> numbered_layers(const std::string& root, int64_t layers, const LayerNames& parts) {
+  std::vector<LayerNames> numbered;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const std::string prefix = root + std::to_string(layer) + ".";
+    change_names(numbered.emplace_back(parts), [&](std::string& name) {
+      if (!name.empty()) name.insert(0, prefix);
+    });
+  }
+  return numbered;
+}
+
 DecoderNames llama_names(const DecoderConfig& config) {
   DecoderNames names;
   names.embedding = "model.embed_tokens";
   names.norm = "model.norm";
   names.lm_head = "lm_head";
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    LayerNames parts;
-    parts.attention_norm = prefix + "input_layernorm";
-    parts.feed_forward_norm = prefix + "post_attention_layernorm";
-    for (const char* part : {"q_proj", "k_proj", "v_proj"})
-      parts.query_key_value.push_back(prefix + "self_attn." + part);
-    parts.output = prefix + "self_attn.o_proj";
-    parts.gate_up = {prefix + "mlp.gate_proj", prefix + "mlp.up_proj"};
-    parts.down = prefix + "mlp.down_proj";
-    if (config.query_key_norm != QueryKeyNorm::none) {
-      parts.query_norm = prefix + "self_attn.q_norm";
-      parts.key_norm = prefix + "self_attn.k_norm";
-    }
-    names.layers.push_back(std::move(parts));
+  LayerNames parts;
+  parts.attention_norm = "input_layernorm";
+  parts.feed_forward_norm = "post_attention_layernorm";
+  parts.query_key_value = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
+  parts.output = "self_attn.o_proj";
+  parts.gate_up = {"mlp.gate_proj", "mlp.up_proj"};
+  parts.down = "mlp.down_proj";
+  if (config.query_key_norm != QueryKeyNorm::none) {
+    parts.query_norm = "self_attn.q_norm";
+    parts.key_norm = "self_attn.k_norm";
   }
+  names.layers = numbered_layers("model.layers.", config.layers, parts);
   return names;
 }
 
@@ -36,24 +66,21 @@ DecoderNames gguf_common_names(const DecoderConfig& config) {
   names.lm_head = "output";
   const bool before = config.residual != ResidualOrder::norm_last;
   const bool after = config.residual == ResidualOrder::norm_last || config.residual == ResidualOrder::norm_both;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = "blk." + std::to_string(layer) + ".";
-    LayerNames parts;
-    if (before) parts.attention_norm = prefix + "attn_norm";
-    if (before) parts.feed_forward_norm = prefix + "ffn_norm";
-    if (after) parts.attention_output_norm = prefix + "post_attention_norm";
-    if (after) parts.feed_forward_output_norm = prefix + "post_ffw_norm";
-    parts.query_key_value = {prefix + "attn_q", prefix + "attn_k", prefix + "attn_v"};
-    parts.output = prefix + "attn_output";
-    if (config.gated) parts.gate_up.push_back(prefix + "ffn_gate");
-    parts.gate_up.push_back(prefix + "ffn_up");
-    parts.down = prefix + "ffn_down";
-    if (config.query_key_norm != QueryKeyNorm::none) {
-      parts.query_norm = prefix + "attn_q_norm";
-      parts.key_norm = prefix + "attn_k_norm";
-    }
-    names.layers.push_back(std::move(parts));
+  LayerNames parts;
+  if (before) parts.attention_norm = "attn_norm";
+  if (before) parts.feed_forward_norm = "ffn_norm";
+  if (after) parts.attention_output_norm = "post_attention_norm";
+  if (after) parts.feed_forward_output_norm = "post_ffw_norm";
+  parts.query_key_value = {"attn_q", "attn_k", "attn_v"};
+  parts.output = "attn_output";
+  if (config.gated) parts.gate_up.emplace_back("ffn_gate");
+  parts.gate_up.emplace_back("ffn_up");
+  parts.down = "ffn_down";
+  if (config.query_key_norm != QueryKeyNorm::none) {
+    parts.query_norm = "attn_q_norm";
+    parts.key_norm = "attn_k_norm";
   }
+  names.layers = numbered_layers("blk.", config.layers, parts);
   return names;
 }
 
@@ -64,24 +91,11 @@ DecoderNames gguf_fused_names(const DecoderConfig& config) {
   return names;
 }
 
-namespace {
-
-// Calls change(name) for every name there is.
-template <typename Change>
-void change_names(DecoderNames& names, const Change& change) {
-  for (std::string* name : {&names.embedding, &names.position_embedding, &names.norm, &names.lm_head}) change(*name);
-  for (LayerNames& layer : names.layers) {
-    for (std::string* name :
-         {&layer.attention_norm, &layer.attention_output_norm, &layer.feed_forward_norm,
-          &layer.feed_forward_output_norm, &layer.query_norm, &layer.key_norm, &layer.output, &layer.down}) {
-      change(*name);
-    }
-    for (std::string& name : layer.query_key_value) change(name);
-    for (std::string& name : layer.gate_up) change(name);
-  }
+DecoderNames gguf_llama_names(const DecoderConfig& config) {
+  DecoderNames names = gguf_common_names(config);
+  names.permuted_query_key = true;
+  return names;
 }
-
-}  // namespace
 
 DecoderNames weight_names(const DecoderConfig& config, const std::vector<std::string>& stored) {
   DecoderNames names = weight_names(config);

@@ -40,5 +40,10 @@ DecoderNames llama_names(const DecoderConfig& config);
 DecoderNames gguf_common_names(const DecoderConfig& config);
 // The same with attn_qkv.
 DecoderNames gguf_fused_names(const DecoderConfig& config);
+// The common names where llama.cpp's `llama` architecture reads them (Llama, Mistral): rows of q and k permuted.
+DecoderNames gguf_llama_names(const DecoderConfig& config);
+
+// For families with names of their own: the parts of one layer behind root + "N.", for N = 0 .. layers - 1.
+std::vector<LayerNames> numbered_layers(const std::string& root, int64_t layers, const LayerNames& parts);
 
 }  // namespace cepe::model

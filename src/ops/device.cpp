@@ -1,6 +1,8 @@
 #include "ops/device.h"
 
 #include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 
 #include <atomic>
@@ -171,6 +173,19 @@ at::Device open_device(std::string_view name) {
 }
 
 bool cuda_is_open() { return open_devices().any.load(std::memory_order_acquire); }
+
+// Both go through what LibTorch's CUDA part registered with c10 when it was loaded: nothing of CUDA is linked here.
+void synchronise(at::Device device) {
+  if (!device.is_cpu()) c10::impl::getDeviceGuardImpl(device.type())->synchronizeDevice(device.index());
+}
+
+std::optional<int64_t> peak_device_bytes(at::Device device) {
+  if (device.is_cpu()) return std::nullopt;
+  c10::DeviceAllocator* allocator = c10::getDeviceAllocator(device.type());
+  if (!allocator->initialized()) return 0;
+  const c10::CachingDeviceAllocator::DeviceStats stats = allocator->getDeviceStats(device.index());
+  return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+}
 
 namespace cuda {
 

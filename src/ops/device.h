@@ -3,6 +3,8 @@
 
 #include <c10/core/Device.h>
 
+#include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace cepe::ops {
@@ -17,5 +19,14 @@ at::Device open_device(std::string_view name);
 
 // Whether a GPU has been opened in this process.
 bool cuda_is_open();
+
+// Waits until everything asked of an opened device is done: before a clock is read, since a GPU works on while its
+// caller goes ahead. Nothing to wait for on the CPU.
+void synchronise(at::Device device);
+
+// Most bytes that LibTorch held of an opened GPU's memory at one time in this process: tensors and what it keeps to
+// give out again, as other programs on that GPU see it, without CUDA's own (code, cuBLAS handles). Nothing for the CPU,
+// whose tensors are in base::peak_resident_bytes.
+std::optional<int64_t> peak_device_bytes(at::Device device);
 
 }  // namespace cepe::ops

@@ -26,6 +26,11 @@ TEST(Device, TheCpuOpensWithoutAnyLibrary) {
   EXPECT_FALSE(cuda_is_open());
 }
 
+TEST(Device, TheCpuNeedsNoWaitingAndHasNoMemoryOfItsOwn) {
+  EXPECT_NO_THROW(synchronise(at::kCPU));
+  EXPECT_EQ(peak_device_bytes(at::kCPU), std::nullopt);
+}
+
 TEST(Device, ANameOfNoKnownFormIsRefusedByName) {
   for (const char* name :
        {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda:99999999999", "cuda:1000", "cpu:0"}) {

@@ -119,12 +119,24 @@ class Commands(ProgramTest):
     def test_bench_tells_figure_bound_and_ratio(self):
         result = self.json_of("bench", "--model", self.model, "--adapter", self.adapter, "--contexts", "0,1K",
                               "--tokens", "4", "--json")
-        self.assertEqual(set(result), {"model", "memory_bandwidth_bytes_per_second", "decode", "encode",
+        self.assertEqual(set(result), {"model", "device", "memory_bandwidth_bytes_per_second", "decode", "encode",
                                        "peak_memory_bytes"})
+        self.assertEqual(result["device"], "cpu")
         self.assertEqual([entry["context_tokens"] for entry in result["decode"]], [0, 1024])
         for entry in result["decode"]:
+            self.assertEqual(set(entry), {"context_tokens", "tokens_per_second", "first_token_seconds",
+                                          "bytes_per_token", "bound_tokens_per_second", "ratio"})
+            self.assertAlmostEqual(entry["bound_tokens_per_second"] * entry["bytes_per_token"],
+                                   result["memory_bandwidth_bytes_per_second"],
+                                   delta=1e-6 * result["memory_bandwidth_bytes_per_second"])
             self.assertAlmostEqual(entry["ratio"], entry["tokens_per_second"] / entry["bound_tokens_per_second"])
         self.assertEqual(result["encode"]["tokens"], 1024)
+
+    def test_bench_names_the_device_whose_memory_it_measured(self):
+        text = self.succeed("bench", "--model", self.model, "--adapter", "none", "--contexts", "0", "--tokens", "2").out
+        self.assertRegex(text, r"(?m)^memory bandwidth +[0-9.]+ GB/s \(cpu\)$")
+        self.assertNotIn("encode ", text)
+        self.assertNotIn("on the GPU", text)
 
     def test_eval_lm_scores_the_same_windows_with_every_length_of_context(self):
         books = self.write("books.jsonl", "".join(

@@ -52,17 +52,14 @@ DecoderNames names(const DecoderConfig& config) {
   names.norm = "transformer.ln_f";
   names.lm_head = "lm_head";
   names.transposed = true;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = "transformer.h." + std::to_string(layer) + ".";
-    LayerNames parts;
-    parts.attention_norm = prefix + "ln_1";
-    parts.query_key_value = {prefix + "attn.c_attn"};
-    parts.output = prefix + "attn.c_proj";
-    parts.feed_forward_norm = prefix + "ln_2";
-    parts.gate_up = {prefix + "mlp.c_fc"};
-    parts.down = prefix + "mlp.c_proj";
-    names.layers.push_back(std::move(parts));
-  }
+  LayerNames parts;
+  parts.attention_norm = "ln_1";
+  parts.query_key_value = {"attn.c_attn"};
+  parts.output = "attn.c_proj";
+  parts.feed_forward_norm = "ln_2";
+  parts.gate_up = {"mlp.c_fc"};
+  parts.down = "mlp.c_proj";
+  names.layers = numbered_layers("transformer.h.", config.layers, parts);
   return names;
 }
 

@@ -33,17 +33,14 @@ DecoderNames names(const DecoderConfig& config) {
   names.norm = "gpt_neox.final_layer_norm";
   names.lm_head = "embed_out";
   names.interleaved_query_key_value = true;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = "gpt_neox.layers." + std::to_string(layer) + ".";
-    LayerNames parts;
-    parts.attention_norm = prefix + "input_layernorm";
-    parts.query_key_value = {prefix + "attention.query_key_value"};
-    parts.output = prefix + "attention.dense";
-    parts.feed_forward_norm = prefix + "post_attention_layernorm";
-    parts.gate_up = {prefix + "mlp.dense_h_to_4h"};
-    parts.down = prefix + "mlp.dense_4h_to_h";
-    names.layers.push_back(std::move(parts));
-  }
+  LayerNames parts;
+  parts.attention_norm = "input_layernorm";
+  parts.query_key_value = {"attention.query_key_value"};
+  parts.output = "attention.dense";
+  parts.feed_forward_norm = "post_attention_layernorm";
+  parts.gate_up = {"mlp.dense_h_to_4h"};
+  parts.down = "mlp.dense_4h_to_h";
+  names.layers = numbered_layers("gpt_neox.layers.", config.layers, parts);
   return names;
 }
 

@@ -10,14 +10,8 @@ DecoderConfig read(const base::Json& config, const std::string& where) {
   return decoder;
 }
 
-DecoderNames gguf_names(const DecoderConfig& config) {
-  DecoderNames names = gguf_common_names(config);
-  names.permuted_query_key = true;
-  return names;
-}
-
 }  // namespace
 
-const Family mistral_family = {"mistral", "llama", read, llama_names, gguf_names};
+const Family mistral_family = {"mistral", "llama", read, llama_names, gguf_llama_names};
 
 }  // namespace cepe::model
