@@ -95,9 +95,10 @@ at::Tensor forward_layer(const Pass& pass, size_t index, int64_t cross_layer, co
 at::Tensor recomputed_layer(const Pass& pass, size_t index, int64_t cross_layer, const at::Tensor& input) {
   std::vector<at::Tensor> inputs = {input};
   std::vector<size_t> pages;  // of each sequence's context
-  if (pass.cross.shared) {
+  const bool crossed = pass.cross.active() && pass.cross.blocks[index];
+  if (crossed && pass.cross.shared) {
     inputs.push_back(pass.cross.shared->states);
-  } else {
+  } else if (crossed) {
     for (const ContextStates* context : pass.cross.contexts) {
       pages.push_back(context ? context->pages.size() : 0);
       if (context) inputs.insert(inputs.end(), context->pages.begin(), context->pages.end());
@@ -105,11 +106,12 @@ at::Tensor recomputed_layer(const Pass& pass, size_t index, int64_t cross_layer,
   }
   // The backward pass comes when this one is over: of all it refers to, only the decoder is still there.
   const auto body = [&decoder = pass.decoder, cross = pass.cross, layout = pass.layout, angles = pass.angles,
-                     local_angles = pass.local_angles, pages, index, cross_layer](const std::vector<at::Tensor>& given) {
-    CrossAttentionInput again = cross;
+                     local_angles = pass.local_angles, pages, crossed, index,
+                     cross_layer](const std::vector<at::Tensor>& given) {
+    CrossAttentionInput again = crossed ? cross : CrossAttentionInput{};
     std::vector<ContextStates> contexts(pages.size());
-    if (again.shared) again.shared->states = given.at(1);
     size_t next = 1;
+    if (again.shared) again.shared->states = given.at(next);
     for (size_t i = 0; i < pages.size(); ++i) {
       for (size_t page = 0; page < pages[i]; ++page) contexts[i].append(given.at(next++));
       again.contexts[i] = &contexts[i];

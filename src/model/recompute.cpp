@@ -1,10 +1,10 @@
 #include "model/recompute.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace cepe::model {
@@ -20,14 +20,15 @@ struct BlockHolder : torch::CustomClassHolder {
 
 struct Recomputed : torch::autograd::Function<Recomputed> {
   static variable_list forward(AutogradContext* context, const std::shared_ptr<Block>& body,
-                               const variable_list& inputs) {
+                               at::TensorList given) {  // as a list: Function looks for tensors in no vector
+    const variable_list inputs = given.vec();
     context->save_for_backward(inputs);
     context->saved_data["body"] = c10::IValue::make_capsule(c10::make_intrusive<BlockHolder>(*body));
     std::vector<bool> wanted;
     for (const at::Tensor& input : inputs) wanted.push_back(input.requires_grad());
     context->saved_data["wanted"] = wanted;
     const at::NoGradGuard none;
-    return {(*body)({inputs.begin(), inputs.end() - 1})};
+    return {(*body)(inputs)};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -36,14 +37,12 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
     std::vector<at::Tensor> inputs;
     for (const at::Tensor& saved : context->get_saved_variables())
       inputs.push_back(saved.detach().requires_grad_(wanted.get(inputs.size())));
-    inputs.pop_back();  // the token
     {
       const at::AutoGradMode enabled(true);
       torch::autograd::backward({body->body(inputs)}, gradients);
     }
     variable_list found = {at::Tensor()};
     for (const at::Tensor& input : inputs) found.push_back(input.grad());
-    found.emplace_back();
     return found;
   }
 };
@@ -51,11 +50,10 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
 }  // namespace
 
 at::Tensor recomputed(const Block& body, const std::vector<at::Tensor>& inputs) {
-  if (!at::GradMode::is_enabled()) return body(inputs);
-  // A leaf that body reads is not among the inputs, and may be all that is differentiated: the token says so.
-  variable_list all(inputs.begin(), inputs.end());
-  all.push_back(at::zeros({1}).requires_grad_());
-  return Recomputed::apply(std::make_shared<Block>(body), all).front();
+  const bool differentiated =
+      std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& input) { return input.requires_grad(); });
+  if (!at::GradMode::is_enabled() || !differentiated) return body(inputs);
+  return Recomputed::apply(std::make_shared<Block>(body), at::TensorList(inputs)).front();
 }
 
 }  // namespace cepe::model
