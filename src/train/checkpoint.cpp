@@ -87,7 +87,8 @@ void CheckpointFolder::settle_leftovers() {
   }
 }
 
-// The one that made way comes back where the new one never arrived.
+// The one that made way comes back where the new one never arrived. It goes only when the new one is on the medium: the
+// program may have been killed before it could see to that.
 void CheckpointFolder::settle_replaced(const std::string& name) {
   const Path path = folder_ / name;
   if (!files_.exists(path)) files_.rename(with(path, replaced), path);
@@ -146,13 +147,12 @@ void CheckpointFolder::withdraw(int64_t step) {
   }
 }
 
-// Each renaming is synced before the next, so that no crash can keep the second without the first.
+// A crash that keeps only the first renaming is settled at the next start; either of the others leaves a whole one.
 void CheckpointFolder::publish(int64_t step) {
   const Path path = path_of(step);
   if (files_.exists(path)) {
     remove_if_there(files_, with(path, replaced));
     files_.rename(path, with(path, replaced));
-    files_.sync_folder(folder_);
   }
   files_.rename(with(path, partial), path);
   files_.sync_folder(folder_);

@@ -13,6 +13,7 @@
 #include "checkpoint_states.h"
 #include "crashing_files.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_step.h"
 
 namespace cepe::train {
 namespace {
@@ -34,6 +35,11 @@ bool holds(const std::pair<int64_t, CheckpointState>& found, const std::optional
   return saved && found.first == saved->step && test::same(found.second, test::state_of(saved->step, saved->version));
 }
 
+base::Path step_folder(const base::Path& folder, int64_t step) {
+  std::string digits = std::to_string(step);
+  return folder / ("step-" + std::string(8 - digits.size(), '0') + digits);
+}
+
 // One run that saves, is stopped, and goes on, again and again.
 class TrainingRun {
  public:
@@ -50,7 +56,9 @@ class TrainingRun {
       files_.restart();
     }
     CrashingFiles found = files_.copy();
-    check(CheckpointFolder("/runs/first", keep_, found).load_newest());
+    CheckpointFolder checkpoints("/runs/first", keep_, found);
+    for (const int64_t step : checkpoints.steps()) read_step(found, step_folder("/runs/first", step), step);
+    check(checkpoints.load_newest());
   }
 
   int64_t acknowledged_found = 0;
@@ -104,6 +112,37 @@ TEST_F(CheckpointCrash, NothingAcknowledgedIsLostAtAThousandMomentsOfAnOutage) {
   }
   EXPECT_GT(acknowledged, 500);
   EXPECT_GT(newer, 50) << "crashes between the renaming and the answer are among them";
+}
+
+// Runs until the `operations`th operation.
+template <class Action>
+void interrupted(CrashingFiles& files, int64_t operations, Action action) {
+  files.crash_after(operations);
+  try {
+    action();
+  } catch (const test::Crash&) {
+  }
+}
+
+TEST_F(CheckpointCrash, AProgramKilledAnywhereAndAnOutageSoonAfterTheNextStartLoseNothing) {
+  for (const int64_t second : {100, 200}) {  // the same step once more, or the next
+    for (int64_t killed = 0; killed < 45; ++killed) {
+      for (int64_t outage = 0; outage < 15; ++outage) {
+        for (uint64_t seed = 0; seed < 6; ++seed) {
+          CrashingFiles files(seed * 1000 + static_cast<uint64_t>(killed * 20 + outage));
+          CheckpointFolder("/run", 1, files).save(100, test::state_of(100, 1));
+          interrupted(files, killed,
+                      [&] { CheckpointFolder("/run", 1, files).save(second, test::state_of(second, 2)); });
+          files.restart_process();
+          interrupted(files, outage, [&] { CheckpointFolder again("/run", 1, files); });
+          files.restart();
+          const auto found = CheckpointFolder("/run", 1, files).load_newest();
+          ASSERT_TRUE(found && (holds(*found, Saved{100, 1}) || holds(*found, Saved{second, 2})))
+              << "killed at " << killed << ", outage at " << outage << ", seed " << seed;
+        }
+      }
+    }
+  }
 }
 
 // The machine goes on, one operation does not succeed.

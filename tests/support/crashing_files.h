@@ -54,11 +54,16 @@ class CrashingFiles : public train::FileLayer {
     const double odds[] = {0, 0.5, 0.9, 1};
     keep_ = odds[random_() % 4];
     settle(*root_);
+    restart_process();
+  }
+
+  // Only the process was killed: what it had done is all there, and still not synced.
+  void restart_process() {
     crash_ = failure_ = never;
     stopped_ = false;
   }
 
-  // As it stands right after a restart, to look at without changing this one.
+  // As it stands right now, to look at without changing this one.
   CrashingFiles copy() const {
     CrashingFiles other(1);
     other.root_ = copy_of(*root_);
@@ -205,6 +210,7 @@ class CrashingFiles : public train::FileLayer {
     auto copy = std::make_shared<Node>(node);
     for (auto& [name, child] : copy->entries) child = copy_of(*child);
     copy->durable = copy->entries;
+    copy->pending.clear();
     return copy;
   }
 
