@@ -1,10 +1,11 @@
-// The fused CPU kernels against the compositions they stand in for: the composition runs where a gradient is wanted.
+// The fused CPU kernels against the compositions they stand in for. Their gradients: gradient_test.cpp.
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "composed_ops.h"
 #include "ops/activation.h"
 #include "ops/cpu/kernels.h"
 #include "ops/norm.h"
@@ -31,12 +33,11 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
   return ((a.to(at::kDouble) - wide).abs().max() / wide.abs().max().clamp_min(1e-30)).item<double>();
 }
 
-// operation(x) at every level against operation(x that wants a gradient), which takes the composition.
-template <class Operation>
-void expect_composition(const at::Tensor& x, const Operation& operation, double same_share = 0.97) {
-  const at::Tensor followed = x.detach().clone().requires_grad_(true);
-  const at::Tensor expected = operation(followed);
-  ASSERT_TRUE(expected.requires_grad());
+// operation(x) at every level against composition(x).
+template <class Operation, class Composition>
+void expect_composition(const at::Tensor& x, const Operation& operation, const Composition& composition,
+                        double same_share = 0.97) {
+  const at::Tensor expected = composition(x);
   const cpu::Level before = cpu::level();
   for (const cpu::Level level : {cpu::Level::portable, cpu::Level::avx2, cpu::Level::avx512}) {
     if (!cpu::choose_level(level)) continue;
@@ -60,13 +61,16 @@ TEST(Elementwise, RmsNormIsItsComposition) {
     for (const int64_t width : {1, 7, 16, 33, 576, 4096}) {
       const at::Tensor weight = (at::randn({width}) * 0.3 + 1).to(type);
       for (const bool unit_offset : {false, true}) {
-        expect_composition(at::randn({2, 3, width}).to(type),
-                           [&](const at::Tensor& x) { return rms_norm(x, weight, 1e-5, unit_offset); });
+        expect_composition(
+            at::randn({2, 3, width}).to(type),
+            [&](const at::Tensor& x) { return rms_norm(x, weight, 1e-5, unit_offset); },
+            [&](const at::Tensor& x) { return test::composed_rms_norm(x, weight, 1e-5, unit_offset); });
       }
     }
     const at::Tensor weight = at::ones({576}).to(type);
     expect_composition((at::randn({200, 576}) * 40).to(type),
-                       [&](const at::Tensor& x) { return rms_norm(x, weight, 1e-5); });
+                       [&](const at::Tensor& x) { return rms_norm(x, weight, 1e-5); },
+                       [&](const at::Tensor& x) { return test::composed_rms_norm(x, weight, 1e-5, false); });
   }
 }
 
@@ -76,8 +80,13 @@ TEST(Elementwise, LayerNormIsItsComposition) {
     for (const int64_t width : {1, 7, 33, 768}) {
       const at::Tensor weight = (at::randn({width}) * 0.3 + 1).to(type), bias = at::randn({width}).to(type);
       const at::Tensor x = (at::randn({5, width}) + 3).to(type);
-      expect_composition(x, [&](const at::Tensor& rows) { return layer_norm(rows, weight, bias, 1e-5); });
-      if (width > 1) expect_composition(x, [&](const at::Tensor& rows) { return layer_norm(rows, weight, {}, 1e-5); });
+      const auto expect = [&](const at::Tensor& offset) {
+        expect_composition(
+            x, [&](const at::Tensor& rows) { return layer_norm(rows, weight, offset, 1e-5); },
+            [&](const at::Tensor& rows) { return at::layer_norm(rows, {width}, weight, offset, 1e-5); });
+      };
+      expect(bias);
+      if (width > 1) expect({});
     }
   }
 }
@@ -93,7 +102,9 @@ TEST(Elementwise, RotationIsItsComposition) {
           EXPECT_EQ(rotate(x, angles.cos(), angles.sin()).numel(), 0);
           continue;
         }
-        expect_composition(x, [&](const at::Tensor& v) { return rotate(v, angles.cos(), angles.sin()); });
+        expect_composition(
+            x, [&](const at::Tensor& v) { return rotate(v, angles.cos(), angles.sin()); },
+            [&](const at::Tensor& v) { return test::composed_rotation(v, angles.cos(), angles.sin()); });
       }
     }
   }
@@ -117,7 +128,8 @@ TEST(Elementwise, GatedActivationIsItsComposition) {
       for (const int64_t width : {1, 17, 1536}) {
         SCOPED_TRACE("activation " + std::to_string(static_cast<int>(activation)));
         expect_composition((at::randn({4, 2 * width}) * 5).to(type),
-                           [&](const at::Tensor& x) { return gated(activation, x); }, same_share);
+                           [&](const at::Tensor& x) { return gated(activation, x); },
+                           [&](const at::Tensor& x) { return test::composed_gated(activation, x); }, same_share);
       }
     }
   }
@@ -145,16 +157,22 @@ TEST(Elementwise, ActivationsHoldAtTheEndsOfTheRange) {
   cpu::choose_level(before);
 }
 
-TEST(Elementwise, GradientsFlowThroughTheComposition) {
+TEST(Elementwise, GradientsFlowWhereThereIsNoKernelForThem) {
   at::manual_seed(6);
-  const at::Tensor x = at::randn({3, 8}).requires_grad_(true);
-  const at::Tensor weight = at::ones({8}).requires_grad_(true);
-  rms_norm(x.detach(), weight, 1e-5).sum().backward();
-  EXPECT_TRUE(weight.grad().defined());
-  (gated(Activation::silu, x).sum() + layer_norm(x, weight, {}, 1e-5).square().sum()).backward();
-  EXPECT_GT(x.grad().abs().max().item<float>(), 0);
-  const at::NoGradGuard no_gradient;
-  EXPECT_FALSE(rms_norm(x, weight, 1e-5).requires_grad());
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = at::randn({3, 8}).to(type).requires_grad_(true);
+    const at::Tensor weight = at::ones({8}).to(type).requires_grad_(true);
+    layer_norm(x, weight, {}, 1e-5).square().sum().backward();
+    EXPECT_TRUE(weight.grad().defined());
+    EXPECT_TRUE(x.grad().defined());
+    for (const Activation activation : {Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::silu}) {
+      x.mutable_grad().zero_();
+      gated(activation, x).sum().backward();
+      EXPECT_GT(x.grad().abs().max().item<double>(), 0);
+    }
+    const at::NoGradGuard no_gradient;
+    EXPECT_FALSE(layer_norm(x, weight, {}, 1e-5).requires_grad());
+  }
 }
 
 }  // namespace

@@ -10,11 +10,18 @@
 
 namespace cepe::ops {
 
-// Nothing to differentiate, on this device, of `type`, which is float32 or bfloat16. An undefined tensor passes.
-inline bool is_plain(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
+inline bool is_differentiated(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.requires_grad() && at::GradMode::is_enabled();
+}
+// Strided, on this device, of `type`, which is float32 or bfloat16. An undefined tensor passes.
+inline bool suits_kernels(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
   if (!tensor.defined()) return true;
   return tensor.device() == device && tensor.scalar_type() == type && (type == at::kFloat || type == at::kBFloat16) &&
-         tensor.layout() == at::kStrided && !(tensor.requires_grad() && at::GradMode::is_enabled());
+         tensor.layout() == at::kStrided;
+}
+// The same with nothing to differentiate.
+inline bool is_plain(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
+  return suits_kernels(tensor, type, device) && !is_differentiated(tensor);
 }
 inline bool is_plain_dense(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
   return is_plain(tensor, type, device) && (!tensor.defined() || tensor.is_contiguous());

@@ -4,10 +4,13 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rsqrt.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "ops/cpu/kernels.h"
 #include "ops/cuda/loaded.h"
+#include "ops/first_order.h"
 #include "ops/fused.h"
+#include "ops/norm_gradient.h"
 
 namespace cepe::ops {
 namespace {
@@ -53,9 +56,8 @@ at::Tensor over_last_dimension(const at::Tensor& x, const Kernel& kernel) {
   return y;
 }
 
-}  // namespace
-
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
+// Undefined where there is no kernel for these tensors.
+at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
   if (fits(x, weight, {})) {
     const auto& table = cpu::kernels();
     const auto kernel = x.scalar_type() == at::kFloat ? table.rms_norm_float : table.rms_norm_bfloat16;
@@ -65,10 +67,46 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, b
   }
   const cuda::CudaKernels* gpu = x.is_cuda() ? cuda::kernels() : nullptr;
   if (gpu && fits_on_gpu(x, weight)) return rms_norm_on_gpu(*gpu, x, weight, eps, unit_offset);
+  return {};
+}
+
+at::Tensor rms_norm_composed(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
   if (unit_offset) return (normed * (1.0 + weight.to(at::kFloat))).to(x.scalar_type());
   return weight * normed.to(x.scalar_type());
+}
+
+// Keeps x alone: the gradient's pass over a row finds the row's scale again for nothing.
+struct RmsNorm : torch::autograd::Function<RmsNorm> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            double eps, bool unit_offset) {
+    context->save_for_backward({x, weight});
+    context->saved_data["eps"] = eps;
+    context->saved_data["unit_offset"] = unit_offset;
+    const at::Tensor y = rms_norm_fused(x, weight, eps, unit_offset);
+    return y.defined() ? y : rms_norm_composed(x, weight, eps, unit_offset);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    refuse_second_derivative("rms_norm");
+    const auto saved = context->get_saved_variables();
+    const RmsNormGradients result = rms_norm_gradient(
+        saved[0], saved[1], gradients[0].contiguous(), context->saved_data["eps"].toDouble(),
+        context->saved_data["unit_offset"].toBool(), context->needs_input_grad(0), context->needs_input_grad(1));
+    return {result.x, result.weight, {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
+  const bool differentiated = is_differentiated(x) || is_differentiated(weight);
+  if (differentiated && has_rms_norm_gradient(x, weight)) {
+    return RmsNorm::apply(x.contiguous(), weight, eps, unit_offset);
+  }
+  const at::Tensor y = differentiated ? at::Tensor() : rms_norm_fused(x, weight, eps, unit_offset);
+  return y.defined() ? y : rms_norm_composed(x, weight, eps, unit_offset);
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "ops/cpu/kernels.h"
 #include "ops/cuda/loaded.h"
@@ -13,7 +14,7 @@ namespace {
 
 bool fits(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Device device = at::kCPU) {
   if (x.dim() != 3 || cos.dim() != 2 || cos.size(0) != x.size(0) || sin.sizes() != cos.sizes()) return false;
-  return is_plain(x, x.scalar_type(), device) && x.stride(2) == 1 && 2 * cos.size(1) <= x.size(2) &&
+  return suits_kernels(x, x.scalar_type(), device) && x.stride(2) == 1 && 2 * cos.size(1) <= x.size(2) &&
          is_plain_dense(cos, at::kFloat, device) && is_plain_dense(sin, at::kFloat, device);
 }
 bool fits_on_gpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
@@ -21,7 +22,7 @@ bool fits_on_gpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& s
 }
 
 // x may be a slice of fused q, k, v: any stride between rows and heads.
-at::Tensor rotate_fused(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+at::Tensor rotate_on_cpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool backwards) {
   at::Tensor y = empty_output(x.sizes(), x.scalar_type());
   const cpu::RotaryRows run{.x = x.const_data_ptr(),
                             .y = y.mutable_data_ptr(),
@@ -31,7 +32,8 @@ at::Tensor rotate_fused(const at::Tensor& x, const at::Tensor& cos, const at::Te
                             .width = x.size(2),
                             .half = cos.size(1),
                             .row_stride = x.stride(0),
-                            .head_stride = x.stride(1)};
+                            .head_stride = x.stride(1),
+                            .backwards = backwards};
   const auto& table = cpu::kernels();
   const auto kernel = x.scalar_type() == at::kFloat ? table.rotate_float : table.rotate_bfloat16;
   over_rows(x.size(0), run.heads * run.width, [&](int64_t begin, int64_t end) { kernel(run, begin, end); });
@@ -39,7 +41,7 @@ at::Tensor rotate_fused(const at::Tensor& x, const at::Tensor& cos, const at::Te
 }
 
 at::Tensor rotate_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& cos,
-                         const at::Tensor& sin) {
+                         const at::Tensor& sin, bool backwards) {
   at::Tensor y = at::empty(x.sizes(), x.options());
   cuda::check(kernels.rotate({.x = x.const_data_ptr(),
                               .y = y.mutable_data_ptr(),
@@ -51,18 +53,14 @@ at::Tensor rotate_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, 
                               .half = cos.size(1),
                               .row_stride = x.stride(0),
                               .head_stride = x.stride(1),
+                              .backwards = backwards,
                               .bfloat16 = x.scalar_type() == at::kBFloat16,
                               .device = x.device().index()}),
               "rotate");
   return y;
 }
 
-}  // namespace
-
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  if (fits(x, cos, sin)) return rotate_fused(x, cos, sin);
-  const cuda::CudaKernels* gpu = x.is_cuda() ? cuda::kernels() : nullptr;
-  if (gpu && fits_on_gpu(x, cos, sin)) return rotate_on_gpu(*gpu, x, cos, sin);
+at::Tensor rotate_composed(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const int64_t half = cos.size(-1);
   const at::Tensor c = cos.unsqueeze(1).to(x.scalar_type());
   const at::Tensor s = sin.unsqueeze(1).to(x.scalar_type());
@@ -73,6 +71,42 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   const int64_t rest = x.size(-1) - 2 * half;
   if (rest == 0) return at::cat({rotated1, rotated2}, -1);
   return at::cat({rotated1, rotated2, x.narrow(-1, 2 * half, rest)}, -1);
+}
+
+at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool backwards);
+
+// A rotation's transpose is the rotation back.
+struct Turn : torch::autograd::Function<Turn> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& cos,
+                            const at::Tensor& sin, bool backwards) {
+    context->save_for_backward({cos, sin});
+    context->saved_data["backwards"] = backwards;
+    return turn(x, cos, sin, backwards);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor& gradient = gradients[0];
+    return {turn(gradient.stride(2) == 1 ? gradient : gradient.contiguous(), saved[0], saved[1],
+                 !context->saved_data["backwards"].toBool()),
+            {},
+            {},
+            {}};
+  }
+};
+
+at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool backwards) {
+  const bool on_cpu = fits(x, cos, sin);
+  const cuda::CudaKernels* gpu = x.is_cuda() && fits_on_gpu(x, cos, sin) ? cuda::kernels() : nullptr;
+  if (!on_cpu && !gpu) return rotate_composed(x, cos, backwards ? -sin : sin);
+  if (is_differentiated(x)) return Turn::apply(x, cos, sin, backwards);
+  return on_cpu ? rotate_on_cpu(x, cos, sin, backwards) : rotate_on_gpu(*gpu, x, cos, sin, backwards);
+}
+
+}  // namespace
+
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  return turn(x, cos, sin, false);
 }
 
 }  // namespace cepe::ops

@@ -8,6 +8,7 @@ namespace cepe::ops {
 // Rotates pairs (i, i + R/2) of the first R = 2 * cos.size(-1) channels: x*cos + [-x2, x1]*sin; channels from R on
 // pass. x [N, heads, D], cos and sin [N, R/2] float32 (already scaled) -> [N, heads, D] of x's type; computed in
 // float32 for float32 x; for bfloat16 x cos and sin are rounded to bfloat16 first, as the published code does.
+// Differentiable in x (any number of times): the gradient is turned back by the same angles.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 }  // namespace cepe::ops

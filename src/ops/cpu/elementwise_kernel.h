@@ -111,6 +111,7 @@ void layer_norm_rows(const void* x_data, const void* weight_data, const void* bi
 template <class V, class T>
 void rotate_rows(const RotaryRows& run, int64_t row_begin, int64_t row_end) {
   using Float = typename V::Float;
+  const Float direction = V::set(run.backwards ? -1.0f : 1.0f);
   for (int64_t row = row_begin; row < row_end; ++row) {
     const float* cos = run.cos + row * run.half;
     const float* sin = run.sin + row * run.half;
@@ -120,7 +121,7 @@ void rotate_rows(const RotaryRows& run, int64_t row_begin, int64_t row_end) {
       for (int64_t i = 0; i < run.half; i += V::width) {
         const int64_t count = run.half - i;
         const Float c = rounded<V, T>(load_some<V>(cos + i, count));
-        const Float s = rounded<V, T>(load_some<V>(sin + i, count));
+        const Float s = V::mul(direction, rounded<V, T>(load_some<V>(sin + i, count)));
         const Float x1 = load_some<V>(x + i, count);
         const Float x2 = load_some<V>(x + run.half + i, count);
         store_some<V>(y + i, V::sub(rounded<V, T>(V::mul(x1, c)), rounded<V, T>(V::mul(x2, s))), count);

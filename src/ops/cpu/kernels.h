@@ -65,6 +65,17 @@ struct RotaryRows {
   const float* sin;
   int64_t heads, width, half;
   int64_t row_stride, head_stride;  // of x, in elements
+  bool backwards = false;           // by the angles' negatives: what the gradient takes
+};
+
+struct RmsNormGradient {
+  const void* x;           // [N, width]
+  const void* weight;      // [width]
+  const void* y_gradient;  // [N, width]
+  void* x_gradient;        // [N, width], or null
+  int64_t width;
+  float eps;
+  bool unit_offset;
 };
 
 struct Kernels {
@@ -83,6 +94,9 @@ struct Kernels {
   using RmsNorm = void (*)(const void* x, const void* weight, void* y, int64_t rows, int64_t width, float eps,
                            bool unit_offset);
   RmsNorm rms_norm_float, rms_norm_bfloat16;
+  // The weight's gradient of these rows is added to weight_sums [width], where that is not null.
+  using RmsNormBackward = void (*)(const RmsNormGradient&, int64_t row_begin, int64_t row_end, float* weight_sums);
+  RmsNormBackward rms_norm_backward_float, rms_norm_backward_bfloat16;
   using LayerNorm = void (*)(const void* x, const void* weight, const void* bias, void* y, int64_t rows, int64_t width,
                              float eps);
   LayerNorm layer_norm_float, layer_norm_bfloat16;
@@ -90,6 +104,9 @@ struct Kernels {
   Rotate rotate_float, rotate_bfloat16;
   using Gated = void (*)(const void* gate_up, void* y, int64_t rows, int64_t width);
   Gated silu_float, silu_bfloat16, gelu_tanh_float, gelu_tanh_bfloat16, relu_float, relu_bfloat16;
+  using GatedBackward = void (*)(const void* gate_up, const void* y_gradient, void* gate_up_gradient, int64_t rows,
+                                 int64_t width);
+  GatedBackward silu_backward_float, silu_backward_bfloat16;
 };
 
 enum class Level { portable, avx2, avx512 };

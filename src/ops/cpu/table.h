@@ -3,6 +3,7 @@
 
 #include "ops/cpu/attention_kernel.h"
 #include "ops/cpu/elementwise_kernel.h"
+#include "ops/cpu/gradient_kernel.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/packed_kernel.h"
 
@@ -25,6 +26,8 @@ constexpr Kernels table_of() {
       .attend_float = attend_rows<V, float>,
       .rms_norm_float = rms_norm_rows<V, float>,
       .rms_norm_bfloat16 = rms_norm_rows<V, Half>,
+      .rms_norm_backward_float = rms_norm_gradient_rows<V, float>,
+      .rms_norm_backward_bfloat16 = rms_norm_gradient_rows<V, Half>,
       .layer_norm_float = layer_norm_rows<V, float>,
       .layer_norm_bfloat16 = layer_norm_rows<V, Half>,
       .rotate_float = rotate_rows<V, float>,
@@ -35,6 +38,8 @@ constexpr Kernels table_of() {
       .gelu_tanh_bfloat16 = gated_rows<V, Half, GeluTanh>,
       .relu_float = gated_rows<V, float, Relu>,
       .relu_bfloat16 = gated_rows<V, Half, Relu>,
+      .silu_backward_float = gated_silu_gradient_rows<V, float>,
+      .silu_backward_bfloat16 = gated_silu_gradient_rows<V, Half>,
   };
 }
 

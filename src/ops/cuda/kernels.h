@@ -2,6 +2,7 @@
 // pointers. Included on both sides and by the .cu files: no tensor type here.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "ops/activation_kind.h"
@@ -21,12 +22,34 @@ struct RmsNormRows {
 };
 inline constexpr int64_t widest_rms_norm = int64_t{1} << 14;  // a row is kept in one block's registers
 
+struct RmsNormGradientRows {
+  const void* x;           // [rows, width] contiguous
+  const void* weight;      // [width]
+  const void* y_gradient;  // [rows, width] contiguous
+  void* x_gradient;        // [rows, width], or nullptr
+  void* weight_gradient;   // [width], or nullptr
+  float* weight_sums;      // scratch [rms_norm_weight_sums(rows, width), width] where the weight's gradient is wanted
+  int64_t rows, width;
+  float eps;
+  bool unit_offset, bfloat16;
+  int device;
+};
+inline constexpr int64_t widest_rms_norm_gradient = int64_t{1} << 13;
+// Sums that the weight's gradient is first taken to, each over rows of its own, then added up: enough to fill the GPU,
+// few enough that they cost little beside the rows. It depends on the sizes alone, hence so does the order of
+// summation.
+constexpr int64_t rms_norm_weight_sums(int64_t rows, int64_t width) {
+  const int64_t wanted = std::clamp<int64_t>((int64_t{1} << 20) / width, 264, 4224);
+  return rows < wanted ? rows : wanted;
+}
+
 struct RotaryRows {
   const void* x;           // [rows, heads, width], channels contiguous
   void* y;                 // [rows, heads, width] contiguous
   const float *cos, *sin;  // [rows, half]
   int64_t rows, heads, width, half;
   int64_t row_stride, head_stride;  // of x, in elements
+  bool backwards;                   // by the angles' negatives: what the gradient takes
   bool bfloat16;
   int device;
 };
@@ -39,6 +62,15 @@ struct GatedRows {
   bool bfloat16;
   int device;
 };
+
+struct GatedSiluGradientRows {
+  const void* gate_up;     // [rows, 2 * width] contiguous
+  const void* y_gradient;  // [rows, width] contiguous
+  void* gate_up_gradient;  // [rows, 2 * width]
+  int64_t rows, width;
+  bool bfloat16;
+  int device;
+};
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
 // Each returns nullptr, or what CUDA says against the launch.
@@ -46,6 +78,8 @@ struct CudaKernels {
   const char* (*rms_norm)(const RmsNormRows&);
   const char* (*rotate)(const RotaryRows&);
   const char* (*gated)(const GatedRows&);
+  const char* (*rms_norm_gradient)(const RmsNormGradientRows&);
+  const char* (*gated_silu_gradient)(const GatedSiluGradientRows&);
 };
 
 struct DriverState {

@@ -8,16 +8,10 @@
 
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/warp.cuh"
 
 namespace cepe::ops::cuda {
 namespace {
-
-constexpr int warp = 32;
-
-__device__ float sum_of_warp(float value) {
-  for (int other = warp / 2; other > 0; other /= 2) value += __shfl_xor_sync(0xffffffffu, value, other);
-  return value;
-}
 
 // The sum over a team: the threads of this row, blockDim.x of them; blockDim.y teams in the block. Every team calls it.
 __device__ float sum_of_team(float value) {

@@ -13,12 +13,12 @@ constexpr int block_threads = 256;
 
 // x1, x2 -> y1, y2. The intrinsics keep each product's rounding: no fused multiply-add.
 template <class T, int count>
-__device__ void rotate_pack(const T* x, T* y, const float* cos, const float* sin, int64_t half) {
+__device__ void rotate_pack(const T* x, T* y, const float* cos, const float* sin, float direction, int64_t half) {
   const Pack<T, count> first = load<count>(x), second = load<count>(x + half);
   Pack<T, count> rotated_first, rotated_second;
 #pragma unroll
   for (int i = 0; i < count; ++i) {
-    const float c = rounded<T>(cos[i]), s = rounded<T>(sin[i]);
+    const float c = rounded<T>(cos[i]), s = direction * rounded<T>(sin[i]);
     const float x1 = widened(first.at[i]), x2 = widened(second.at[i]);
     rotated_first.at[i] = narrowed<T>(rounded<T>(__fmul_rn(x1, c)) - rounded<T>(__fmul_rn(x2, s)));
     rotated_second.at[i] = narrowed<T>(rounded<T>(__fmul_rn(x2, c)) + rounded<T>(__fmul_rn(x1, s)));
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(block_threads)
   if (pack < pairs) {
     const int64_t i = int64_t{pack} * count;
     const int64_t angle = row * run.half + i;
-    rotate_pack<T, count>(x + i, y + i, run.cos + angle, run.sin + angle, run.half);
+    rotate_pack<T, count>(x + i, y + i, run.cos + angle, run.sin + angle, run.backwards ? -1.0f : 1.0f, run.half);
   } else {
     const int64_t i = 2 * run.half + int64_t{pack - pairs} * count;
     store<count>(y + i, load<count>(x + i));

@@ -8,5 +8,7 @@ namespace cepe::ops::cuda {
 const char* rms_norm(const RmsNormRows& run);
 const char* rotate(const RotaryRows& run);
 const char* gated(const GatedRows& run);
+const char* rms_norm_gradient(const RmsNormGradientRows& run);
+const char* gated_silu_gradient(const GatedSiluGradientRows& run);
 
 }  // namespace cepe::ops::cuda
