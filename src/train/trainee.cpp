@@ -138,6 +138,7 @@ void open_adapter(Trainee& trainee, const Recipe& recipe, const Place& place) {
       recipe.adapter.from.empty()
           ? new_adapter(trainee, recipe)
           : model::load_adapter(recipe.adapter.from, trainee.model.decoder, {model::WeightType::float32, place.device});
+  adapter.chunk_size = recipe.adapter.chunk_size;  // the warm-up's chunks are shorter
   settle(adapter, place);
   adapter.encoder.activation_type = place.type;
   if (adapter.encoder.config.shares_embeddings) adapter.encoder.embedding = trainee.model.decoder.embedding;
