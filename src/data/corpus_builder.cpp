@@ -189,7 +189,7 @@ class Build {
   std::string domain_of(const Document& document) const {
     if (!options_.domain.empty()) return options_.domain;
     if (const auto field = document.fields.find("domain"); field != document.fields.end() && field->is_string()) {
-      const std::string domain = field->get<std::string>();
+      std::string domain = field->get<std::string>();
       if (!domain.empty() && domain.size() <= most_domain_bytes) return domain;
     }
     return domain_of_file(document.source);

@@ -53,7 +53,7 @@ class CorpusBuilder : public testing::Test {
   void expect_same_files(const std::string& one, const std::string& other) {
     for (const auto& entry : std::filesystem::directory_iterator(folder_ / one)) {
       const std::string name = entry.path().filename().string();
-      EXPECT_TRUE(content_of(folder_ / (one + "/" + name)) == content_of(folder_ / (other + "/" + name))) << name;
+      EXPECT_TRUE(content_of(folder_.path() / one / name) == content_of(folder_.path() / other / name)) << name;
     }
   }
 

@@ -7,7 +7,7 @@ namespace cepe::data {
 
 CorpusStatistics corpus_statistics(std::span<const CorpusDocument> documents) {
   CorpusStatistics statistics;
-  std::map<int, LengthStatistics> lengths;
+  std::map<uint64_t, LengthStatistics> lengths;
   for (const CorpusDocument& document : documents) {
     DomainStatistics& domain = statistics.domains[document.domain];
     ++domain.documents;
@@ -19,7 +19,7 @@ CorpusStatistics corpus_statistics(std::span<const CorpusDocument> documents) {
     length.tokens += document.tokens;
   }
   if (lengths.empty()) return statistics;
-  for (int width = lengths.begin()->first; width <= lengths.rbegin()->first; ++width) {
+  for (uint64_t width = lengths.begin()->first; width <= lengths.rbegin()->first; ++width) {
     LengthStatistics length = lengths[width];
     length.least = int64_t{1} << (width - 1);
     statistics.lengths.push_back(length);

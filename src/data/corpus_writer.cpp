@@ -25,14 +25,14 @@ std::string difference(const Json& before, const Json& now, const std::string& n
   if (before == now) return "";
   if (before.is_object() && now.is_object()) {
     for (const auto& [key, value] : now.items()) {
-      const std::string inner = name.empty() ? key : name + "." + key;
-      const std::string found = difference(before.contains(key) ? before[key] : Json(), value, inner);
+      const std::string inner = name.empty() ? key : std::string(name).append(".").append(key);
+      std::string found = difference(before.contains(key) ? before[key] : Json(), value, inner);
       if (!found.empty()) return found;
     }
   }
   if (before.is_array() && now.is_array()) {
     for (size_t i = 0; i < std::min(before.size(), now.size()); ++i) {
-      const std::string found = difference(before[i], now[i], name + "[" + std::to_string(i) + "]");
+      std::string found = difference(before[i], now[i], name + "[" + std::to_string(i) + "]");
       if (!found.empty()) return found;
     }
     return name + ": were " + std::to_string(before.size()) + ", are " + std::to_string(now.size());

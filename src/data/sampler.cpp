@@ -155,6 +155,7 @@ namespace {
 
 std::vector<double> weights_of(const std::vector<MixturePart>& mixture) {
   std::vector<double> weights;
+  weights.reserve(mixture.size());
   for (const MixturePart& part : mixture) weights.push_back(part.weight);
   return weights;
 }

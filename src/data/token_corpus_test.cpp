@@ -171,8 +171,9 @@ TEST(CorpusIndex, ShardsWhoseTokensOverflowAreRefused) {
 TEST(CorpusIndex, ABadLineOfTheDocumentsIsNamed) {
   const std::string good = R"({"id": "a", "source": "s", "domain": "d", "tokens": 5})";
   for (const std::string bad : {"{}", "[]", "x", R"({"id": "a", "source": "s", "domain": "d", "tokens": -1})"}) {
+    const std::string text = std::string(good).append("\n").append(bad).append("\n");
     expect_error(ErrorCode::corrupt, "documents.jsonl, line 2",
-                 [&] { parse_corpus_documents(good + "\n" + bad + "\n", "documents.jsonl"); });
+                 [&] { parse_corpus_documents(text, "documents.jsonl"); });
   }
   expect_error(ErrorCode::corrupt, "line 2: is cut short",
                [&] { parse_corpus_documents(good + "\n" + good, "documents.jsonl"); });
