@@ -18,10 +18,15 @@ void add_store(CLI::App& program, CommonOptions& common);
 void add_adapter(CLI::App& program, CommonOptions& common);
 void add_train(CLI::App& program, CommonOptions& common);
 void add_eval(CLI::App& program, CommonOptions& common);
+void add_data(CLI::App& program, CommonOptions& common);
 void add_completion(CLI::App& program, CommonOptions& common);
 
 // Sub-commands of eval.
 void add_eval_lm(CLI::App& group, CommonOptions& common);
+
+// Sub-commands of data.
+void add_data_info(CLI::App& group, CommonOptions& common);
+void add_data_verify(CLI::App& group, CommonOptions& common);
 
 // All of them, in the order in which --help shows them.
 void add_commands(CLI::App& program, CommonOptions& common);

@@ -1,0 +1,94 @@
+"""cepe data: corpora made from documents, what they say of themselves, and work that is interrupted."""
+import json
+import random
+import shutil
+import signal
+import struct
+import time
+import unittest
+
+import tiny_model
+from program import ProgramTest
+
+
+class Data(ProgramTest):
+    def lines(self, *documents):
+        return "".join(json.dumps(document) + "\n" for document in documents)
+
+    def build(self, output, *texts, **options):
+        return self.succeed("data", "build", "--model", self.model, "--output", self.root / output, "--text", *texts,
+                            **options)
+
+    def test_a_corpus_holds_the_documents_tokens_in_order(self):
+        books = self.write("in/books_train-0.jsonl", self.lines({"text": "Grüße"}, {"text": "abc", "id": 7}))
+        law = self.write("in/law.jsonl", self.lines({"text": "x" * 40, "domain": "statutes"}))
+        folder = self.root / "corpus"
+        self.assertEqual(self.build("corpus", books, law).out, f"{folder}\n")
+        tokens = "Grüßeabc".encode() + b"x" * 40
+        self.assertEqual((folder / "tokens-00000.bin").read_bytes(), struct.pack(f"<{len(tokens)}H", *tokens))
+        documents = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
+        self.assertEqual([(d["id"], d["domain"], d["tokens"]) for d in documents],
+                         [(f"{books}:1", "books_train", 7), ("7", "books_train", 3), (f"{law}:1", "statutes", 40)])
+        info = json.loads(self.succeed("data", "info", folder, "--json").out)
+        self.assertEqual((info["documents"], info["tokens"], info["bytes"], info["vocabulary"]),
+                         (3, 50, 100, tiny_model.VOCABULARY))
+        self.assertEqual(info["domains"],
+                         [{"domain": "books_train", "documents": 2, "tokens": 10, "longest": 7},
+                          {"domain": "statutes", "documents": 1, "tokens": 40, "longest": 40}])
+        self.assertEqual([(length["from"], length["below"], length["documents"]) for length in info["lengths"]],
+                         [(2, 4, 1), (4, 8, 1), (8, 16, 0), (16, 32, 0), (32, 64, 1)])
+        text = self.succeed("data", "info", folder).out
+        for word in ("3 documents", "50 tokens", "statutes", "32 to below 64"):
+            self.assertIn(word, text)
+        self.assertIn("all checksums agree", self.succeed("data", "verify", folder).out)
+        self.assertTrue(json.loads(self.succeed("data", "verify", folder, "--json").out)["intact"])
+
+    def test_damage_is_found_and_named(self):
+        self.build("damaged", self.write("some.txt", "some text"))
+        file = self.root / "damaged/tokens-00000.bin"
+        file.write_bytes(b"t" + file.read_bytes()[1:])
+        self.refuse(["tokens-00000.bin", "checksum"], "data", "verify", self.root / "damaged")
+        self.refuse("no corpus here", "data", "info", self.root)
+
+    def test_bad_lines_are_an_error_until_they_may_be_passed_over(self):
+        file = self.write("bad.jsonl", self.lines({"text": "one"}) + "{\n" + self.lines({"text": "two"}))
+        arguments = ("data", "build", "--model", self.model, "--output", self.root / "bad", "--text", file)
+        self.refuse("bad.jsonl, line 2", *arguments)
+        outcome = self.succeed(*arguments, "--max-skipped", "1")
+        self.assertIn("2 documents, 6 tokens; 1 documents were there before; 1 bad lines", outcome.err)
+        self.assertIn("2 documents", self.succeed(*arguments).err)
+
+    def test_another_corpus_in_the_folder_is_refused_by_what_differs(self):
+        text = self.write("text.txt", "text")
+        self.build("same", text)
+        self.refuse("eos: was false, is true", "data", "build", "--model", self.model, "--eos", "--output",
+                    self.root / "same", "--text", text)
+        self.refuse("no BOS token", "data", "build", "--model", self.model, "--bos", "--output", self.root / "bos",
+                    "--text", text)
+
+    def test_an_interrupted_build_goes_on_to_the_same_corpus(self):
+        chance = random.Random(1)
+        letters = "".join(chance.choices("abcdefgh ", k=20000))
+        documents = self.write("long.jsonl", self.lines(*({"text": letters[i % 999:]} for i in range(3000))))
+        started = time.monotonic()
+        self.build("whole", documents)
+        seconds = time.monotonic() - started
+        arguments = ("data", "build", "--model", self.model, "--output", self.root / "parts", "--text", documents)
+        interrupted = 0
+        for part in (0.3, 0.6, 0.6):
+            process = self.start(*arguments)
+            time.sleep(seconds * part)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+            self.assertIn(process.returncode, (0, 130, -signal.SIGINT))
+            interrupted += process.returncode == 130
+        self.assertGreaterEqual(interrupted, 1)
+        self.succeed(*arguments)
+        for name in ("corpus.json", "documents.jsonl", "tokens-00000.bin"):
+            self.assertEqual((self.root / "parts" / name).read_bytes(), (self.root / "whole" / name).read_bytes(), name)
+        self.assertFalse((self.root / "parts/build.json").exists())
+        shutil.rmtree(self.root / "whole")
+
+
+if __name__ == "__main__":
+    unittest.main()
