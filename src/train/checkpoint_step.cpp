@@ -170,7 +170,7 @@ FileLayer::Content read_checked(FileLayer& files, const Path& file, const Json& 
   const Path manifest_path = file.parent_path() / manifest_file;
   if (!manifest.contains("files") || !manifest["files"].contains(name)) fail_corrupt(manifest_path, "lacks " + name);
   const Json& expected = manifest["files"][name];
-  const FileLayer::Content content = files.read(file);
+  FileLayer::Content content = files.read(file);
   const auto bytes = static_cast<uint64_t>(base::json_integer(expected, "bytes", manifest_path.string()));
   if (content.bytes.size() != bytes) {
     fail_corrupt(file, std::to_string(content.bytes.size()) + " bytes, expected " + std::to_string(bytes));

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <limits>
+#include <random>
 #include <set>
 
 #include "base/error.h"

@@ -3,12 +3,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
-#include <variant>
 #include <vector>
 
 #include "base/error.h"
