@@ -1,13 +1,16 @@
-// Speed of the fused CUDA kernels against what the GPU's memory gives to a copy. For each shape: time of a call from
-// C++ (what a decoded token pays where nothing else is queued), time of the kernel alone (a recorded CUDA graph of
-// calls, each on tensors of its own, so that nothing is found in cache unless it all fits), the bytes that must move
-// over that time, and their ratio to the copy's bandwidth.
+// Speed of the fused CUDA kernels, their gradients and the loss against what the GPU's memory gives to a copy. For each
+// shape: time of a call from C++ (what a decoded token pays where nothing else is queued), time of the kernel alone (a
+// recorded CUDA graph of calls, each on tensors of its own, so that nothing is found in cache unless it all fits), the
+// bytes that must move over that time, and their ratio to the copy's bandwidth.
 //   build/release/bin/ops_gpu_bench [device]
 #include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -25,7 +28,9 @@
 #include "ops/cuda/loaded.h"
 #include "ops/device.h"
 #include "ops/norm.h"
+#include "ops/norm_gradient.h"
 #include "ops/rotary.h"
+#include "ops/row_cross_entropy.h"
 
 namespace cepe::ops {
 namespace {
@@ -124,13 +129,64 @@ std::vector<Case> cases_for(at::Device device, at::ScalarType type, int64_t rows
   };
 }
 
+// Gradients. What one reads lies in one input, so that each call finds it in memory and not in cache.
+std::vector<Case> gradient_cases_for(at::Device device, at::ScalarType type, int64_t width) {
+  const at::Tensor weight = at::ones({width}).to(device, type);
+  const auto norm_gradient = [=](const at::Tensor& both, bool wants_weight) {
+    const int64_t rows = both.size(0) / 2;
+    const RmsNormGradients gradients =
+        rms_norm_gradient(both.narrow(0, 0, rows), weight, both.narrow(0, rows, rows), 1e-5, false, true, wants_weight);
+    return gradients.x;
+  };
+  const auto x_and_gradient = [](int64_t n, int64_t c) { return std::vector<int64_t>{2 * n, c}; };
+  return {
+      {"rms_norm gradient", x_and_gradient, 0.5, [=](const at::Tensor& both) { return norm_gradient(both, false); }},
+      {"  and the weight's", x_and_gradient, 0.5, [=](const at::Tensor& both) { return norm_gradient(both, true); }},
+      {"gated silu gradient",
+       [](int64_t n, int64_t c) {
+         return std::vector<int64_t>{3 * n, c};
+       },
+       2.0 / 3,
+       [](const at::Tensor& both) {
+         const int64_t rows = both.size(0) / 3, columns = both.size(1);
+         at::Tensor result = at::empty_like(both.narrow(0, 0, 2 * rows));
+         cuda::check(
+             cuda::kernels()->gated_silu_gradient({.gate_up = both.const_data_ptr(),
+                                                   .y_gradient = both.narrow(0, 2 * rows, rows).const_data_ptr(),
+                                                   .gate_up_gradient = result.mutable_data_ptr(),
+                                                   .rows = rows,
+                                                   .width = columns,
+                                                   .bfloat16 = both.scalar_type() == at::kBFloat16,
+                                                   .device = both.device().index()}),
+             "gated_silu_gradient");
+         return result;
+       }},
+  };
+}
+
+// With the gradient in place, and without one (only read).
+std::vector<Case> loss_cases_for(at::Device device, int64_t rows, int64_t vocabulary) {
+  const at::TensorOptions options = at::TensorOptions(device).dtype(at::kFloat);
+  const at::Tensor labels = at::randint(vocabulary, {rows}, options.dtype(at::kLong));
+  const at::Tensor scale = at::full({1}, 1.0 / static_cast<double>(rows), options);
+  const auto loss = [=](const at::Tensor& logits, bool wants_gradient) {
+    at::Tensor losses = at::empty({logits.size(0)}, options);
+    row_cross_entropy(logits, labels, scale, 0, wants_gradient, losses);
+    return losses;
+  };
+  const auto shape = [](int64_t n, int64_t v) { return std::vector<int64_t>{n, v}; };
+  return {{"cross-entropy value", shape, 0, [=](const at::Tensor& logits) { return loss(logits, false); }},
+          {"  and its gradient", shape, 1, [=](const at::Tensor& logits) { return loss(logits, true); }}};
+}
+
 void measure(const Case& what, at::Device device, at::ScalarType type, int64_t rows, int64_t width, double bandwidth) {
   std::vector<at::Tensor> inputs;
-  for (int i = 0; i < calls; ++i) inputs.push_back(at::randn(what.shape(rows, width)).to(device, type));
+  for (int i = 0; i < calls; ++i)
+    inputs.push_back(at::randn(what.shape(rows, width), at::TensorOptions(device)).to(type));
   const double bytes = static_cast<double>(inputs.front().nbytes()) * (1 + what.written);
   const double kernel = seconds_of_kernel(inputs, what.operation);
   const double call = seconds_of_call(inputs.front(), what.operation);
-  std::printf("%-11s %-9s %5lld x %-5lld  call %7.2f us  kernel %7.2f us  %7.1f GB/s  %5.2f of a copy\n", what.name,
+  std::printf("%-19s %-9s %5lld x %-6lld  call %7.2f us  kernel %7.2f us  %7.1f GB/s  %5.2f of a copy\n", what.name,
               type == at::kFloat ? "float32" : "bfloat16", static_cast<long long>(rows), static_cast<long long>(width),
               call * 1e6, kernel * 1e6, bytes / kernel * 1e-9, bytes / kernel / bandwidth);
 }
@@ -146,6 +202,15 @@ void run(const char* name) {
       for (const int64_t rows : {1, 16, 256, 1024, 4096}) {
         for (const Case& what : cases_for(device, type, rows, width))
           measure(what, device, type, rows, width, bandwidth);
+        if (!cuda::kernels()) continue;
+        for (const Case& what : gradient_cases_for(device, type, width))
+          measure(what, device, type, rows, width, bandwidth);
+      }
+    }
+    for (const int64_t vocabulary : {49152, 128256}) {
+      for (const int64_t rows : {16, 256, 2048}) {
+        for (const Case& what : loss_cases_for(device, rows, vocabulary))
+          measure(what, device, type, rows, vocabulary, bandwidth);
       }
     }
   }

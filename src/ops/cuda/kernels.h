@@ -71,6 +71,18 @@ struct GatedSiluGradientRows {
   bool bfloat16;
   int device;
 };
+
+struct CrossEntropyRows {
+  void* logits;           // [rows, vocabulary]; with `gradient`, theirs is written over them
+  const int64_t* labels;  // [rows]: a column; -100: not counted; anything else: NaN
+  const float* scale;     // one: factor of the gradients
+  float* losses;          // [rows]
+  int64_t rows, vocabulary;
+  int64_t stride;  // of logits, in elements
+  float cap;       // > 0: of tanh(logits / cap) * cap
+  bool gradient, bfloat16;
+  int device;
+};
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
 // Each returns nullptr, or what CUDA says against the launch.
@@ -80,6 +92,7 @@ struct CudaKernels {
   const char* (*gated)(const GatedRows&);
   const char* (*rms_norm_gradient)(const RmsNormGradientRows&);
   const char* (*gated_silu_gradient)(const GatedSiluGradientRows&);
+  const char* (*cross_entropy)(const CrossEntropyRows&);
 };
 
 struct DriverState {

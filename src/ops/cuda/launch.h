@@ -12,6 +12,7 @@ cudaError_t launch(const RotaryRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedRows& run, cudaStream_t stream);
 cudaError_t launch(const RmsNormGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedSiluGradientRows& run, cudaStream_t stream);
+cudaError_t launch(const CrossEntropyRows& run, cudaStream_t stream);
 
 // Whether the current device has machine code for the kernels.
 bool has_machine_code();

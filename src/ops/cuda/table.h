@@ -10,5 +10,6 @@ const char* rotate(const RotaryRows& run);
 const char* gated(const GatedRows& run);
 const char* rms_norm_gradient(const RmsNormGradientRows& run);
 const char* gated_silu_gradient(const GatedSiluGradientRows& run);
+const char* cross_entropy(const CrossEntropyRows& run);
 
 }  // namespace cepe::ops::cuda
