@@ -23,7 +23,7 @@ class Documents : public testing::Test {
   ~Documents() override { std::filesystem::remove_all(folder_); }
 
   base::Path write(const std::string& name, const std::string& content) {
-    const base::Path path = folder_ / name;
+    base::Path path = folder_ / name;
     std::filesystem::create_directories(path.parent_path());
     std::ofstream(path, std::ios::binary) << content;
     return path;
@@ -112,7 +112,9 @@ TEST_F(Documents, BadLinesNameFileAndLine) {
   const std::string good = "{\"text\": \"x\"}\n";
   for (const std::string bad :
        {"{", "[]", "{\"text\": 1}", "{\"id\": \"x\"}", "{\"text\": \"\xff\"}", "{\"id\": [], \"text\": \"\"}"}) {
-    EXPECT_THAT(error_of(write("bad.jsonl", good + bad + "\n" + good)), HasSubstr("bad.jsonl, line 2")) << bad;
+    std::string lines = good;
+    lines.append(bad).append("\n").append(good);
+    EXPECT_THAT(error_of(write("bad.jsonl", lines)), HasSubstr("bad.jsonl, line 2")) << bad;
   }
 }
 
