@@ -25,8 +25,8 @@ Heads split_heads(const DecoderConfig& config, const SelfAttention& attention, c
     const at::Tensor parts = fused.reshape({-1, heads, 3, width});
     return {parts.select(2, 0), parts.select(2, 1), parts.select(2, 2)};
   }
-  const auto part = [&](int64_t first, int64_t count) { return fused.narrow(1, first * width, count * width); };
-  Heads split = {part(0, heads), part(heads, groups), part(heads + groups, groups)};
+  const std::vector<at::Tensor> parts = fused.split_with_sizes({heads * width, groups * width, groups * width}, 1);
+  Heads split = {parts[0], parts[1], parts[2]};
   if (config.query_key_norm == QueryKeyNorm::whole) {
     split.queries = forward(attention.query_norm, split.queries.contiguous());
     split.keys = forward(attention.key_norm, split.keys.contiguous());
