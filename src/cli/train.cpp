@@ -29,6 +29,8 @@ void run_train(const TrainCommand& command, const CommonOptions& common) {
   options.cache = common.cache();
   options.device = ops::open_device(common.device);
   options.stop_after_seconds = command.stop_after;
+  if (options.device.is_cuda())
+    options.device_memory = [device = options.device] { return ops::peak_device_bytes(device).value_or(0); };
   const train::TrainResult result = train::train(recipe, options);
   const base::Path output = recipe.output;
   if (!result.finished) {
