@@ -4,9 +4,9 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/parse_values.h"
 #include "cli/commands.h"
 #include "cli/output_folder.h"
-#include "base/parse_values.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "model/initialise.h"
@@ -31,7 +31,8 @@ struct InitOptions {
 void initialise(const InitOptions& options, const CommonOptions& common) {
   model::AdapterShape shape = options.shape;
   shape.start = model::cross_attention_start(options.start);
-  if (!options.layers.empty()) shape.cross_attention_layers = base::parse_layers(options.layers, "--cross-attention-layers");
+  if (!options.layers.empty())
+    shape.cross_attention_layers = base::parse_layers(options.layers, "--cross-attention-layers");
   const Path output = options.output;
   check_output_folder(output, options.force, "--output");
 

@@ -3,8 +3,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "cli/commands.h"
 #include "base/parse_values.h"
+#include "cli/commands.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "data/documents.h"

@@ -1,11 +1,10 @@
 // cepe train: a recipe, from a corpus to an adapter.
-#include "train/trainer.h"
-
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/standard_streams.h"
 #include "ops/device.h"
+#include "train/trainer.h"
 
 namespace cepe::cli {
 namespace {

@@ -160,8 +160,8 @@ void check(const Decoder& decoder, const BatchLayout& layout, const KvCache* cac
 
 at::Device Decoder::device() const { return norm.weight.device(); }
 
-at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache,
-                   const CrossAttentionInput& cross, bool recompute) {
+at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache, const CrossAttentionInput& cross,
+                   bool recompute) {
   check(decoder, layout, cache);
   Pass pass = {decoder, layout, cache, cross, {}, {}};
   if (!decoder.config.learned_positions) pass.angles = rope_angles(decoder.config.rope, layout);

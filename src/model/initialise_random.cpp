@@ -60,12 +60,12 @@ Encoder random_encoder(const EncoderConfig& config, uint64_t seed) {
   encoder.embedding = draw.linear(config.vocabulary, config.width);
   const int64_t queries = config.heads * config.head_width, keys = config.groups * config.head_width;
   for (int64_t i = 0; i < config.layers; ++i) {
-    encoder.layers.push_back({norm_of_ones(config.width, config.norm_eps),
-                              draw.linear(queries + 2 * keys, config.width),
-                              draw.linear(config.width, queries),
-                              norm_of_ones(config.width, config.norm_eps),
-                              {draw.linear(2 * config.feed_forward, config.width),
-                               draw.linear(config.width, config.feed_forward)}});
+    encoder.layers.push_back(
+        {norm_of_ones(config.width, config.norm_eps),
+         draw.linear(queries + 2 * keys, config.width),
+         draw.linear(config.width, queries),
+         norm_of_ones(config.width, config.norm_eps),
+         {draw.linear(2 * config.feed_forward, config.width), draw.linear(config.width, config.feed_forward)}});
   }
   encoder.norm = norm_of_ones(config.width, config.norm_eps);
   return encoder;

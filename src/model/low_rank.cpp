@@ -49,9 +49,9 @@ void add_low_rank(Decoder& decoder, int64_t rank, double alpha, const std::vecto
     for (const Part& part : parts) {
       if (std::find(targets.begin(), targets.end(), part.name) == targets.end()) continue;
       const at::Tensor down = at::empty({rank, decoder.config.width}, at::kFloat).normal_(0, deviation, generator);
-      layer.attention.query_key_value.low_rank.push_back(
-          {part.first, down.to(decoder.device()), at::zeros({part.rows, rank}).to(decoder.device()),
-           alpha / static_cast<double>(rank)});
+      layer.attention.query_key_value.low_rank.push_back({part.first, down.to(decoder.device()),
+                                                          at::zeros({part.rows, rank}).to(decoder.device()),
+                                                          alpha / static_cast<double>(rank)});
     }
   }
 }

@@ -9,9 +9,9 @@
 
 namespace cepe::model {
 
-// Adds W += alpha / rank * up * down to the projections `targets` (q_proj, k_proj, v_proj) of every layer: `down` random
-// (std 1/sqrt(C)), `up` zero, so that nothing changes at first. Errors: invalid_argument for other targets, unsupported
-// for families that interleave q, k and v.
+// Adds W += alpha / rank * up * down to the projections `targets` (q_proj, k_proj, v_proj) of every layer: `down`
+// random (std 1/sqrt(C)), `up` zero, so that nothing changes at first. Errors: invalid_argument for other targets,
+// unsupported for families that interleave q, k and v.
 void add_low_rank(Decoder& decoder, int64_t rank, double alpha, const std::vector<std::string>& targets, uint64_t seed);
 
 // Names as PEFT gives them: model.layers.N.self_attn.q_proj.lora_A.weight [r, C], lora_B.weight [out, r].

@@ -10,8 +10,8 @@
 namespace cepe::model {
 
 // body(inputs), keeping nothing but the inputs. Gradients flow to the inputs and to every leaf that body reads. body
-// must compute the same each time. Where no input is differentiated this is body(inputs) as it is: the first block above
-// frozen ones keeps its activations.
+// must compute the same each time. Where no input is differentiated this is body(inputs) as it is: the first block
+// above frozen ones keeps its activations.
 using Block = std::function<at::Tensor(const std::vector<at::Tensor>& inputs)>;
 at::Tensor recomputed(const Block& body, const std::vector<at::Tensor>& inputs);
 

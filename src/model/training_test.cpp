@@ -90,8 +90,7 @@ TEST(Recomputed, LayersOverRaggedContextsHaveTheSameGradients) {
     cross.blocks = cross_attention_blocks(windows.model);
     for (const ContextStates& context : contexts) cross.contexts.push_back(&context);
     cross.path = CrossAttentionPath::projected;
-    const at::Tensor hidden =
-        forward(windows.model.decoder, uniform_layout(windows.tokens), nullptr, cross, recompute);
+    const at::Tensor hidden = forward(windows.model.decoder, uniform_layout(windows.tokens), nullptr, cross, recompute);
     torch::autograd::backward({hidden.square().mean()}, {});
     return states.grad();
   };

@@ -20,8 +20,8 @@ using Slice = model::SharedContext::Slice;
 class Draws {
  public:
   Draws(uint64_t seed, uint64_t first) {
-    std::seed_seq seeds = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32),
-                           static_cast<uint32_t>(first), static_cast<uint32_t>(first >> 32)};
+    std::seed_seq seeds = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(first),
+                           static_cast<uint32_t>(first >> 32)};
     random_.seed(seeds);
   }
   bool happens(double probability) { return static_cast<double>(random_() >> 11) * 0x1p-53 < probability; }
@@ -62,7 +62,9 @@ at::Tensor context_mask(const Batch& batch, const BatchRequest& request, uint64_
 
 }  // namespace
 
-int64_t sample_tokens(const PhaseSettings& phase) { return phase.context_tokens + phase.windows * phase.decoder_tokens; }
+int64_t sample_tokens(const PhaseSettings& phase) {
+  return phase.context_tokens + phase.windows * phase.decoder_tokens;
+}
 
 std::vector<Slice> all_before(const PhaseSettings& phase) {
   std::vector<Slice> slices;

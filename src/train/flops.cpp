@@ -81,8 +81,8 @@ double training_flops(const Trainee& trainee, const Batch& batch) {
   const double output = 2 * tokens * static_cast<double>(config.vocabulary * config.width);
   total += output * (whole ? all_gradients : input_gradient);
   if (trainee.model.adapter)
-    total += encoder_flops(trainee.model.adapter->encoder, encoded,
-                           static_cast<double>(trainee.model.adapter->chunk_size));
+    total +=
+        encoder_flops(trainee.model.adapter->encoder, encoded, static_cast<double>(trainee.model.adapter->chunk_size));
   return total;
 }
 

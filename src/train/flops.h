@@ -1,4 +1,5 @@
-// Floating-point operations of training, as the models' shapes give them: what model FLOPs utilisation (MFU) divides by.
+// Floating-point operations of training, as the models' shapes give them: what model FLOPs utilisation (MFU) divides
+// by.
 #pragma once
 
 #include "train/batch.h"

@@ -90,9 +90,9 @@ Loss distillation(const Trainee& trainee, const Batch& batch, const Recipe& reci
       const at::NoGradGuard none;
       wanted = at::matmul(teacher.narrow(0, first, rows), table.t()).to(at::kFloat);
     }
-    const at::Tensor each = full ? model::divergence(logits, wanted)
-                                 : model::top_divergence(logits, wanted, recipe.loss.top,
-                                                         model::distillation_mode(recipe.loss.mode));
+    const at::Tensor each =
+        full ? model::divergence(logits, wanted)
+             : model::top_divergence(logits, wanted, recipe.loss.top, model::distillation_mode(recipe.loss.mode));
     const at::Tensor divergence = (each * weight.narrow(0, first, rows)).sum() / positions;
     entropy_sum += entropy.detach();
     divergence_sum += divergence.detach();
@@ -126,9 +126,8 @@ Loss objective(const Trainee& trainee, const Batch& batch, const Recipe& recipe)
   const at::Tensor hidden = window_hidden(trainee, batch, recipe.recompute);
   if (stage_of(recipe.stage) == Stage::ceped) return distillation(trainee, batch, recipe, hidden);
   const model::Decoder& decoder = trainee.model.decoder;
-  const at::Tensor loss =
-      ops::linear_cross_entropy(hidden, output_table(decoder), batch.next_tokens().reshape({-1}),
-                                decoder.config.logit_cap, recipe.loss.rows_per_chunk);
+  const at::Tensor loss = ops::linear_cross_entropy(hidden, output_table(decoder), batch.next_tokens().reshape({-1}),
+                                                    decoder.config.logit_cap, recipe.loss.rows_per_chunk);
   return {loss * recipe.loss.cross_entropy, loss.detach(), {}};
 }
 

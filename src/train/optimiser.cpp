@@ -19,7 +19,9 @@
 namespace cepe::train {
 namespace {
 
-bool is_table(const std::string& name) { return name.find("embed") != std::string::npos || name.starts_with("lm_head"); }
+bool is_table(const std::string& name) {
+  return name.find("embed") != std::string::npos || name.starts_with("lm_head");
+}
 
 // Muon is for the matrices between hidden rows: no vectors, no embedding or output tables.
 bool takes_muon(const Parameter& parameter) {

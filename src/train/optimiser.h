@@ -32,7 +32,7 @@ class Optimiser {
   at::Tensor weight_behind(const at::Tensor& leaf) const;
 
  private:
-  struct Slot {  // one parameter's
+  struct Slot {           // one parameter's
     at::Tensor sum;       // float32, of gradients
     at::Tensor master;    // float32; without master weights it lives only while a step is made
     at::Tensor momentum;  // float32

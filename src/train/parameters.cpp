@@ -36,7 +36,8 @@ std::vector<Parameter> collect(const std::vector<at::Tensor>& leaves, const std:
 std::vector<Parameter> encoder_parameters(model::Encoder& encoder, const std::string& prefix) {
   std::vector<at::Tensor> leaves;
   visit_parameters(encoder, [&](at::Tensor& leaf) { leaves.push_back(leaf); });
-  return collect(leaves, [&](const Named& visitor) { visit(encoder, prefix, visitor); }, Parameter::Group::encoder);
+  return collect(
+      leaves, [&](const Named& visitor) { visit(encoder, prefix, visitor); }, Parameter::Group::encoder);
 }
 
 std::vector<Parameter> cross_attention_parameters(model::Adapter& adapter) {
@@ -54,7 +55,8 @@ std::vector<Parameter> cross_attention_parameters(model::Adapter& adapter) {
 std::vector<Parameter> masked_language_model_parameters(model::MaskedLanguageModel& model) {
   std::vector<at::Tensor> leaves;
   visit_parameters(model, [&](at::Tensor& leaf) { leaves.push_back(leaf); });
-  return collect(leaves, [&](const Named& visitor) { visit(model, visitor); }, Parameter::Group::encoder);
+  return collect(
+      leaves, [&](const Named& visitor) { visit(model, visitor); }, Parameter::Group::encoder);
 }
 
 std::vector<Parameter> decoder_parameters(model::Decoder& decoder) {

@@ -88,7 +88,8 @@ template <class Visitor>
 void visit(Visitor& visitor, LossSettings& loss) {
   visitor.field("cross_entropy", loss.cross_entropy, {.help = "its weight", .least = 0});
   visitor.field("divergence", loss.divergence, {.help = "weight of KL(teacher || student)", .least = 0});
-  visitor.field("mode", loss.mode, {.help = "of the divergence: full (vocabulary), smooth_X or drop (the teacher's top)"});
+  visitor.field("mode", loss.mode,
+                {.help = "of the divergence: full (vocabulary), smooth_X or drop (the teacher's top)"});
   visitor.field("top", loss.top, {.help = "teacher's tokens of smooth_X and drop", .least = 1, .most = 1 << 20});
   visitor.field("mask", loss.mask, {.help = "stage mlm: share of masked tokens", .least = 0, .most = 1});
   visitor.field("rows_per_chunk", loss.rows_per_chunk,
@@ -97,9 +98,11 @@ void visit(Visitor& visitor, LossSettings& loss) {
 
 template <class Visitor>
 void visit(Visitor& visitor, OptimiserSettings& optimiser) {
-  visitor.field("kind", optimiser.kind, {.help = "muon: for matrices, AdamW for the rest", .choices = {"adamw", "muon"}});
+  visitor.field("kind", optimiser.kind,
+                {.help = "muon: for matrices, AdamW for the rest", .choices = {"adamw", "muon"}});
   visitor.field("rate", optimiser.rate, {.help = "peak learning rate", .least = 0, .most = 10});
-  visitor.field("encoder_rate", optimiser.encoder_rate, {.help = "of the encoder, times rate", .least = 0, .most = 100});
+  visitor.field("encoder_rate", optimiser.encoder_rate,
+                {.help = "of the encoder, times rate", .least = 0, .most = 100});
   visitor.field("vector_rate", optimiser.vector_rate,
                 {.help = "of what Muon leaves to AdamW, times rate", .least = 0, .most = 100});
   visitor.field("weight_decay", optimiser.weight_decay, {.least = 0, .most = 10});
@@ -116,7 +119,8 @@ template <class Visitor>
 void visit(Visitor& visitor, ScheduleSettings& schedule) {
   visitor.field("kind", schedule.kind, {.help = "how the rate falls", .choices = {"cosine", "linear", "constant"}});
   visitor.field("warm_up", schedule.warm_up, {.help = "share of all steps", .least = 0, .most = 1});
-  visitor.field("decay_from", schedule.decay_from, {.help = "share of all steps before it falls", .least = 0, .most = 1});
+  visitor.field("decay_from", schedule.decay_from,
+                {.help = "share of all steps before it falls", .least = 0, .most = 1});
 }
 
 template <class Visitor>
@@ -174,8 +178,8 @@ int64_t Recipe::steps() const {
 
 void validate(const PhaseSettings& phase) {
   const int64_t micro = phase.micro_batch == 0 ? phase.batch : phase.micro_batch;
-  require(phase.batch % micro == 0, "batch " + std::to_string(phase.batch) + " is no multiple of micro_batch " +
-                                        std::to_string(micro));
+  require(phase.batch % micro == 0,
+          "batch " + std::to_string(phase.batch) + " is no multiple of micro_batch " + std::to_string(micro));
   require(phase.others == 0 || micro > 1, "others: a micro_batch of one sample has no other sample to see");
 }
 

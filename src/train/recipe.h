@@ -36,10 +36,10 @@ struct DecoderSettings {
 };
 
 struct AdapterSettings {
-  std::string from;                    // folder of an adapter to go on with
-  std::string encoder = "decoder";     // decoder: its own first layers; random; or a folder of stage mlm
-  int64_t encoder_layers = 6;          // of `decoder` and `random`
-  int64_t encoder_width = 0;           // of `random`: width, heads and feed-forward width
+  std::string from;                 // folder of an adapter to go on with
+  std::string encoder = "decoder";  // decoder: its own first layers; random; or a folder of stage mlm
+  int64_t encoder_layers = 6;       // of `decoder` and `random`
+  int64_t encoder_width = 0;        // of `random`: width, heads and feed-forward width
   int64_t encoder_heads = 0;
   int64_t encoder_feed_forward = 0;
   std::string cross_attention_layers;  // "8-29"; "": all
@@ -68,24 +68,25 @@ struct PhaseSettings {
   double no_context = 0;       // how often they see nothing
   double others = 0;           // how often they also see other_tokens of another sample
   int64_t other_tokens = 0;
-  double mask = 0;             // mask_prob and mask_seq_prob of the published code
+  double mask = 0;  // mask_prob and mask_seq_prob of the published code
   double mask_whole = 0.1;
 };
 
 struct LossSettings {
   double cross_entropy = 1;  // lm_loss_cof
   double divergence = 0;     // kl_loss_cof
-  std::string mode = "full"; // smooth_X, drop (over the teacher's best `top` and all others), full: over the vocabulary
+  std::string mode =
+      "full";  // smooth_X, drop (over the teacher's best `top` and all others), full: over the vocabulary
   int64_t top = 50;
-  double mask = 0.3;         // stage mlm: share of masked tokens
+  double mask = 0.3;           // stage mlm: share of masked tokens
   int64_t rows_per_chunk = 0;  // of logits; 0: about 256 MiB
 };
 
 struct OptimiserSettings {
   std::string kind = "adamw";  // adamw, muon (matrices; AdamW for the rest)
   double rate = 3e-4;
-  double encoder_rate = 1;     // times rate
-  double vector_rate = 1;      // times rate: what Muon leaves to AdamW
+  double encoder_rate = 1;  // times rate
+  double vector_rate = 1;   // times rate: what Muon leaves to AdamW
   double weight_decay = 0;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double momentum = 0.95;      // of Muon

@@ -52,7 +52,8 @@ void RunLog::write(int64_t step) {
   }
   const auto count = static_cast<double>(since_.size());
   const StepReport& last = since_.back();
-  const double tokens_a_second = static_cast<double>(sum.tokens) / sum.seconds, tflops = sum.flops / sum.seconds * 1e-12;
+  const double tokens_a_second = static_cast<double>(sum.tokens) / sum.seconds,
+               tflops = sum.flops / sum.seconds * 1e-12;
   const double share = recipe_.peak_tflops > 0 ? tflops / recipe_.peak_tflops : 0;
   const int64_t memory = device_memory_ ? device_memory_() : base::peak_resident_bytes();
   const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();

@@ -38,9 +38,8 @@ bool trains(const Recipe& recipe, const char* part) {
 // Each leaf as one of its own in the place of computing.
 template <class Model>
 void settle(Model& model, const Place& place) {
-  visit_parameters(model, [&](at::Tensor& leaf) {
-    leaf = leaf.detach().to(place.device, place.type, false, true).contiguous();
-  });
+  visit_parameters(
+      model, [&](at::Tensor& leaf) { leaf = leaf.detach().to(place.device, place.type, false, true).contiguous(); });
 }
 
 void stretch_positions(model::Decoder& decoder, base::Json& config, const DecoderSettings& settings) {
@@ -66,9 +65,8 @@ void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cach
     model::Decoder decoder = model::random_decoder(model::read_decoder_config(trainee.decoder_config, path),
                                                    static_cast<uint64_t>(recipe.seed));
     trainee.model.decoder = std::move(decoder);
-    visit(trainee.model.decoder, [&](const std::string&, at::Tensor& weight) {
-      weight = weight.to(place.device, place.type);
-    });
+    visit(trainee.model.decoder,
+          [&](const std::string&, at::Tensor& weight) { weight = weight.to(place.device, place.type); });
     trainee.decoder_name = base::Path(path).parent_path().filename().string();
   } else {
     const base::Path path = model::locate_model(recipe.decoder.model, cache);
@@ -121,10 +119,10 @@ model::Adapter new_adapter(const Trainee& trainee, const Recipe& recipe) {
     return model::initialise_adapter(decoder, {settings.encoder_layers, layers, settings.chunk_size, start, seed});
   model::Adapter adapter;
   adapter.chunk_size = settings.chunk_size;
-  adapter.encoder = settings.encoder == "random"
-                        ? model::random_encoder(
-                              random_encoder_config(settings, &decoder.config, decoder.config.vocabulary), seed)
-                        : model::load_masked_language_model(settings.encoder, {model::WeightType::float32}).encoder;
+  adapter.encoder =
+      settings.encoder == "random"
+          ? model::random_encoder(random_encoder_config(settings, &decoder.config, decoder.config.vocabulary), seed)
+          : model::load_masked_language_model(settings.encoder, {model::WeightType::float32}).encoder;
   adapter.cross_attention.resize(decoder.layers.size());
   for (const int64_t layer : layers) {
     adapter.cross_attention[static_cast<size_t>(layer)] =
@@ -147,8 +145,7 @@ void open_adapter(Trainee& trainee, const Recipe& recipe, const Place& place) {
 
 void check_parts(const Recipe& recipe, Stage stage) {
   const auto unfit = [&](const char* part, const char* why) {
-    if (trains(recipe, part))
-      throw Error(ErrorCode::invalid_argument, std::string("trainable: '") + part + "' " + why);
+    if (trains(recipe, part)) throw Error(ErrorCode::invalid_argument, std::string("trainable: '") + part + "' " + why);
   };
   if (stage == Stage::mlm || stage == Stage::decoder)
     unfit("cross_attention", ("is not part of stage " + recipe.stage).c_str());
@@ -188,8 +185,10 @@ std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, 
                         static_cast<uint64_t>(recipe.seed));
   }
   if (stage != Stage::decoder) open_adapter(*trainee, recipe, place);
-  if (trains(recipe, "encoder")) append(trainee->parameters, encoder_parameters(trainee->model.adapter->encoder, "encoder."));
-  if (trains(recipe, "cross_attention")) append(trainee->parameters, cross_attention_parameters(*trainee->model.adapter));
+  if (trains(recipe, "encoder"))
+    append(trainee->parameters, encoder_parameters(trainee->model.adapter->encoder, "encoder."));
+  if (trains(recipe, "cross_attention"))
+    append(trainee->parameters, cross_attention_parameters(*trainee->model.adapter));
   if (trains(recipe, "decoder")) append(trainee->parameters, decoder_parameters(decoder));
   if (trains(recipe, "low_rank")) append(trainee->parameters, low_rank_parameters(decoder));
   return trainee;

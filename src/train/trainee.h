@@ -16,17 +16,17 @@
 namespace cepe::train {
 
 struct Trainee {
-  std::optional<model::ModelSource> source;  // of the decoder, where it was loaded
-  base::Json decoder_config;                 // config.json's content of a decoder made from nothing
-  model::CepeModel model;                    // stage mlm: only the decoder is there, where the recipe names one
+  std::optional<model::ModelSource> source;          // of the decoder, where it was loaded
+  base::Json decoder_config;                         // config.json's content of a decoder made from nothing
+  model::CepeModel model;                            // stage mlm: only the decoder is there, where the recipe names one
   std::optional<model::MaskedLanguageModel> masked;  // stage mlm
   std::string decoder_name;                          // for people
   std::vector<Parameter> parameters;
 };
 
-// Loads and makes what the recipe says; the trained tensors are leaves of their own in the type of computing, everything
-// else is frozen. On the heap: parameters refer to it. `cache` is where the default model is, `vocabulary` the corpus's.
-// Errors: as those of loading; invalid_argument for parts that the stage has not, naming the field.
+// Loads and makes what the recipe says; the trained tensors are leaves of their own in the type of computing,
+// everything else is frozen. On the heap: parameters refer to it. `cache` is where the default model is, `vocabulary`
+// the corpus's. Errors: as those of loading; invalid_argument for parts that the stage has not, naming the field.
 std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, const base::Path& cache,
                                       at::Device device);
 

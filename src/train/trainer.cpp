@@ -176,10 +176,10 @@ class Trainer {
     base::warn("step " + std::to_string(step_ + 1) + ": the gradients are not finite; the step is left out");
     if (not_finite_ < most) return;
     const std::optional<int64_t> saved = checkpoints_.newest();
-    throw Error(ErrorCode::internal,
-                std::to_string(most) + " steps in a row had gradients that are not finite; the last checkpoint is " +
-                    (saved ? "that of step " + std::to_string(*saved) : std::string("none")) +
-                    ". A lower optimiser.rate may help");
+    throw Error(ErrorCode::internal, std::to_string(most) +
+                                         " steps in a row had gradients that are not finite; the last checkpoint is " +
+                                         (saved ? "that of step " + std::to_string(*saved) : std::string("none")) +
+                                         ". A lower optimiser.rate may help");
   }
 
   void save() {

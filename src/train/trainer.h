@@ -1,18 +1,18 @@
 // The loop: samples -> batch -> loss -> gradients -> step, with checkpoints, logs and validation on the way.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 #include <functional>
 
 #include "base/files.h"
 #include "train/recipe.h"
 
-#include <c10/core/Device.h>
-
 namespace cepe::train {
 
 struct TrainOptions {
-  base::Path cache;              // where the default model is
+  base::Path cache;  // where the default model is
   c10::Device device = c10::kCPU;
   double stop_after_seconds = 0;  // then saves and stops; 0: goes on to the end
   // Bytes in use at most on the device so far; empty on a CPU.

@@ -1,7 +1,7 @@
 #include "train/validation.h"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 
