@@ -26,7 +26,7 @@ struct ImportOptions {
 struct ExportOptions {
   std::string folder, mds, npy;
   int64_t tokens = 4096, previous = 4096;
-  bool zstd = false;
+  bool zstd = false, force = false;
 };
 
 void import(const ImportOptions& options, const CommonOptions& common) {
@@ -58,7 +58,7 @@ void export_corpus(const ExportOptions& options) {
     write_output(options.npy + "\n");
     return;
   }
-  check_output_folder(options.mds, false, "--mds");
+  check_output_folder(options.mds, options.force, "--mds");
   const int64_t samples =
       data::write_published_samples(corpus, options.previous, options.tokens, options.mds, {.zstd = options.zstd});
   base::notice(std::to_string(samples) + " samples of " + std::to_string(options.previous) + " + " +
@@ -100,6 +100,7 @@ void add_data_export(CLI::App& group, CommonOptions& common) {
   command->add_option("--previous-tokens", options->previous, "prev_token_ids of a sample; 0: no such column")
       ->capture_default_str();
   command->add_flag("--zstd", options->zstd, "compressed shards");
+  command->add_flag("--force", options->force, "write into a folder that is not empty");
 }
 
 }  // namespace cepe::cli
