@@ -67,7 +67,8 @@ TEST(Mds, ArraysPickledInEveryProtocolAndByBothNumpysRead) {
     std::string bytes;
     for (size_t i = 0; i < digits.size(); i += 2)
       bytes += static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16));
-    const NumpyArray array = parse_numpy_pickle(FileBytes(bytes).span(), name);
+    const FileBytes pickle(bytes);  // outlives the view
+    const NumpyArray array = parse_numpy_pickle(pickle.span(), name);
     EXPECT_EQ(values<int64_t>(array), Json({{1, -2, 3}, {4, 5, -600000}})) << name;
     for (size_t cut = 0; cut < bytes.size(); ++cut)
       EXPECT_THROW(parse_numpy_pickle(FileBytes(bytes.substr(0, cut)).span(), name), base::Error) << cut;
@@ -77,8 +78,8 @@ TEST(Mds, ArraysPickledInEveryProtocolAndByBothNumpysRead) {
 TEST(Mds, AWrittenPickleReadsBack) {
   const std::vector<uint16_t> numbers{1, 2, 65535, 4, 5, 6};
   const NumpyArray array{{'u', 2}, {3, 2}, std::as_bytes(std::span(numbers))};
-  const std::string pickle = numpy_pickle(array);
-  const NumpyArray again = parse_numpy_pickle(FileBytes(pickle).span(), "test");
+  const FileBytes pickle(numpy_pickle(array));
+  const NumpyArray again = parse_numpy_pickle(pickle.span(), "test");
   EXPECT_EQ(again.type, array.type);
   EXPECT_EQ(again.shape, array.shape);
   EXPECT_TRUE(std::equal(again.bytes.begin(), again.bytes.end(), array.bytes.begin(), array.bytes.end()));
