@@ -94,8 +94,10 @@ class Data(ProgramTest):
         seconds = time.monotonic() - started
         arguments = ("data", "build", "--model", self.model, "--output", self.root / "parts", "--text", documents)
         interrupted = 0
-        for part in (0.3, 0.6, 0.6):
+        for part in (0.05, 0.4, 0.4):
             process = self.start(*arguments)
+            while not (self.root / "parts/build.json").exists() and process.poll() is None:
+                time.sleep(0.01)
             time.sleep(seconds * part)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
