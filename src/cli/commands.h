@@ -27,6 +27,8 @@ void add_eval_lm(CLI::App& group, CommonOptions& common);
 // Sub-commands of data.
 void add_data_info(CLI::App& group, CommonOptions& common);
 void add_data_verify(CLI::App& group, CommonOptions& common);
+void add_data_import(CLI::App& group, CommonOptions& common);
+void add_data_export(CLI::App& group, CommonOptions& common);
 
 // All of them, in the order in which --help shows them.
 void add_commands(CLI::App& program, CommonOptions& common);

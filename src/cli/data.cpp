@@ -93,6 +93,8 @@ void add_data(CLI::App& program, CommonOptions& common) {
   add_build(*group, common);
   add_data_info(*group, common);
   add_data_verify(*group, common);
+  add_data_import(*group, common);
+  add_data_export(*group, common);
 }
 
 }  // namespace cepe::cli

@@ -65,6 +65,7 @@ enum Opcode : uint8_t {
   op_stack_global = 0x93,
   op_memoize = 0x94,
   op_frame = 0x95,
+  op_bytearray8 = 0x96,
 };
 
 class Machine {
@@ -81,7 +82,7 @@ class Machine {
       }
       if (!number_step() && !text_step() && !container_step() && !stack_step() && !object_step()) {
         fail_unsupported(reader_.where(), "pickle opcode " + std::to_string(opcode_) + place() +
-                                              "; read are those that protocols 2 to 5 need for tensors");
+                                              "; read are those that protocols 2 to 5 need for tensors and arrays");
       }
     }
   }
@@ -130,6 +131,7 @@ class Machine {
         return push_text(reader_.read<uint32_t>("a string"));
       case op_binunicode8:
       case op_binbytes8:
+      case op_bytearray8:
         return push_text(reader_.read<uint64_t>("a string"));
       default:
         return false;
@@ -207,7 +209,7 @@ class Machine {
       case op_reduce:
         return reduce();
       case op_build:
-        return pop_last(1), top(), true;  // attributes of a container (an OrderedDict's _metadata): not kept
+        return build();
       case op_binpersid:
         return push_items(Kind::persistent, pop_last(1));
       default:
@@ -259,6 +261,18 @@ class Machine {
     if (arguments.kind != Kind::tuple) fail("calls a function with what is no tuple of arguments");
     if (function.text == ordered_dict && arguments.items.empty()) return push(Kind::mapping);
     return push_items(Kind::call, std::move(items));
+  }
+
+  // The state of what was called becomes its third item; attributes of a container (an OrderedDict's _metadata) are not
+  // kept.
+  bool build() {
+    const uint32_t state = pop_last(1)[0];
+    PickleValue& object = pickle_.values[top()];
+    if (object.kind == Kind::call) {
+      object.items.resize(2);
+      object.items.push_back(state);
+    }
+    return true;
   }
 
   bool push(Kind kind, int64_t number = 0) {

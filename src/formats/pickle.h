@@ -18,12 +18,12 @@ struct PickleValue {
     boolean,
     integer,     // number
     real,        // not kept: no tensor needs one
-    text,        // text; also byte strings
+    text,        // text; also byte strings and arrays
     tuple,       // items
     list,        // items; also sets
     mapping,     // items: key, value, key, value...
     global,      // text: "module name"
-    call,        // items: function, arguments
+    call,        // items: function, arguments, and the state that it was given, where it was given one
     persistent,  // items: the id, which the container of the pickle understands
   };
   Kind kind = Kind::none;

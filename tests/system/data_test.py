@@ -66,6 +66,25 @@ class Data(ProgramTest):
         self.refuse("no BOS token", "data", "build", "--model", self.model, "--bos", "--output", self.root / "bos",
                     "--text", text)
 
+    def test_corpora_go_out_in_the_published_formats_and_come_back(self):
+        text = self.write("book.jsonl", self.lines({"text": "abcdefghij"}, {"text": "xyz"}))
+        self.build("own", text)
+        own = self.root / "own"
+        self.succeed("data", "export", own, "--npy", self.root / "own.npy")
+        numbers = (self.root / "own.npy").read_bytes()[128:]
+        self.assertEqual(struct.unpack(f"<{len(numbers) // 8}q", numbers), (2, 10, 3, *b"abcdefghijxyz"))
+        self.succeed("data", "import", "--npy", self.root / "own.npy", "--model", self.model, "--output",
+                     self.root / "back")
+        self.assertEqual((self.root / "back/tokens-00000.bin").read_bytes(), (own / "tokens-00000.bin").read_bytes())
+        self.succeed("data", "export", own, "--mds", self.root / "mds", "--tokens", "3", "--previous-tokens", "4", "--zstd")
+        self.succeed("data", "import", "--mds", self.root / "mds", "--model", self.model, "--output", self.root / "samples")
+        self.assertEqual((self.root / "samples/tokens-00000.bin").read_bytes()[::2], b"abcdefgdefghij")
+        documents = (self.root / "samples/documents.jsonl").read_text().splitlines()
+        self.assertEqual([json.loads(line)["domain"] for line in documents], ["book", "book"])
+        self.refuse("not empty", "data", "export", own, "--mds", self.root / "mds")
+        self.refuse("give one of", "data", "export", own)
+        self.refuse("nothing to import", "data", "import", "--output", self.root / "none")
+
     def test_an_interrupted_build_goes_on_to_the_same_corpus(self):
         chance = random.Random(1)
         letters = "".join(chance.choices("abcdefgh ", k=20000))
@@ -75,8 +94,10 @@ class Data(ProgramTest):
         seconds = time.monotonic() - started
         arguments = ("data", "build", "--model", self.model, "--output", self.root / "parts", "--text", documents)
         interrupted = 0
-        for part in (0.3, 0.6, 0.6):
+        for part in (0.05, 0.4, 0.4):
             process = self.start(*arguments)
+            while not (self.root / "parts/build.json").exists() and process.poll() is None:
+                time.sleep(0.01)
             time.sleep(seconds * part)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
