@@ -49,6 +49,23 @@ void initialise(const InitOptions& options, const CommonOptions& common) {
   write_output(output.string() + "\n");
 }
 
+struct QuantiseOptions {
+  std::string adapter, model, output;
+  bool force = false;
+};
+
+void quantise(const QuantiseOptions& options, const CommonOptions& common) {
+  const Path output = options.output;
+  check_output_folder(output, options.force, "--output");
+  const Path path = model::locate_model(options.model, common.cache());
+  const model::LoadOptions dense = {.type = model::WeightType::float32};
+  const model::Decoder decoder = model::load_decoder(model::open_model(path), dense);
+  const model::Adapter adapter = model::load_adapter(options.adapter, decoder, dense);
+  const bool trained = model::read_adapter_config(options.adapter).trained;
+  model::save_adapter(output, adapter, decoder, {true, trained, path.filename().string()});
+  write_output(output.string() + "\n");
+}
+
 }  // namespace
 
 void add_adapter(CLI::App& program, CommonOptions& common) {
@@ -77,6 +94,16 @@ void add_adapter(CLI::App& program, CommonOptions& common) {
   init->add_flag("--int8", options->int8, "keep 8 bits a weight, with a scale for each row");
   init->add_option("-o,--output", options->output, "folder to make")->required();
   init->add_flag("--force", options->force, "write into a folder that is not empty");
+
+  const auto packing = std::make_shared<QuantiseOptions>();
+  CLI::App* quantised = add_command(
+      *group, "quantise", "Keep a trained adapter's weights in 8 bits, with a scale for each row",
+      "cepe adapter quantise runs/smollm2/cepe/result --output smollm2-adapter", common,
+      [packing, &common] { quantise(*packing, common); });
+  quantised->add_option("adapter", packing->adapter, "folder of a dense adapter")->required();
+  quantised->add_option("-m,--model", packing->model, "its decoder: folder, .gguf file or org/name [the default]");
+  quantised->add_option("-o,--output", packing->output, "folder to make")->required();
+  quantised->add_flag("--force", packing->force, "write into a folder that is not empty");
 }
 
 }  // namespace cepe::cli

@@ -19,7 +19,7 @@ TEST(Schedule, ConstantThenLinearOverTheLastHalf) {
   EXPECT_DOUBLE_EQ(rate_at(half, 0, 200), 1);
   EXPECT_DOUBLE_EQ(rate_at(half, 100, 200), 1);
   EXPECT_DOUBLE_EQ(rate_at(half, 150, 200), 0.5);
-  EXPECT_DOUBLE_EQ(rate_at(half, 199, 200), 0.01);
+  EXPECT_NEAR(rate_at(half, 199, 200), 0.01, 1e-12);
 }
 
 TEST(Schedule, ConstantStays) {
