@@ -26,6 +26,7 @@ class Optimiser {
   // The visitor may write into them; call restored() afterwards.
   void visit(const std::function<void(const std::string&, at::Tensor&)>& visitor);
   void restored(int64_t steps_done);
+  int64_t steps() const { return steps_; }  // done; those with gradients that are not finite do not count
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   // The float32 weight behind a leaf; the leaf itself where it is not trained or has none.

@@ -185,7 +185,10 @@ class Trainer {
   void save() {
     CheckpointState state;
     optimiser_.visit([&](const std::string& name, at::Tensor& tensor) { state.tensors.emplace_back(name, tensor); });
-    state.state = {{"step", step_}, {"tokens", tokens_seen_}, {"recipe", what_is_learned(recipe_)}};
+    state.state = {{"step", step_},
+                   {"optimiser_steps", optimiser_.steps()},
+                   {"tokens", tokens_seen_},
+                   {"recipe", what_is_learned(recipe_)}};
     checkpoints_.save(step_, state);
     base::detail("checkpoint of step " + std::to_string(step_));
   }
@@ -203,7 +206,7 @@ class Trainer {
     });
     step_ = state.at("step").get<int64_t>();
     tokens_seen_ = state.at("tokens").get<int64_t>();
-    optimiser_.restored(step_);
+    optimiser_.restored(state.at("optimiser_steps").get<int64_t>());
     base::notice("going on after step " + std::to_string(step_) + " of " + std::to_string(recipe_.steps()));
   }
 
@@ -225,7 +228,6 @@ class Trainer {
 TrainResult train(const Recipe& recipe, const TrainOptions& options) {
   validate(recipe);
   prepare_device(recipe, options.device);
-  std::filesystem::create_directories(recipe.output);
   Trainer trainer(recipe, options);
   return trainer.run();
 }
