@@ -9,6 +9,7 @@
 #include <array>
 #include <random>
 
+#include "base/error.h"
 #include "data/masking.h"
 
 namespace cepe::train {
@@ -58,6 +59,15 @@ at::Tensor context_mask(const Batch& batch, const BatchRequest& request, uint64_
     std::copy(one.begin(), one.end(), mask[b].mutable_data_ptr<uint8_t>());
   }
   return mask;
+}
+
+// A corpus may be of a larger vocabulary than a model, as long as it does not use it.
+void check_ids(const std::vector<text::Token>& ids, int64_t vocabulary) {
+  const text::Token largest = *std::max_element(ids.begin(), ids.end());
+  if (vocabulary == 0 || largest < vocabulary) return;
+  throw base::Error(base::ErrorCode::invalid_argument,
+                    "token " + std::to_string(largest) + " of the corpus is beyond the model's vocabulary of " +
+                        std::to_string(vocabulary) + "; was the corpus made with another model's tokenizer?");
 }
 
 }  // namespace
@@ -120,6 +130,7 @@ Batch make_batch(const data::Sampler& sampler, const BatchRequest& request, uint
                  .windows = phase.windows};
   for (int64_t b = 0; b < count; ++b) {
     const data::Sample sample = sampler.at(first + static_cast<uint64_t>(b));
+    check_ids(sample.ids, request.vocabulary);
     std::copy(sample.ids.begin(), sample.ids.end(), batch.tokens[b].mutable_data_ptr<int64_t>());
   }
   if (request.stage == Stage::mlm) mask_tokens(batch, request, first);

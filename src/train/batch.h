@@ -37,7 +37,9 @@ struct BatchRequest {
   uint64_t seed = 0;
   double mask = 0;             // stage mlm
   text::Token mask_token = 0;  // stage mlm
+  int64_t vocabulary = 0;      // an id beyond it is an error; 0: any
 };
+// Errors: invalid_argument for an id beyond the vocabulary, naming it.
 Batch make_batch(const data::Sampler& sampler, const BatchRequest& request, uint64_t first, int64_t count,
                  at::Device device);
 

@@ -194,6 +194,13 @@ std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, 
   return trainee;
 }
 
+int64_t vocabulary_of(const Trainee& trainee) {
+  if (trainee.masked) return trainee.masked->encoder.config.vocabulary;
+  const int64_t decoder = trainee.model.decoder.config.vocabulary;
+  if (!trainee.model.adapter || trainee.model.adapter->encoder.config.shares_embeddings) return decoder;
+  return std::min(decoder, trainee.model.adapter->encoder.config.vocabulary);
+}
+
 void export_trained(const base::Path& folder, const Trainee& trainee,
                     const std::function<at::Tensor(const at::Tensor& leaf)>& final_weight) {
   const at::NoGradGuard none;

@@ -30,6 +30,9 @@ struct Trainee {
 std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, const base::Path& cache,
                                       at::Device device);
 
+// Ids below it are tokens to every part of the model.
+int64_t vocabulary_of(const Trainee& trainee);
+
 // Writes what was trained into `folder`: an adapter folder, for stage decoder a model folder (a LoRA merged), for stage
 // mlm a LlamaForMLM folder. `final_weight` gives for a leaf what is saved in its place (its float32 master).
 void export_trained(const base::Path& folder, const Trainee& trainee,

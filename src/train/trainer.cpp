@@ -136,7 +136,8 @@ class Trainer {
                                   .chunk_size = recipe_.adapter.chunk_size,
                                   .seed = recipe_.seed_of_data() + place.phase,
                                   .mask = recipe_.loss.mask,
-                                  .mask_token = static_cast<text::Token>(corpus_.vocabulary())};
+                                  .mask_token = static_cast<text::Token>(corpus_.vocabulary()),
+                                  .vocabulary = vocabulary_of(*trainee_)};
     StepReport report;
     at::Tensor total, cross_entropy, divergence;
     for (int64_t part = 0; part < parts; ++part) {

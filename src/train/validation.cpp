@@ -45,6 +45,7 @@ std::vector<ValidationResult> validate_on(const Trainee& trainee, const data::Sa
   request.phase.windows = 1;
   request.mask = recipe.loss.mask;
   request.mask_token = static_cast<text::Token>(mask_token);
+  request.vocabulary = vocabulary_of(trainee);
   std::vector<ValidationResult> results;
   for (const int64_t length : lengths) results.push_back({length, 0});
   for (int64_t sample = 0; sample < recipe.validation.samples; ++sample) {
