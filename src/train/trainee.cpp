@@ -158,6 +158,30 @@ void append(std::vector<Parameter>& all, std::vector<Parameter> more) {
   std::move(more.begin(), more.end(), std::back_inserter(all));
 }
 
+// As it is saved: LoRAs merged. What is not trained shares its storage.
+model::Decoder final_decoder(const model::Decoder& trained,
+                             const std::function<at::Tensor(const at::Tensor& leaf)>& final_weight) {
+  model::Decoder decoder = trained;
+  visit_low_rank(decoder, [&](const std::string&, at::Tensor& leaf) { leaf = final_weight(leaf).detach(); });
+  const bool merges = std::any_of(decoder.layers.begin(), decoder.layers.end(), [](const model::DecoderLayer& layer) {
+    return !layer.attention.query_key_value.low_rank.empty();
+  });
+  visit(decoder, [&](const std::string&, at::Tensor& leaf) {
+    leaf = final_weight(leaf).detach();
+    if (merges) leaf = leaf.clone();
+  });
+  if (merges) merge_low_rank(decoder);
+  return decoder;
+}
+
+// Whether nobody else has this decoder: it was trained, or made from nothing.
+bool is_the_runs_own(const Trainee& trainee) {
+  return !trainee.source ||
+         std::any_of(trainee.parameters.begin(), trainee.parameters.end(), [](const Parameter& parameter) {
+           return parameter.group == Parameter::Group::decoder || parameter.group == Parameter::Group::low_rank;
+         });
+}
+
 }  // namespace
 
 std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, const base::Path& cache,
@@ -211,17 +235,15 @@ void export_trained(const base::Path& folder, const Trainee& trainee,
     save_masked_language_model(folder, masked);
     return;
   }
-  if (trainee.model.adapter) {
-    model::Adapter adapter = *trainee.model.adapter;
-    visit_parameters(adapter, finished);
-    model::save_adapter(folder, adapter, trainee.model.decoder, {false, true, trainee.decoder_name});
+  const model::Decoder decoder = final_decoder(trainee.model.decoder, final_weight);
+  if (!trainee.model.adapter) {
+    save_decoder(folder, decoder, trainee.decoder_config);
     return;
   }
-  model::Decoder decoder = trainee.model.decoder;
-  visit(decoder, [&](const std::string&, at::Tensor& leaf) { leaf = final_weight(leaf).detach().clone(); });
-  visit_low_rank(decoder, [&](const std::string&, at::Tensor& leaf) { finished(leaf); });
-  merge_low_rank(decoder);
-  save_decoder(folder, decoder, trainee.decoder_config);
+  model::Adapter adapter = *trainee.model.adapter;
+  visit_parameters(adapter, finished);
+  model::save_adapter(folder, adapter, decoder, {false, true, trainee.decoder_name});
+  if (is_the_runs_own(trainee)) save_decoder(folder / "decoder", decoder, trainee.decoder_config);
 }
 
 }  // namespace cepe::train

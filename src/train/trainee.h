@@ -34,7 +34,8 @@ std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, 
 int64_t vocabulary_of(const Trainee& trainee);
 
 // Writes what was trained into `folder`: an adapter folder, for stage decoder a model folder (a LoRA merged), for stage
-// mlm a LlamaForMLM folder. `final_weight` gives for a leaf what is saved in its place (its float32 master).
+// mlm a LlamaForMLM folder. Where an adapter's decoder was trained too, or made from nothing, it goes to
+// `folder`/decoder. `final_weight` gives for a leaf what is saved in its place (its float32 master).
 void export_trained(const base::Path& folder, const Trainee& trainee,
                     const std::function<at::Tensor(const at::Tensor& leaf)>& final_weight);
 
