@@ -44,7 +44,7 @@ void visit(Visitor& visitor, AdapterSettings& adapter) {
   visitor.field("encoder", adapter.encoder,
                 {.help = "where a new encoder comes from: decoder (its own first layers), random, or a folder made by "
                          "stage mlm"});
-  visitor.field("encoder_layers", adapter.encoder_layers, {.least = 1, .most = 4096});
+  visitor.field("encoder_layers", adapter.encoder_layers, {.help = "of a new encoder", .least = 1, .most = 4096});
   visitor.field("encoder_width", adapter.encoder_width, {.help = "of a random encoder", .least = 0, .most = 65536});
   visitor.field("encoder_heads", adapter.encoder_heads, {.help = "of a random encoder", .least = 0, .most = 4096});
   visitor.field("encoder_feed_forward", adapter.encoder_feed_forward,
@@ -65,7 +65,7 @@ void visit(Visitor& visitor, DataSettings& data) {
 
 template <class Visitor>
 void visit(Visitor& visitor, PhaseSettings& phase) {
-  visitor.field("steps", phase.steps, {.least = 1, .most = 1e9});
+  visitor.field("steps", phase.steps, {.help = "of this phase", .least = 1, .most = 1e9});
   visitor.field("batch", phase.batch, {.help = "samples a step", .least = 1, .most = 1 << 20});
   visitor.field("micro_batch", phase.micro_batch, {.help = "samples at a time; 0: all", .least = 0, .most = 1 << 20});
   visitor.field("context_tokens", phase.context_tokens,
@@ -105,10 +105,11 @@ void visit(Visitor& visitor, OptimiserSettings& optimiser) {
                 {.help = "of the encoder, times rate", .least = 0, .most = 100});
   visitor.field("vector_rate", optimiser.vector_rate,
                 {.help = "of what Muon leaves to AdamW, times rate", .least = 0, .most = 100});
-  visitor.field("weight_decay", optimiser.weight_decay, {.least = 0, .most = 10});
-  visitor.field("beta1", optimiser.beta1, {.least = 0, .most = 1});
-  visitor.field("beta2", optimiser.beta2, {.least = 0, .most = 1});
-  visitor.field("eps", optimiser.eps, {.least = 0, .most = 1});
+  visitor.field("weight_decay", optimiser.weight_decay,
+                {.help = "share of each weight taken off a step, times the rate", .least = 0, .most = 10});
+  visitor.field("beta1", optimiser.beta1, {.help = "of AdamW: how long gradients count", .least = 0, .most = 1});
+  visitor.field("beta2", optimiser.beta2, {.help = "of AdamW: how long their squares count", .least = 0, .most = 1});
+  visitor.field("eps", optimiser.eps, {.help = "of AdamW: added to the root of the squares", .least = 0, .most = 1});
   visitor.field("momentum", optimiser.momentum, {.help = "of Muon", .least = 0, .most = 1});
   visitor.field("clip", optimiser.clip, {.help = "largest norm of all gradients; 0: any", .least = 0});
   visitor.field("master_weights", optimiser.master_weights,
@@ -133,7 +134,7 @@ void visit(Visitor& visitor, CheckpointSettings& checkpoint) {
 template <class Visitor>
 void visit(Visitor& visitor, ValidationSettings& validation) {
   visitor.field("steps", validation.steps, {.help = "every so many steps, and at the end; 0: never", .least = 0});
-  visitor.field("samples", validation.samples, {.least = 1, .most = 1 << 20});
+  visitor.field("samples", validation.samples, {.help = "held-out samples", .least = 1, .most = 1 << 20});
   visitor.field("decoder_tokens", validation.decoder_tokens,
                 {.help = "of the window; 0: the last phase's", .least = 0, .most = most_tokens});
   visitor.field("context_tokens", validation.context_tokens, {.help = "before it", .least = 0, .most = most_tokens});
@@ -144,8 +145,10 @@ void visit(Visitor& visitor, Recipe& recipe) {
   visitor.field("stage", recipe.stage,
                 {.help = "what is learned", .choices = {"mlm", "warmup", "cepe", "ceped", "decoder"}});
   visitor.field("output", recipe.output, {.help = "folder for checkpoints, logs and the result"});
-  visitor.field("seed", recipe.seed, {.least = 0});
-  visitor.field("trainable", recipe.trainable, {.choices = {"encoder", "cross_attention", "decoder", "low_rank"}});
+  visitor.field("seed", recipe.seed, {.help = "of new weights, samples and noise", .least = 0});
+  visitor.field(
+      "trainable", recipe.trainable,
+      {.help = "everything else is frozen", .choices = {"encoder", "cross_attention", "decoder", "low_rank"}});
   visitor.field("decoder", recipe.decoder);
   visitor.field("adapter", recipe.adapter);
   visitor.field("data", recipe.data);
@@ -183,28 +186,62 @@ void validate(const PhaseSettings& phase) {
   require(phase.others == 0 || micro > 1, "others: a micro_batch of one sample has no other sample to see");
 }
 
+namespace {
+
+std::string multiple_of(const char* field, int64_t value, int64_t chunk) {
+  return std::string(field) + " " + std::to_string(value) + " is no multiple of adapter.chunk_size " +
+         std::to_string(chunk);
+}
+
+// Which of a phase's fields mean anything in a stage.
+void check_fields(const PhaseSettings& phase, const Recipe& recipe, const std::string& where) {
+  const Stage stage = stage_of(recipe.stage);
+  const bool has_context = stage == Stage::cepe || stage == Stage::ceped;
+  const bool cut = phase.short_context > 0 || phase.skipped_nearest > 0 || phase.others > 0;
+  require(has_context || phase.context_tokens == 0,
+          where + "context_tokens: stage " + recipe.stage + " has no text before its windows");
+  require(has_context || (!cut && phase.no_context == 0),
+          where + "short_context, skipped_nearest, no_context, others: stage " + recipe.stage + " has no context");
+  require((stage != Stage::mlm && stage != Stage::warmup) || phase.windows == 1,
+          where + "windows: stage " + recipe.stage + " has 1, the text itself");
+  require(phase.mask == 0 || stage == Stage::warmup || (has_context && phase.windows == 1 && !cut),
+          where + "mask: only for contexts of one window, without short_context, skipped_nearest and others");
+}
+
+// Everything that is encoded comes in whole chunks.
+void check_chunks(const PhaseSettings& phase, const Recipe& recipe, const std::string& where) {
+  const int64_t chunk = recipe.adapter.chunk_size;
+  require(phase.context_tokens % chunk == 0, where + multiple_of("context_tokens", phase.context_tokens, chunk));
+  require(phase.windows == 1 || phase.decoder_tokens % chunk == 0,
+          where + multiple_of("decoder_tokens", phase.decoder_tokens, chunk) + ", as more windows than one need");
+  require(stage_of(recipe.stage) != Stage::warmup || phase.decoder_tokens % chunk == 0,
+          where + multiple_of("decoder_tokens", phase.decoder_tokens, chunk) + ", as stage warmup needs");
+  require(phase.other_tokens % chunk == 0 && (phase.others == 0) == (phase.other_tokens == 0),
+          where + "others and other_tokens (a multiple of adapter.chunk_size) go together");
+  const int64_t sample = phase.context_tokens + phase.windows * phase.decoder_tokens;
+  require(phase.other_tokens <= sample, where + "other_tokens " + std::to_string(phase.other_tokens) +
+                                            ": a sample has only " + std::to_string(sample));
+}
+
+}  // namespace
+
 void validate(const Recipe& recipe) {
   require(!recipe.phases.empty(), "phases: at least one is needed");
   require(!recipe.data.corpus.empty(), "data.corpus: which folder? (cepe data build makes one)");
   require(!recipe.output.empty(), "output: which folder?");
   require(!recipe.trainable.empty(), "trainable: nothing is");
-  const int64_t chunk = recipe.adapter.chunk_size;
   const Stage stage = stage_of(recipe.stage);
+  require(stage != Stage::ceped || recipe.loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
   for (size_t i = 0; i < recipe.phases.size(); ++i) {
-    const PhaseSettings& phase = recipe.phases[i];
     const std::string where = "phases." + std::to_string(i) + ": ";
-    validate(phase);
-    if (stage == Stage::mlm || stage == Stage::decoder) continue;
-    require(phase.context_tokens % chunk == 0, where + "context_tokens " + std::to_string(phase.context_tokens) +
-                                                   " is no multiple of adapter.chunk_size " + std::to_string(chunk));
-    require(phase.windows == 1 || phase.decoder_tokens % chunk == 0,
-            where + "decoder_tokens " + std::to_string(phase.decoder_tokens) +
-                " is no multiple of adapter.chunk_size " + std::to_string(chunk) + ", as more windows than one need");
-    require(phase.other_tokens % chunk == 0 && (phase.others == 0) == (phase.other_tokens == 0),
-            where + "others and other_tokens (a multiple of adapter.chunk_size) go together");
-    require(stage != Stage::warmup || phase.decoder_tokens % chunk == 0,
-            where + "stage warmup: decoder_tokens must be a multiple of adapter.chunk_size");
-    require(stage != Stage::ceped || recipe.loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
+    validate(recipe.phases[i]);
+    check_fields(recipe.phases[i], recipe, where);
+    if (stage != Stage::mlm && stage != Stage::decoder) check_chunks(recipe.phases[i], recipe, where);
+  }
+  if (recipe.validation.steps == 0 || (stage != Stage::cepe && stage != Stage::ceped)) return;
+  for (const int64_t tokens : recipe.validation.context_tokens) {
+    const int64_t chunk = recipe.adapter.chunk_size;
+    require(tokens % chunk == 0, multiple_of("validation.context_tokens", tokens, chunk));
   }
 }
 
