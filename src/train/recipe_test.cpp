@@ -1,0 +1,90 @@
+#include "train/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "expect_error.h"
+#include "temporary_folder.h"
+
+namespace cepe::train {
+namespace {
+
+Recipe read(const std::string& yaml) {
+  return read_recipe("output: out\ndata: {corpus: in}\n" + yaml, "recipe.yaml", {});
+}
+
+void refuse(const std::string& says, const std::string& yaml) {
+  test::expect_error(base::ErrorCode::invalid_argument, says, [&] { read(yaml); });
+}
+
+TEST(Recipes, PrintedAreReadAsTheSame) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator("recipes")) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++found;
+    const Recipe recipe = read_recipe(test::content_of(entry.path()), entry.path().string(), {});
+    const std::string printed = print_recipe(recipe, false);
+    EXPECT_EQ(print_recipe(read_recipe(printed, "printed", {}), false), printed) << entry.path();
+    EXPECT_EQ(print_recipe(read_recipe(print_recipe(recipe, true), "explained", {}), false), printed) << entry.path();
+  }
+  EXPECT_GE(found, 10);
+}
+
+TEST(Recipes, StepsAreThoseOfAllPhases) {
+  EXPECT_EQ(read("phases: [{steps: 5, windows: 1}, {steps: 7, windows: 1}]").steps(), 12);
+}
+
+TEST(Recipes, AnUnknownFieldIsNamedWithTheNearestKnownOne) {
+  refuse("recipe.yaml, line 3: 'phases.0.context_token' is no field; did you mean 'context_tokens'?",
+         "phases: [{steps: 5, context_token: 4}]");
+}
+
+TEST(Recipes, WhatIsMissingIsAskedFor) {
+  refuse("phases", "stage: cepe");
+  test::expect_error(base::ErrorCode::invalid_argument, "data.corpus",
+                     [] { read_recipe("output: out\nphases: [{steps: 1}]", "recipe.yaml", {}); });
+  test::expect_error(base::ErrorCode::invalid_argument, "output",
+                     [] { read_recipe("data: {corpus: in}\nphases: [{steps: 1}]", "recipe.yaml", {}); });
+  refuse("trainable", "trainable: []\nphases: [{steps: 1}]");
+  refuse("loss.divergence", "stage: ceped\nphases: [{steps: 1}]");
+}
+
+TEST(Recipes, PartsOfABatchAreEqual) {
+  refuse("batch 6 is no multiple of micro_batch 4", "phases: [{steps: 1, batch: 6, micro_batch: 4}]");
+}
+
+TEST(Recipes, EncodedTextComesInWholeChunks) {
+  const std::string chunks = "adapter: {chunk_size: 32}\n";
+  refuse("context_tokens 40 is no multiple of adapter.chunk_size 32",
+         chunks + "phases: [{steps: 1, context_tokens: 40, windows: 1}]");
+  refuse("decoder_tokens 40 is no multiple of adapter.chunk_size 32, as more windows",
+         chunks + "phases: [{steps: 1, decoder_tokens: 40}]");
+  refuse("as stage warmup needs", chunks + "stage: warmup\nphases: [{steps: 1, decoder_tokens: 40, windows: 1}]");
+  refuse("validation.context_tokens 48 is no multiple of adapter.chunk_size 32",
+         chunks + "phases: [{steps: 1}]\nvalidation: {steps: 5, context_tokens: [0, 48]}");
+  EXPECT_EQ(read(chunks + "phases: [{steps: 1, decoder_tokens: 40, windows: 1}]").phases[0].decoder_tokens, 40);
+}
+
+TEST(Recipes, OthersNeedAnotherSampleAndNoMoreThanItHas) {
+  const std::string phase = "phases: [{steps: 1, decoder_tokens: 256, windows: 2, others: 0.5, ";
+  refuse("go together", phase + "batch: 2}]");
+  refuse("has no other sample", phase + "batch: 2, micro_batch: 1, other_tokens: 256}]");
+  refuse("other_tokens 768: a sample has only 512", phase + "batch: 2, other_tokens: 768}]");
+}
+
+// What a stage would pass over silently, or could not do.
+TEST(Recipes, FieldsThatAStageHasNotAreRefused) {
+  refuse("windows: stage mlm has 1", "stage: mlm\nphases: [{steps: 1}]");
+  refuse("windows: stage warmup has 1", "stage: warmup\nphases: [{steps: 1}]");
+  refuse("stage warmup has no text before", "stage: warmup\nphases: [{steps: 1, windows: 1, context_tokens: 256}]");
+  refuse("stage decoder has no text before", "stage: decoder\nphases: [{steps: 1, context_tokens: 256}]");
+  refuse("stage decoder has no context", "stage: decoder\nphases: [{steps: 1, no_context: 0.5}]");
+  refuse("mask: only for contexts of one window", "phases: [{steps: 1, mask: 0.3}]");
+  refuse("mask: only for contexts of one window",
+         "phases: [{steps: 1, mask: 0.3, windows: 1, context_tokens: 512, short_context: 0.2}]");
+  EXPECT_EQ(read("phases: [{steps: 1, mask: 0.3, windows: 1, context_tokens: 512}]").phases[0].mask, 0.3);
+}
+
+}  // namespace
+}  // namespace cepe::train
