@@ -19,7 +19,7 @@ class Commands(ProgramTest):
         top = self.succeed("--help").out
         names = re.findall(r"^  ([a-z]+) {3,}", top.split("Subcommands:")[1], re.MULTILINE)
         self.assertTrue({"generate", "chat", "info", "tokenize", "convert", "bench", "store", "adapter",
-                         "completion"} <= set(names), names)
+                         "completion", "train"} <= set(names), names)
         for name in names:
             text = self.succeed(name, "--help").out
             self.assertRegex(text, r"Example:\n  cepe [^\n]+\n$")
