@@ -137,7 +137,7 @@ TEST(Variations, ComeAsOftenAsAskedAndNeverShowWhatFollows) {
   };
   const Counted table[] = {
       {&PhaseSettings::no_context, [](const Slice& s) { return s.rows == 0 && s.others == 0; }},
-      {&PhaseSettings::short_context, [](const Slice& s) { return s.first + s.rows == 256 && s.rows <= 4 * 8; }},
+      {&PhaseSettings::short_context, [](const Slice& s) { return s.first + s.rows == 256 && s.rows <= 32; }},
       {&PhaseSettings::skipped_nearest, [](const Slice& s) { return s.first == 0 && s.rows < 256; }},
       {&PhaseSettings::others, [](const Slice& s) { return s.rows == 256 && s.others == 16; }},
   };

@@ -22,8 +22,8 @@ namespace {
 
 using test::distance;
 
-Parameter parameter(at::Tensor value, const std::string& name = "model.layers.0.mlp.down_proj.weight") {
-  return {value.requires_grad_(), {{name, 0, value.size(0)}}, Parameter::Group::cross_attention};
+Parameter parameter(const at::Tensor& value, const std::string& name = "model.layers.0.mlp.down_proj.weight") {
+  return {value.requires_grad_(true), {{name, 0, value.size(0)}}, Parameter::Group::cross_attention};
 }
 
 at::Tensor numbers(std::initializer_list<double> values) {

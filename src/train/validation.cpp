@@ -47,6 +47,7 @@ std::vector<ValidationResult> validate_on(const Trainee& trainee, const data::Sa
   request.mask_token = static_cast<text::Token>(mask_token);
   request.vocabulary = vocabulary_of(trainee);
   std::vector<ValidationResult> results;
+  results.reserve(lengths.size());
   for (const int64_t length : lengths) results.push_back({length, 0});
   for (int64_t sample = 0; sample < recipe.validation.samples; ++sample) {
     Batch batch = make_batch(held_out, request, static_cast<uint64_t>(sample), 1, device);

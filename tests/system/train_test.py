@@ -191,8 +191,8 @@ class Stages(ProgramTest):
         super().setUpClass()
         cls.corpus, cls.runs = cls.root / "corpus", cls.root / "runs"
         shutil.copytree(REPOSITORY / "recipes", cls.root / "recipes")
-        made = cls.run_program("data", "build", "--model", cls.model, "--text", REPOSITORY / "books/tristram-shandy.txt",
-                               "--output", cls.corpus)
+        made = cls.run_program("data", "build", "--model", cls.model, "--text",
+                               REPOSITORY / "books/tristram-shandy.txt", "--output", cls.corpus)
         assert made.code == 0, made.err
         file = cls.root / "recipes/tiny/config.json"  # with the vocabulary of single bytes
         file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": tiny_model.VOCABULARY}))
@@ -247,8 +247,8 @@ class Stages(ProgramTest):
             self.assertTrue(info["adapter"]["trained"])
         scores = [json.loads(line) for line in self.succeed(
             "eval", "lm", "--model", decoder, "--adapter", self.runs / "cepe/result", "--text",
-            REPOSITORY / "books/tristram-shandy.txt", "--decoder-tokens", "64", "--target-tokens", "32", "--samples", "4",
-            "--context-tokens", "0,192", "--json").out.splitlines()]
+            REPOSITORY / "books/tristram-shandy.txt", "--decoder-tokens", "64", "--target-tokens", "32", "--samples",
+            "4", "--context-tokens", "0,192", "--json").out.splitlines()]
         self.assertNotEqual(scores[0]["nll"], scores[1]["nll"])
         self.assertLess(max(score["perplexity"] for score in scores), 30)
         text = self.write("some.txt", "My uncle Toby was a gentleman. " * 20)
