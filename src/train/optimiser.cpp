@@ -2,12 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -41,11 +39,19 @@ double rate_of(const Parameter& parameter, const OptimiserSettings& settings, bo
 Optimiser::Optimiser(std::vector<Parameter> parameters, const OptimiserSettings& settings, uint64_t seed)
     : parameters_(std::move(parameters)), settings_(settings), seed_(seed) {
   const at::NoGradGuard none;
+  const auto space = [](const Parameter& parameter) {
+    constexpr int64_t aligned = 64;  // floats: kernels read sixteen bytes at once
+    return (parameter.value.numel() + aligned - 1) / aligned * aligned;
+  };
+  int64_t total = 0, first = 0;
+  for (const Parameter& parameter : parameters_) total += space(parameter);
+  if (total > 0) sums_ = at::zeros({total}, parameters_.front().value.options().dtype(at::kFloat).requires_grad(false));
   for (const Parameter& parameter : parameters_) {
     Slot slot;
     slot.muon = settings_.kind == "muon" && takes_muon(parameter);
     slot.rate = rate_of(parameter, settings_, slot.muon);
-    slot.sum = at::zeros_like(parameter.value, parameter.value.options().dtype(at::kFloat));
+    slot.sum = sums_.narrow(0, first, parameter.value.numel()).view(parameter.value.sizes());
+    first += space(parameter);
     slot.momentum = at::zeros_like(slot.sum);
     if (!slot.muon) slot.variance = at::zeros_like(slot.sum);
     if (settings_.master_weights) slot.master = parameter.value.detach().to(at::kFloat, false, true);
@@ -69,11 +75,10 @@ double Optimiser::clip_scale(double norm) const {
 
 double Optimiser::step(double rate_share, double gradient_scale) {
   const at::NoGradGuard none;
-  std::vector<at::Tensor> sums;
-  for (const Slot& slot : slots_) sums.push_back(slot.sum);
-  const double norm = at::stack(at::_foreach_norm(sums)).norm().item<double>() * gradient_scale;
+  if (!sums_.defined()) return 0;
+  const double norm = sums_.norm().item<double>() * gradient_scale;
   if (std::isfinite(norm)) {
-    at::_foreach_mul_(sums, gradient_scale * clip_scale(norm));
+    sums_.mul_(gradient_scale * clip_scale(norm));
     ++steps_;
     std::vector<at::Tensor> masters;
     for (size_t i = 0; i < slots_.size(); ++i)
@@ -83,7 +88,7 @@ double Optimiser::step(double rate_share, double gradient_scale) {
     muon(rate_share, masters);
     write_back(masters);
   }
-  at::_foreach_zero_(sums);
+  sums_.zero_();
   return norm;
 }
 

@@ -28,12 +28,14 @@ class Optimiser {
   void restored(int64_t steps_done);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  // The sums of all parameters, one after the other: float32 [P].
+  at::Tensor gradients() const { return sums_; }
   // The float32 weight behind a leaf; the leaf itself where it is not trained or has none.
   at::Tensor weight_behind(const at::Tensor& leaf) const;
 
  private:
   struct Slot {           // one parameter's
-    at::Tensor sum;       // float32, of gradients
+    at::Tensor sum;       // float32, of gradients; a part of sums_
     at::Tensor master;    // float32; without master weights it lives only while a step is made
     at::Tensor momentum;  // float32
     at::Tensor variance;  // float32, AdamW only
@@ -49,6 +51,7 @@ class Optimiser {
   std::vector<Parameter> parameters_;
   OptimiserSettings settings_;
   std::vector<Slot> slots_;
+  at::Tensor sums_;
   uint64_t seed_;
   int64_t steps_ = 0;
 };

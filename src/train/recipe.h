@@ -72,6 +72,11 @@ struct PhaseSettings {
   double mask_whole = 0.1;
 };
 
+// In how many micro-batches a step is made.
+inline int64_t micro_batches(const PhaseSettings& phase) {
+  return phase.micro_batch > 0 ? phase.batch / phase.micro_batch : 1;
+}
+
 struct LossSettings {
   double cross_entropy = 1;  // lm_loss_cof
   double divergence = 0;     // kl_loss_cof
