@@ -37,12 +37,14 @@ class Optimiser {
   struct Slot {           // one parameter's
     at::Tensor sum;       // float32, of gradients; a part of sums_
     at::Tensor master;    // float32; without master weights it lives only while a step is made
-    at::Tensor momentum;  // float32
+    at::Tensor momentum;  // float32; a part of momenta_
     at::Tensor variance;  // float32, AdamW only
+    int64_t first = 0;    // where its part begins
     double rate = 0;
     bool muon = false;
   };
 
+  bool is_muons(const Parameter& parameter) const;
   double clip_scale(double norm) const;
   void adamw(double rate_share, const std::vector<at::Tensor>& masters);
   void muon(double rate_share, const std::vector<at::Tensor>& masters);
@@ -51,7 +53,8 @@ class Optimiser {
   std::vector<Parameter> parameters_;
   OptimiserSettings settings_;
   std::vector<Slot> slots_;
-  at::Tensor sums_;
+  at::Tensor sums_, momenta_;  // float32 [P]: those of Muon first
+  int64_t muon_values_ = 0;    // how many those are
   uint64_t seed_;
   int64_t steps_ = 0;
 };

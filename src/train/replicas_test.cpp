@@ -1,3 +1,4 @@
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -20,6 +21,7 @@ constexpr const char* tiny_config = R"({
 class ReplicasOfOneRun : public testing::Test {
  protected:
   void SetUp() override {
+    at::set_num_threads(1);  // replicas on one CPU would otherwise have a team of threads each
     data::CorpusWriterSettings settings;
     settings.vocabulary = 64;
     data::CorpusWriter writer(folder_ / "corpus", settings);
