@@ -68,7 +68,7 @@ struct SampleFolders::State {
     const std::scoped_lock lock(mutex);
     Place& place = shards[number];
     if (!place.open) place.open = std::make_shared<const OpenShard>(folders[place.folder].path, place.shard);
-    const std::shared_ptr<const OpenShard> opened = place.open;
+    std::shared_ptr<const OpenShard> opened = place.open;
     if (place.shard.packed) used(number);
     return opened;
   }
@@ -147,9 +147,11 @@ void SampleFolders::expect_parallel(const SampleFolders& other) const {
   for (size_t i = 0; i < count; ++i) {
     const std::string here = described(*this, i), there = described(other, i);
     if (here == there) continue;
-    throw Error(ErrorCode::invalid_argument, state_->path.string() + " has " + here + ", " +
-                                                 other.state_->path.string() + " has " + there +
-                                                 "; expected the same samples in the same folders of both");
+    std::string message = state_->path.string();
+    message += " has " + here + ", ";
+    message += other.state_->path.string();
+    message += " has " + there + "; expected the same samples in the same folders of both";
+    throw Error(ErrorCode::invalid_argument, message);
   }
 }
 
