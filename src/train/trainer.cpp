@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "train/batch.h"
+#include "train/batch_source.h"
 #include "train/checkpoint.h"
 #include "train/flops.h"
 #include "train/objective.h"
@@ -32,14 +32,8 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-data::Sampler sampler_for(const data::TokenCorpus& corpus, const Recipe& recipe, int64_t tokens, uint64_t number,
-                          data::Split split) {
-  return data::Sampler(corpus,
-                       {.tokens = tokens,
-                        .seed = recipe.seed_of_data() + number,
-                        .held_out = recipe.data.held_out,
-                        .mixture = recipe.data.mixture},
-                       split);
+std::optional<data::TokenCorpus> open_corpus(const std::string& folder) {
+  return folder.empty() ? std::nullopt : std::optional(data::TokenCorpus::open(folder));
 }
 
 // What the device's arithmetic must be for the recipe.
@@ -97,14 +91,13 @@ class Trainer {
   Trainer(const Recipe& recipe, const TrainOptions& options)
       : recipe_(recipe),
         options_(options),
-        corpus_(data::TokenCorpus::open(recipe.data.corpus)),
-        replicas_(recipe, corpus_.vocabulary(), options.cache, options.devices),
-        checkpoints_(base::Path(recipe.output) / "checkpoints", recipe.checkpoint.keep) {
-    for (size_t i = 0; i < recipe.phases.size(); ++i)
-      samplers_.push_back(sampler_for(corpus_, recipe, sample_tokens(recipe.phases[i]), i, data::Split::training));
+        corpus_(open_corpus(recipe.data.corpus)),
+        replicas_(recipe, vocabulary(), options.cache, options.devices),
+        checkpoints_(base::Path(recipe.output) / "checkpoints", recipe.checkpoint.keep),
+        sources_(batch_sources(recipe, corpus_, *replicas_.first().trainee)) {
     if (recipe.validation.steps > 0) {
       const auto split = recipe.data.held_out > 0 ? data::Split::held_out : data::Split::training;
-      held_out_ = sampler_for(corpus_, recipe, validation_tokens(recipe), 1 << 20, split);
+      held_out_ = sampler_for(*corpus_, recipe, validation_tokens(recipe), 1 << 20, split);
     }
   }
 
@@ -136,6 +129,7 @@ class Trainer {
   }
 
  private:
+  int64_t vocabulary() const { return corpus_ ? corpus_->vocabulary() : 0; }
   Optimiser& optimiser() { return replicas_.first().optimiser; }
 
   void write_result() {
@@ -177,12 +171,12 @@ class Trainer {
                                   .chunk_size = recipe_.adapter.chunk_size,
                                   .seed = recipe_.seed_of_data() + place.phase,
                                   .mask = recipe_.loss.mask,
-                                  .mask_token = static_cast<text::Token>(corpus_.vocabulary())};
+                                  .mask_token = static_cast<text::Token>(vocabulary())};
     Replica& replica = replicas_[rank];
     Sums sums;
     for (auto part = static_cast<int64_t>(rank); part < parts; part += static_cast<int64_t>(replicas_.size())) {
       const auto first = static_cast<uint64_t>(place.step * phase.batch + part * micro);
-      const Batch batch = make_batch(samplers_[place.phase], request, first, micro, replica.device);
+      const Batch batch = sources_[place.phase](request, first, micro, replica.device);
       const Loss loss = objective(*replica.trainee, batch, recipe_);
       // Without a context nothing of the adapter takes part, and there is nothing to learn.
       if (loss.total.requires_grad()) torch::autograd::backward({loss.total}, {});
@@ -228,7 +222,7 @@ class Trainer {
   void validate_now(RunLog& log) {
     const Replica& replica = replicas_.first();
     const c10::DeviceGuard guard(replica.device);
-    log.validated(step_, validate_on(*replica.trainee, *held_out_, recipe_, corpus_.vocabulary(), replica.device));
+    log.validated(step_, validate_on(*replica.trainee, *held_out_, recipe_, vocabulary(), replica.device));
   }
 
   // A step whose gradients are not finite changes nothing; too many of them in a row end the run.
@@ -272,10 +266,10 @@ class Trainer {
 
   const Recipe& recipe_;
   const TrainOptions& options_;
-  data::TokenCorpus corpus_;
+  std::optional<data::TokenCorpus> corpus_;  // none where all samples are prepared
   Replicas replicas_;
   CheckpointFolder checkpoints_;
-  std::vector<data::Sampler> samplers_;
+  std::vector<BatchSource> sources_;  // by phase
   std::optional<data::Sampler> held_out_;
   int64_t step_ = 0;
   int64_t tokens_seen_ = 0;
