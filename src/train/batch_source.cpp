@@ -39,7 +39,8 @@ data::Sampler sampler_for(const data::TokenCorpus& corpus, const Recipe& recipe,
                        {.tokens = tokens,
                         .seed = recipe.seed_of_data() + number,
                         .held_out = recipe.data.held_out,
-                        .mixture = recipe.data.mixture},
+                        .mixture = recipe.data.mixture,
+                        .without_empty_parts = split == data::Split::held_out},
                        split);
 }
 
