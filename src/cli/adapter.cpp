@@ -96,10 +96,10 @@ void add_adapter(CLI::App& program, CommonOptions& common) {
   init->add_flag("--force", options->force, "write into a folder that is not empty");
 
   const auto packing = std::make_shared<QuantiseOptions>();
-  CLI::App* quantised = add_command(
-      *group, "quantise", "Keep a trained adapter's weights in 8 bits, with a scale for each row",
-      "cepe adapter quantise runs/smollm2/cepe/result --output smollm2-adapter", common,
-      [packing, &common] { quantise(*packing, common); });
+  CLI::App* quantised =
+      add_command(*group, "quantise", "Keep a trained adapter's weights in 8 bits, with a scale for each row",
+                  "cepe adapter quantise runs/smollm2/cepe/result --output smollm2-adapter", common,
+                  [packing, &common] { quantise(*packing, common); });
   quantised->add_option("adapter", packing->adapter, "folder of a dense adapter")->required();
   quantised->add_option("-m,--model", packing->model, "its decoder: folder, .gguf file or org/name [the default]");
   quantised->add_option("-o,--output", packing->output, "folder to make")->required();

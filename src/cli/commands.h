@@ -23,6 +23,7 @@ void add_completion(CLI::App& program, CommonOptions& common);
 
 // Sub-commands of eval.
 void add_eval_lm(CLI::App& group, CommonOptions& common);
+void add_eval_compare(CLI::App& group, CommonOptions& common);
 
 // Sub-commands of data.
 void add_data_info(CLI::App& group, CommonOptions& common);

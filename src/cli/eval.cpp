@@ -8,6 +8,7 @@ void add_eval(CLI::App& program, CommonOptions& common) {
       add_command_group(program, "eval", "Measure what a context is worth", "cepe eval lm --text books.jsonl", common);
   group->require_subcommand(1);
   add_eval_lm(*group, common);
+  add_eval_compare(*group, common);
 }
 
 }  // namespace cepe::cli

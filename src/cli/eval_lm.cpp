@@ -19,7 +19,7 @@ struct EvalLmOptions {
   std::vector<std::string> texts;
   std::string contexts = "0,2048,8192,32768,126976";
   std::string source = "own";
-  bool json = false;
+  bool json = false, by_document = false;
   eval::PerplexityOptions measured;
 };
 
@@ -40,18 +40,34 @@ data::DocumentReader open_documents(const std::vector<std::string>& texts) {
   return data::DocumentReader(files);
 }
 
-void check_window(const Runtime& runtime, const eval::PerplexityOptions& options) {
-  const int64_t most = runtime.source.decoder.max_positions;
-  if (most > 0 && options.decoder_tokens > most) {
-    throw base::Error(base::ErrorCode::invalid_argument, "--decoder-tokens " + std::to_string(options.decoder_tokens) +
-                                                             ": the decoder reads at most " + std::to_string(most));
+// Rotary positions go on beyond what a model was trained with, at a price that direct attention to a long text is there
+// to show; learned ones do not.
+void check_positions(const model::DecoderConfig& decoder, const eval::PerplexityOptions& options) {
+  const int64_t most = decoder.max_positions, read = options.decoder_tokens + options.direct_tokens;
+  if (most <= 0 || read <= most) return;
+  const std::string given = "--decoder-tokens " + std::to_string(options.decoder_tokens);
+  if (options.direct_tokens == 0) {
+    throw base::Error(base::ErrorCode::invalid_argument, given + ": the decoder reads at most " + std::to_string(most));
   }
+  const std::string both = given + " and --direct-tokens " + std::to_string(options.direct_tokens) + ": " +
+                           std::to_string(read) + " tokens, and the decoder has " + std::to_string(most);
+  if (decoder.learned_positions) throw base::Error(base::ErrorCode::invalid_argument, both + " learned positions");
+  base::warn(both + " positions; beyond them it was not trained");
+}
+
+void check_window(const Runtime& runtime, const eval::PerplexityOptions& options) {
+  check_positions(runtime.source.decoder, options);
   if (options.context_tokens.back() > 0 && !runtime.store) {
     throw base::Error(base::ErrorCode::invalid_argument,
                       "--context-tokens: model '" + runtime.model_name +
                           "' has no adapter, so nothing can read a context for it. Give one with --adapter FOLDER, or "
                           "measure the decoder alone with --context-tokens 0");
   }
+}
+
+// Ids of documents may be paths, and those anything but UTF-8.
+std::string json_line(const eval::PerplexityResult& result, bool by_document) {
+  return to_json(result, by_document).dump(-1, ' ', false, base::OrderedJson::error_handler_t::replace) + "\n";
 }
 
 void eval_lm(const EvalLmOptions& given, const CommonOptions& common) {
@@ -66,13 +82,14 @@ void eval_lm(const EvalLmOptions& given, const CommonOptions& common) {
   const eval::WindowSet set = draw_windows(documents, *runtime->tokenizer, options);
   base::notice(std::to_string(set.windows.size()) + " windows of " + std::to_string(set.documents) + " documents; " +
                std::to_string(set.too_short) + " documents were too short");
-  engine::Engine engine(runtime->model, *runtime->tokenizer, eval::scoring_options(options.decoder_tokens));
+  engine::Engine engine(runtime->model, *runtime->tokenizer,
+                        eval::scoring_options(options.decoder_tokens, options.direct_tokens));
   const eval::Scorer score = eval::engine_scorer(engine, runtime->store.get());
   const int64_t chunk_size = runtime->model.adapter ? runtime->model.adapter->chunk_size : 256;
   if (!given.json) write_output(eval::table_head());
   for (const int64_t length : options.context_tokens) {
     const eval::PerplexityResult result = measure_perplexity(set, length, options, chunk_size, score);
-    write_output(given.json ? to_json(result).dump() + "\n" : table_row(result));
+    write_output(given.json ? json_line(result, given.by_document) : table_row(result));
   }
 }
 
@@ -93,11 +110,7 @@ void add_protocol_options(CLI::App& command, EvalLmOptions& options) {
   command
       .add_option("--context-tokens", options.contexts,
                   "tokens before the window that the encoder reads. The same windows are scored with each; documents "
-                  "shorter than the longest and the window are counted and left out")
-      ->capture_default_str()
-      ->group(group);
-  command.add_option("--context", options.source, "own: the text before the window; other: another document's")
-      ->check(CLI::IsMember({"own", "other"}))
+                  "too short for the longest and the window are counted and left out")
       ->capture_default_str()
       ->group(group);
   command.add_option("--samples", options.measured.samples, "windows a document, at places drawn by --seed")
@@ -107,9 +120,47 @@ void add_protocol_options(CLI::App& command, EvalLmOptions& options) {
       ->capture_default_str()
       ->group(group);
   command.add_option("--seed", options.measured.seed, "of the windows' places")->capture_default_str()->group(group);
+  CLI::Option* json =
+      command
+          .add_flag("--json", options.json,
+                    "a JSON object a line (stderr: standard error of nll over documents) instead of a table")
+          ->group(group);
   command
-      .add_flag("--json", options.json,
-                "a JSON object a line (stderr: standard error of nll over documents) instead of a table")
+      .add_flag("--by-document", options.by_document,
+                "with --json: the nll of each document too, which cepe eval compare pairs")
+      ->needs(json)
+      ->group(group);
+}
+
+void add_control_options(CLI::App& command, EvalLmOptions& options) {
+  const char* group = "Controls";
+  command
+      .add_option("--context", options.source,
+                  "own: the text before the window; other: another document's; shuffled: own, the tokens inside each "
+                  "chunk shuffled by --seed")
+      ->check(CLI::IsMember({"own", "other", "shuffled"}))
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--other", options.measured.other, "with --context other: the document so many further on")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option(
+          "--skip-nearest", options.measured.skipped_tokens,
+          "tokens nearest to what the decoder reads that are left out; the context is as long as asked and ends "
+          "before them")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--direct-tokens", options.measured.direct_tokens,
+                  "tokens before the window that the decoder itself reads in front of it; the context ends before them")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--room", options.measured.room,
+                  "tokens that each window has before it at least. Runs with the same room score the same targets; 0: "
+                  "what the longest context, --skip-nearest and --direct-tokens need")
+      ->capture_default_str()
       ->group(group);
 }
 
@@ -122,6 +173,7 @@ void add_eval_lm(CLI::App& group, CommonOptions& common) {
       "cepe eval lm --text books.jsonl.zst --context-tokens 0,2K,8K --samples 4 --json", common,
       [options, &common] { eval_lm(*options, common); });
   add_protocol_options(*command, *options);
+  add_control_options(*command, *options);
   add_model_options(*command, options->model);
   add_store_options(*command, options->model);
 }

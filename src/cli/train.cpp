@@ -13,8 +13,18 @@ struct TrainCommand {
   std::string recipe;
   std::vector<std::string> overrides;
   double stop_after = 0;
-  bool print = false;
+  int replicas = 1;
+  bool print = false, export_only = false;
 };
+
+// The first GPUs for replicas, one each; a CPU is shared by all.
+std::vector<c10::Device> open_devices(const std::string& name, int replicas) {
+  std::vector<c10::Device> devices = {ops::open_device(name)};
+  const int first = devices.front().is_cuda() ? devices.front().index() : 0;
+  for (int next = 1; next < replicas; ++next)
+    devices.push_back(devices.front().is_cuda() ? ops::open_device("cuda:" + std::to_string(first + next)) : c10::kCPU);
+  return devices;
+}
 
 void run_train(const TrainCommand& command, const CommonOptions& common) {
   const base::Path path = command.recipe;
@@ -26,10 +36,11 @@ void run_train(const TrainCommand& command, const CommonOptions& common) {
   }
   train::TrainOptions options;
   options.cache = common.cache();
-  options.device = ops::open_device(common.device);
+  options.devices = open_devices(common.device, command.replicas);
   options.stop_after_seconds = command.stop_after;
-  if (options.device.is_cuda())
-    options.device_memory = [device = options.device] { return ops::peak_device_bytes(device).value_or(0); };
+  options.export_only = command.export_only;
+  if (const c10::Device first = options.devices.front(); first.is_cuda())
+    options.device_memory = [first] { return ops::peak_device_bytes(first).value_or(0); };
   const train::TrainResult result = train::train(recipe, options);
   const base::Path output = recipe.output;
   if (!result.finished) {
@@ -51,6 +62,13 @@ void add_train(CLI::App& program, CommonOptions& common) {
   app->add_option("--stop-after", command->stop_after,
                   "seconds; then a checkpoint is saved, and the same command goes on from there")
       ->check(CLI::Range(0.0, 1e9));
+  app->add_option("--replicas", command->replicas,
+                  "copies of the model that share each step's micro-batches, on as many GPUs from --device on; what is "
+                  "learned does not depend on it beyond rounding")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app->add_flag("--export", command->export_only,
+                "write result/ from the newest checkpoint of a run that goes on, and train nothing");
   app->add_flag("--print-recipe", command->print, "every field with its value and what it is, and nothing else");
 }
 

@@ -86,7 +86,7 @@ struct Sampler::State {
     part.window_first.push_back(0);
     if (wanted.weight > 0) {
       collect_documents(wanted, named, part);
-      if (part.windows() == 0) nothing_long_enough(wanted, part);
+      if (part.windows() == 0 && !settings.without_empty_parts) nothing_long_enough(wanted, part);
     }
     parts.push_back(std::move(part));
   }
@@ -166,13 +166,19 @@ Sampler::Sampler(const TokenCorpus& corpus, const SamplerSettings& settings, Spl
   check_settings(settings);
   SamplerSettings complete = settings;
   if (complete.mixture.empty()) complete.mixture.emplace_back();
-  auto state = std::make_shared<State>(
-      State{corpus, complete, split, MixtureOrder(weights_of(complete.mixture), settings.seed), {}});
+  std::vector<double> weights = weights_of(complete.mixture);
+  auto state = std::make_shared<State>(State{corpus, complete, split, MixtureOrder(weights, settings.seed), {}});
   std::unordered_set<std::string_view> named;
   for (const MixturePart& part : complete.mixture) {
     if (part.domain != "*") named.insert(part.domain);
   }
   for (const MixturePart& part : complete.mixture) state->add_part(part, named);
+  if (settings.without_empty_parts) {
+    for (size_t i = 0; i < weights.size(); ++i) weights[i] = state->parts[i].windows() > 0 ? weights[i] : 0;
+    if (std::all_of(weights.begin(), weights.end(), [](double weight) { return weight == 0; }))
+      state->nothing_long_enough(complete.mixture.front(), state->parts.front());
+    state->order = MixtureOrder(weights, settings.seed);
+  }
   state_ = std::move(state);
 }
 

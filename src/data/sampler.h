@@ -35,6 +35,7 @@ struct SamplerSettings {
   uint64_t seed = 0;
   double held_out = 0;               // share of the documents that the training split leaves out; in [0, 1)
   std::vector<MixturePart> mixture;  // empty: one part, all documents
+  bool without_empty_parts = false;  // parts without a document long enough are left out: validation's are few
 };
 
 struct Sample {
@@ -49,7 +50,8 @@ bool is_held_out(const CorpusDocument& document, double share);
 class Sampler {
  public:
   // The corpus may go away afterwards: its files stay mapped. Errors: invalid_argument for settings that make no sense
-  // and for a part of positive weight without a document (or, where they are joined, documents) of N tokens.
+  // and for a part of positive weight without a document (or, where they are joined, documents) of N tokens; with
+  // without_empty_parts only where that is so of all.
   Sampler(const TokenCorpus& corpus, const SamplerSettings& settings, Split split = Split::training);
 
   // Any index; from any number of threads. Errors: corrupt, from the corpus.

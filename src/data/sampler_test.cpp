@@ -213,5 +213,16 @@ TEST(MixturePart, IsReadFromSettings) {
   EXPECT_FALSE(part.whole_documents);
 }
 
+TEST_F(Samples, PartsWithoutALongEnoughDocumentCanBeLeftOut) {
+  const TokenCorpus corpus = make({{"long", 100}, {"short", 10}});
+  SamplerSettings settings = {.tokens = 32, .seed = 4, .mixture = {{"short", 3}, {"long", 1}}};
+  expect_error(ErrorCode::invalid_argument, "'short' has", [&] { Sampler(corpus, settings); });
+  settings.without_empty_parts = true;
+  const Sampler sampler(corpus, settings);
+  for (uint64_t i = 0; i < 50; ++i) EXPECT_EQ(sampler.at(i).document, 0);
+  settings.tokens = 200;
+  expect_error(ErrorCode::invalid_argument, "'short' has", [&] { Sampler(corpus, settings); });
+}
+
 }  // namespace
 }  // namespace cepe::data

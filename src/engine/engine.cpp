@@ -214,7 +214,7 @@ at::Tensor Engine::score(std::span<const text::Token> ids, int64_t first) const 
   if (length < 2 || first < 0 || first > length - 2)
     throw Error(ErrorCode::invalid_argument,
                 "nothing to score: " + std::to_string(length) + " tokens from " + std::to_string(first));
-  if (length > model_->decoder.config.max_positions) {
+  if (length > model_->decoder.config.max_positions && !options_.scores_beyond_positions) {
     throw Error(ErrorCode::invalid_argument, std::to_string(length) + " tokens to score; the decoder reads at most " +
                                                  std::to_string(model_->decoder.config.max_positions));
   }

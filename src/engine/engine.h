@@ -17,6 +17,8 @@ struct EngineOptions {
   int64_t kept_bytes = -1;  // budget for K and V of the context in all layers; 0 = never, -1 = 40 % of free memory
   int64_t prefill_rows =
       2048;  // tokens of the prompt in one pass: where K and V are not kept, each pass projects them anew
+  bool scores_beyond_positions = false;  // whether a text longer than the model's positions may be scored; learned
+                                         // positions end all the same
 };
 
 struct Step {

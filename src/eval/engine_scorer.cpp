@@ -4,10 +4,11 @@
 
 namespace cepe::eval {
 
-engine::EngineOptions scoring_options(int64_t decoder_tokens) {
+engine::EngineOptions scoring_options(int64_t decoder_tokens, int64_t direct_tokens) {
   engine::EngineOptions options;
   options.kept_bytes = 0;
-  options.prefill_rows = decoder_tokens;
+  options.prefill_rows = direct_tokens + decoder_tokens;
+  options.scores_beyond_positions = direct_tokens > 0;
   return options;
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "expect_error.h"
@@ -69,6 +70,19 @@ TEST_F(EngineScorer, AContextIsGoneForTheNextWindowWithoutOne) {
   const std::vector<float> alone = score({}, tokens_of(ids), 4);
   EXPECT_NE(score(chunks_before(tokens_of(before), 19, 8), tokens_of(ids), 4), alone);
   EXPECT_EQ(score({}, tokens_of(ids), 4), alone);
+}
+
+TEST_F(EngineScorer, DirectTokensMayGoBeyondRotaryPositionsButNotBeyondLearnedOnes) {
+  model.decoder.config.max_positions = 10;
+  test::expect_error(base::ErrorCode::invalid_argument, "the decoder reads at most 10",
+                     [&] { score({}, tokens_of(ids), 4); });
+  engine::Engine further{model, tokenizer, scoring_options(8, 4)};
+  const std::vector<float> found = engine_scorer(further, nullptr)({}, tokens_of(ids), 4);
+  EXPECT_LE(test::distance(at::tensor(found), expected({}, 4)), 1e-5);
+  model.decoder.config.learned_positions = true;
+  model.decoder.position_embedding = at::zeros({10, model.decoder.config.width});
+  test::expect_error(base::ErrorCode::invalid_argument, "10 learned positions",
+                     [&] { engine_scorer(further, nullptr)({}, tokens_of(ids), 4); });
 }
 
 TEST_F(EngineScorer, WithoutAStoreAContextIsRefused) {

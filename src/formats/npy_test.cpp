@@ -82,6 +82,22 @@ TEST(Npy, BrokenHeadersAreRefused) {
   expect_refused(ErrorCode::unsupported, "version 9", FileBytes("\x93NUMPY\x09").zeros(5));
 }
 
+TEST(NumpyArray, FloatsOfEveryWidthAreRead) {
+  const auto read = [](int64_t size, const FileBytes& bytes) {
+    std::vector<float> values(2);
+    read_floats(checked_array({'f', size}, {3}, bytes.span(), "x"), 1, values, "x");
+    return values;
+  };
+  const std::vector<float> expected = {-0.75F, 3};
+  EXPECT_EQ(read(2, FileBytes("").zeros(2).value<uint16_t>(0xba00).value<uint16_t>(0x4200)), expected);
+  EXPECT_EQ(read(4, FileBytes("").zeros(4).value(-0.75F).value(3.0F)), expected);
+  EXPECT_EQ(read(8, FileBytes("").zeros(8).value(-0.75).value(3.0)), expected);
+  expect_error(ErrorCode::corrupt, "2 values wanted from place 1; there are 2", [&] {
+    std::vector<float> values(2);
+    read_floats({'f', 4, {2}, FileBytes("").zeros(8).span()}, 1, values, "x");
+  });
+}
+
 TEST(NumpyArray, NumbersOutsideTheLimitsAreNamedWithTheirPlace) {
   FileBytes bytes;
   for (const int64_t value : {int64_t{5}, int64_t{-1}, int64_t{1} << 40}) bytes.value(value);

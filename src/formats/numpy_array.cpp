@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/half.h"
 #include "formats/byte_reader.h"
 #include "formats/dtype.h"
 
@@ -55,13 +56,24 @@ int64_t value_at(const NumpyArray& array, int64_t place, const std::string& wher
   }
 }
 
-void check_integers(const NumpyArray& array, int64_t first, int64_t count, const std::string& where) {
-  if (array.type.kind != 'i' && array.type.kind != 'u')
-    fail_unsupported(where, "an array of type " + code_of(array.type) + "; expected integers");
+void check_range(const NumpyArray& array, int64_t first, int64_t count, const std::string& where) {
   if (first < 0 || count > array.count() || first > array.count() - count) {
     fail_corrupt(where, std::to_string(count) + " values wanted from place " + std::to_string(first) + "; there are " +
                             std::to_string(array.count()));
   }
+}
+
+void check_integers(const NumpyArray& array, int64_t first, int64_t count, const std::string& where) {
+  if (array.type.kind != 'i' && array.type.kind != 'u')
+    fail_unsupported(where, "an array of type " + code_of(array.type) + "; expected integers");
+  check_range(array, first, count, where);
+}
+
+template <class T>
+T bits_at(const NumpyArray& array, int64_t place) {
+  T value{};
+  std::memcpy(&value, array.bytes.data() + place * array.type.size, sizeof(T));
+  return value;
 }
 
 }  // namespace
@@ -119,6 +131,18 @@ void read_integers(const NumpyArray& array, int64_t first, int64_t least, int64_
 int64_t integer_at(const NumpyArray& array, int64_t place, const std::string& where) {
   check_integers(array, place, 1, where);
   return value_at(array, place, where);
+}
+
+void read_floats(const NumpyArray& array, int64_t first, std::span<float> out, const std::string& where) {
+  if (array.type.kind != 'f')
+    fail_unsupported(where, "an array of type " + code_of(array.type) + "; expected floating-point numbers");
+  check_range(array, first, static_cast<int64_t>(out.size()), where);
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int64_t place = first + static_cast<int64_t>(i);
+    out[i] = array.type.size == 2   ? base::float16_to_float(bits_at<uint16_t>(array, place))
+             : array.type.size == 4 ? bits_at<float>(array, place)
+                                    : static_cast<float>(bits_at<double>(array, place));
+  }
 }
 
 }  // namespace cepe::formats

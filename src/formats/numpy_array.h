@@ -41,5 +41,7 @@ NumpyArray checked_array(const NumpyType& type, std::vector<int64_t> shape, std:
 void read_integers(const NumpyArray& array, int64_t first, int64_t least, int64_t most, std::span<int32_t> out,
                    const std::string& where);
 int64_t integer_at(const NumpyArray& array, int64_t place, const std::string& where);
+// The same of an array of float16, float32 or float64; values may be anything, NaN too.
+void read_floats(const NumpyArray& array, int64_t first, std::span<float> out, const std::string& where);
 
 }  // namespace cepe::formats

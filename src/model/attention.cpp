@@ -136,8 +136,7 @@ at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, cons
         .transpose(1, 2);
   }
   const int64_t heads = queries.size(2);
-  std::optional<at::Tensor> visible;
-  if (mask.defined()) visible = mask.unsqueeze(1).unsqueeze(1);  // [n, 1, 1, S]
+  const at::Tensor visible = mask.unsqueeze(1).unsqueeze(1);  // [n, 1, 1, S]
   const at::Tensor attended =
       at::scaled_dot_product_attention(queries.transpose(1, 2), repeat_heads(keys.transpose(1, 2), heads),
                                        repeat_heads(values.transpose(1, 2), heads), visible, 0.0, false, scale);

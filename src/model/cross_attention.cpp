@@ -5,7 +5,6 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "base/error.h"
 #include "model/attention.h"
 #include "model/cost_model.h"
+#include "model/shared_context.h"
 #include "ops/row_attention.h"
 
 namespace cepe::model {
@@ -178,20 +178,9 @@ at::Tensor attend_shared(const CrossAttention& block, const at::Tensor& queries,
   const int64_t texts = shared.states.size(0), windows = static_cast<int64_t>(shared.slices.size());
   const ContextStates::Projected kv = project(block, shared.states, shape);
   const auto by_text = [&](const at::Tensor& x) { return x.reshape({texts, -1, shape.groups, shape.width}); };
-  const at::Tensor keys = by_text(kv.keys), values = by_text(kv.values);  // [B, M, G, D]
-  const at::Tensor rows = queries.reshape({windows, texts, -1, shape.heads, shape.width});
-  std::vector<at::Tensor> outputs;
-  for (int64_t w = 0; w < windows; ++w) {
-    const SharedContext::Slice& slice = shared.slices[static_cast<size_t>(w)];
-    const auto seen = [&](const at::Tensor& x) {
-      const at::Tensor own = x.narrow(1, slice.first, slice.rows);
-      return slice.others == 0 ? own : at::cat({own, x.narrow(1, 0, slice.others).roll(-1, 0)}, 1);
-    };
-    outputs.push_back(slice.rows + slice.others == 0
-                          ? at::zeros(rows[w].sizes(), queries.options())
-                          : attend_batch(rows[w], seen(keys), seen(values), scale_of(shape)));
-  }
-  return at::stack(outputs, 0).reshape({-1, shape.heads, shape.width});
+  return attend_windows(queries.reshape({windows, texts, -1, shape.heads, shape.width}), by_text(kv.keys),
+                        by_text(kv.values), shared.slices, scale_of(shape))
+      .reshape({-1, shape.heads, shape.width});
 }
 
 }  // namespace

@@ -20,6 +20,7 @@
 #include "model/layout.h"
 #include "model/linear.h"
 #include "model/norm.h"
+#include "model/shared_context.h"
 
 namespace cepe::model {
 
@@ -45,17 +46,6 @@ struct ContextStates {
   std::vector<Projected> kept;
 
   void append(const at::Tensor& page);
-};
-
-// Encoded text that many windows read at once, as in training: each window sees a stretch of it.
-struct SharedContext {
-  at::Tensor states;  // [B, M, E]: B texts
-  // What window w of every text b sees: rows [first, first + rows) of its own states, and the first `others` rows of
-  // text (b + 1) mod B. Nothing at all: that window has no context.
-  struct Slice {
-    int64_t first = 0, rows = 0, others = 0;
-  };
-  std::vector<Slice> slices;  // by window; the layout's sequence w * B + b is window w of text b, all of one length
 };
 
 // What a decoder pass needs to attend to contexts.

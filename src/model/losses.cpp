@@ -26,29 +26,6 @@ at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels) {
                                 at::Reduction::Mean, ignored_label);
 }
 
-// KL over the teacher's listed tokens and all others as one: logits [..., V], probabilities [..., k + 1], indices
-// [..., k] -> [...].
-at::Tensor listed_divergence(const at::Tensor& logits, const at::Tensor& teacher_probabilities,
-                             const at::Tensor& teacher_indices, const DistillationMode& mode) {
-  const int64_t top = teacher_indices.size(-1);
-  // The smallest float32 stands in for a student's "all others" of zero or below.
-  constexpr double least = 1e-30;
-  const at::Tensor all = at::softmax(logits.to(at::kFloat), -1);
-  const at::Tensor listed = at::gather(all, -1, teacher_indices);
-  const at::Tensor others = 1.0 - listed.sum(-1, true);
-  at::Tensor student = at::cat({listed, others}, -1);
-  at::Tensor teacher = teacher_probabilities.to(at::kFloat);
-  if (mode.kind == DistillationMode::Kind::smooth) {
-    const double total = 1 + mode.smoothing * static_cast<double>(top + 1);
-    student = (student + mode.smoothing) / total;
-    teacher = (teacher + mode.smoothing) / total;
-  } else {
-    student = student.narrow(-1, 0, top);
-    teacher = teacher.narrow(-1, 0, top);
-  }
-  return (at::xlogy(teacher, teacher) - teacher * at::log(student.clamp_min(least))).sum(-1);
-}
-
 }  // namespace
 
 at::Tensor language_modelling_loss(const at::Tensor& logits, const at::Tensor& labels) {
@@ -72,6 +49,28 @@ DistillationMode distillation_mode(const std::string& name) {
   }
   throw base::Error(base::ErrorCode::invalid_argument,
                     "kl_loss_mode '" + name + "': known are 'drop' and 'smooth_X' with 0 <= X < 1");
+}
+
+at::Tensor listed_divergence(const at::Tensor& logits, const at::Tensor& teacher_probabilities,
+                             const at::Tensor& teacher_indices, const DistillationMode& mode) {
+  const int64_t top = teacher_indices.size(-1);
+  // The smallest float32 stands in for a student's "all others" of zero or below.
+  constexpr double least = 1e-30;
+  const at::Tensor all = at::softmax(logits.to(at::kFloat), -1);
+  const at::Tensor listed = at::gather(all, -1, teacher_indices);
+  const at::Tensor others = 1.0 - listed.sum(-1, true);
+  at::Tensor student = at::cat({listed, others}, -1);
+  // All others is a difference, and may come out below zero by a rounding error.
+  at::Tensor teacher = teacher_probabilities.to(at::kFloat).clamp_min(0);
+  if (mode.kind == DistillationMode::Kind::smooth) {
+    const double total = 1 + mode.smoothing * static_cast<double>(top + 1);
+    student = (student + mode.smoothing) / total;
+    teacher = (teacher + mode.smoothing) / total;
+  } else {
+    student = student.narrow(-1, 0, top);
+    teacher = teacher.narrow(-1, 0, top);
+  }
+  return (at::xlogy(teacher, teacher) - teacher * at::log(student.clamp_min(least))).sum(-1);
 }
 
 at::Tensor distillation_loss(const at::Tensor& logits, const at::Tensor& teacher_probabilities,

@@ -26,6 +26,10 @@ DistillationMode distillation_mode(const std::string& name);
 at::Tensor distillation_loss(const at::Tensor& logits, const at::Tensor& teacher_probabilities,
                              const at::Tensor& teacher_indices, const DistillationMode& mode);
 
+// The same per row, of a teacher's listed tokens: logits [n, V], teacher_probabilities [n, k + 1], teacher_indices
+// [n, k] -> [n].
+at::Tensor listed_divergence(const at::Tensor& logits, const at::Tensor& teacher_probabilities,
+                             const at::Tensor& teacher_indices, const DistillationMode& mode);
 // The same per row, from both models' logits [n, V]: over the teacher's `top` best tokens and all others as one. -> [n]
 at::Tensor top_divergence(const at::Tensor& logits, const at::Tensor& teacher_logits, int64_t top,
                           const DistillationMode& mode);

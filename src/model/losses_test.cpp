@@ -36,6 +36,15 @@ TEST(Distillation, SmoothingRenormalisesBothVectors) {
   }
 }
 
+TEST(Distillation, ATeachersOthersALittleBelowZeroCountAsZero) {
+  const at::Tensor rounded = at::tensor({1.0, -1e-4}).to(at::kFloat).reshape({1, 1, 2});
+  for (const double x : {0.0, 1e-6}) {
+    const DistillationMode mode = {DistillationMode::Kind::smooth, x};
+    EXPECT_NEAR(distillation_loss(student_logits(), rounded, teacher_index(), mode).item<double>(), -std::log(0.3),
+                1e-4);
+  }
+}
+
 TEST(LanguageModelling, LabelsAreShiftedByOneAndMinusHundredCountsNowhere) {
   const at::Tensor labels = at::tensor({int64_t{-100}, int64_t{-100}, int64_t{1}}).reshape({1, 3});
   // Only logits[1] = (0, 7, 0) against label 1 counts.

@@ -1,6 +1,7 @@
 // What training does differently from generation gives the same numbers: shared contexts, recomputed layers, LoRAs.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
@@ -58,6 +59,37 @@ TEST(SharedContexts, WithoutAnyRowsAreTheFrozenDecoderBitForBit) {
   const Windows windows(2, 8, {{0, 0, 0}, {0, 0, 0}});
   const at::Tensor frozen = forward(windows.model.decoder, uniform_layout(windows.tokens), nullptr);
   EXPECT_TRUE(windows.run_shared(windows.shared.states).equal(frozen));
+}
+
+TEST(SharedContexts, HaveTheGradientsOfEachWindowsOwnContext) {
+  const std::vector<SharedContext::Slice> slices = {{0, 0, 0}, {0, 8, 0}, {4, 12, 0}, {0, 24, 8}, {0, 0, 8}};
+  Windows windows(3, 24, slices);
+  std::vector<at::Tensor> leaves;
+  visit_parameters(*windows.model.adapter, [&](at::Tensor& leaf) { leaves.push_back(leaf.requires_grad_()); });
+  const auto gradients = [&](bool shared) {
+    const at::Tensor states = windows.shared.states.clone().requires_grad_();
+    std::vector<ContextStates> contexts(windows.contexts.size());
+    for (size_t i = 0; i < contexts.size(); ++i) {
+      const auto text = static_cast<int64_t>(i) % 3;
+      const SharedContext::Slice& slice = slices[i / 3];
+      contexts[i].append(states[text].narrow(0, slice.first, slice.rows));
+      contexts[i].append(states[(text + 1) % 3].narrow(0, 0, slice.others));
+    }
+    const at::Tensor hidden =
+        shared ? windows.run_shared(states) : forward(windows.model, windows.tokens, contexts).reshape({-1, 32});
+    const at::Tensor weights = at::arange(hidden.numel(), hidden.options()).reshape(hidden.sizes()).sin();
+    torch::autograd::backward({(hidden * weights).sum()}, {});
+    std::vector<at::Tensor> found = {states.grad()};
+    for (at::Tensor& leaf : leaves) {
+      if (leaf.grad().defined()) found.push_back(leaf.grad());
+      leaf.mutable_grad().reset();
+    }
+    return found;
+  };
+  const std::vector<at::Tensor> together = gradients(true), apart = gradients(false);
+  ASSERT_EQ(together.size(), apart.size());
+  ASSERT_GT(apart.size(), 5U);
+  for (size_t i = 0; i < apart.size(); ++i) EXPECT_LE(distance(together[i], apart[i]), 3e-5) << i;
 }
 
 TEST(Recomputed, LayersHaveTheSameGradients) {

@@ -70,6 +70,25 @@ void check_ids(const std::vector<text::Token>& ids, int64_t vocabulary) {
                         std::to_string(vocabulary) + "; was the corpus made with another model's tokenizer?");
 }
 
+Batch empty_batch(const PhaseSettings& phase, int64_t count) {
+  return {.tokens = at::empty({count, sample_tokens(phase)}, at::kLong),
+          .context_tokens = phase.context_tokens,
+          .decoder_tokens = phase.decoder_tokens,
+          .windows = phase.windows};
+}
+
+// What is seen of it, once the tokens are there.
+void complete(Batch& batch, const BatchRequest& request, uint64_t first, at::Device device) {
+  const PhaseSettings& phase = request.phase;
+  if (request.stage == Stage::mlm) mask_tokens(batch, request, first);
+  if (request.stage == Stage::warmup) batch.slices = {{0, phase.decoder_tokens, 0}};
+  if (request.stage == Stage::cepe || request.stage == Stage::ceped)
+    batch.slices = varied(phase, request.chunk_size, request.seed, first);
+  if (phase.mask > 0 && batch.encoded_tokens() > 0) batch.context_mask = context_mask(batch, request, first).to(device);
+  for (at::Tensor* part : {&batch.tokens, &batch.labels, &batch.teacher_probabilities, &batch.teacher_indices})
+    if (part->defined()) *part = part->to(device);
+}
+
 }  // namespace
 
 int64_t sample_tokens(const PhaseSettings& phase) {
@@ -123,23 +142,35 @@ int64_t Batch::predicted() const { return tokens.size(0) * (windows * decoder_to
 
 Batch make_batch(const data::Sampler& sampler, const BatchRequest& request, uint64_t first, int64_t count,
                  at::Device device) {
-  const PhaseSettings& phase = request.phase;
-  Batch batch = {.tokens = at::empty({count, sample_tokens(phase)}, at::kLong),
-                 .context_tokens = phase.context_tokens,
-                 .decoder_tokens = phase.decoder_tokens,
-                 .windows = phase.windows};
+  Batch batch = empty_batch(request.phase, count);
   for (int64_t b = 0; b < count; ++b) {
     const data::Sample sample = sampler.at(first + static_cast<uint64_t>(b));
     check_ids(sample.ids, request.vocabulary);
     std::copy(sample.ids.begin(), sample.ids.end(), batch.tokens[b].mutable_data_ptr<int64_t>());
   }
-  if (request.stage == Stage::mlm) mask_tokens(batch, request, first);
-  if (request.stage == Stage::warmup) batch.slices = {{0, phase.decoder_tokens, 0}};
-  if (request.stage == Stage::cepe || request.stage == Stage::ceped)
-    batch.slices = varied(phase, request.chunk_size, request.seed, first);
-  if (phase.mask > 0 && batch.encoded_tokens() > 0) batch.context_mask = context_mask(batch, request, first).to(device);
-  batch.tokens = batch.tokens.to(device);
-  if (batch.labels.defined()) batch.labels = batch.labels.to(device);
+  complete(batch, request, first, device);
+  return batch;
+}
+
+Batch make_batch(const data::PreparedSamples& samples, const BatchRequest& request, uint64_t first, int64_t count,
+                 at::Device device) {
+  Batch batch = empty_batch(request.phase, count);
+  const int64_t positions = request.phase.decoder_tokens / 2;
+  for (int64_t b = 0; b < count; ++b) {
+    const data::PreparedSample sample = samples.at(first + static_cast<uint64_t>(b));
+    int64_t* row = batch.tokens[b].mutable_data_ptr<int64_t>();
+    std::copy(sample.window.begin(), sample.window.end(), std::copy(sample.context.begin(), sample.context.end(), row));
+    if (sample.indices.empty()) continue;
+    if (!batch.teacher_indices.defined()) {
+      const auto top = static_cast<int64_t>(sample.indices.size()) / positions;
+      batch.teacher_indices = at::empty({count, positions, top}, at::kLong);
+      batch.teacher_probabilities = at::empty({count, positions, top + 1}, at::kFloat);
+    }
+    std::copy(sample.indices.begin(), sample.indices.end(), batch.teacher_indices[b].mutable_data_ptr<int64_t>());
+    std::copy(sample.probabilities.begin(), sample.probabilities.end(),
+              batch.teacher_probabilities[b].mutable_data_ptr<float>());
+  }
+  complete(batch, request, first, device);
   return batch;
 }
 

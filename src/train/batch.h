@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "data/prepared_samples.h"
 #include "data/sampler.h"
 #include "model/cross_attention.h"
 #include "train/recipe.h"
@@ -19,6 +20,9 @@ struct Batch {
   std::vector<model::SharedContext::Slice> slices;  // by window
   at::Tensor context_mask;                          // [B, K, S] uint8 (1 = a real token), or undefined: all are
   at::Tensor labels;                                // stage mlm: [B, N] int64, -100 = not masked
+  // What the teacher said of the last Td = floor(T/2) positions, where that is stored: [B, Td, k + 1] float32, the last
+  // = all other tokens, and [B, Td, k] int64. Undefined: the teacher is asked.
+  at::Tensor teacher_probabilities, teacher_indices;
 
   int64_t encoded_tokens() const;  // of a sample: the longest reach of a slice
   // Windows in the order in which layers take them (window 0 of every sample, window 1 of every sample, ...):
@@ -41,6 +45,10 @@ struct BatchRequest {
 };
 // Errors: invalid_argument for an id beyond the vocabulary, naming it.
 Batch make_batch(const data::Sampler& sampler, const BatchRequest& request, uint64_t first, int64_t count,
+                 at::Device device);
+// The same of samples prepared beforehand (stages cepe and ceped, one window): their context and window are the
+// sample's text.
+Batch make_batch(const data::PreparedSamples& samples, const BatchRequest& request, uint64_t first, int64_t count,
                  at::Device device);
 
 // Tokens a sample of the phase has.

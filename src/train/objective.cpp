@@ -3,12 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
+
+#include <functional>
 
 #include "base/error.h"
 #include "model/losses.h"
@@ -72,28 +75,52 @@ at::Tensor distilled_rows(const Batch& batch, bool last_half) {
   return weight.reshape({-1});
 }
 
+// KL(teacher || student) of rows first, first + 1, ... of the windows, given the student's logits of them [rows, V].
+using Divergence = std::function<at::Tensor(const at::Tensor& logits, int64_t first, int64_t rows)>;
+
+// The teacher reads the same text directly, and its logits are made beside the student's.
+Divergence from_teacher(const Trainee& trainee, const Batch& batch, const LossSettings& loss) {
+  const at::Tensor hidden = teacher_hidden(trainee, batch), table = output_table(trainee.model.decoder);
+  return [hidden, table, loss](const at::Tensor& logits, int64_t first, int64_t rows) {
+    at::Tensor wanted;
+    {
+      const at::NoGradGuard none;
+      wanted = at::matmul(hidden.narrow(0, first, rows), table.t()).to(at::kFloat);
+    }
+    if (loss.mode == "full") return model::divergence(logits, wanted);
+    return model::top_divergence(logits, wanted, loss.top, model::distillation_mode(loss.mode));
+  };
+}
+
+// What it said is stored, of the last half of each window. The other rows have no weight: anything will do there.
+Divergence from_stored(const Batch& batch, const LossSettings& loss) {
+  const auto by_row = [&](const at::Tensor& stored) {
+    const int64_t missing = batch.decoder_tokens - stored.size(1);
+    return at::constant_pad_nd(stored, {0, 0, missing, 0}).reshape({-1, stored.size(2)});
+  };
+  const at::Tensor probabilities = by_row(batch.teacher_probabilities), indices = by_row(batch.teacher_indices);
+  const model::DistillationMode mode = model::distillation_mode(loss.mode);
+  return [probabilities, indices, mode](const at::Tensor& logits, int64_t first, int64_t rows) {
+    return model::listed_divergence(logits, probabilities.narrow(0, first, rows), indices.narrow(0, first, rows), mode);
+  };
+}
+
 // Cross-entropy and divergence over the same logits, chunk by chunk.
 Loss distillation(const Trainee& trainee, const Batch& batch, const Recipe& recipe, const at::Tensor& hidden) {
   const model::Decoder& decoder = trainee.model.decoder;
   const at::Tensor& table = output_table(decoder);
-  const at::Tensor teacher = teacher_hidden(trainee, batch), labels = batch.next_tokens().reshape({-1});
-  const bool full = recipe.loss.mode == "full";
-  const at::Tensor weight = distilled_rows(batch, !full);
+  const at::Tensor labels = batch.next_tokens().reshape({-1});
+  const Divergence divergence_of = batch.teacher_probabilities.defined() ? from_stored(batch, recipe.loss)
+                                                                         : from_teacher(trainee, batch, recipe.loss);
+  const at::Tensor weight = distilled_rows(batch, recipe.loss.mode != "full");
   const double predicted = static_cast<double>(batch.predicted()), positions = weight.sum().item<double>();
   at::Tensor entropy_sum = at::zeros({}, weight.options()), divergence_sum = at::zeros({}, weight.options());
   const auto loss_of = [&](const at::Tensor& raw, int64_t first, int64_t rows) {
     const at::Tensor logits = raw.to(at::kFloat);
     const at::Tensor entropy =
         at::cross_entropy_loss(logits, labels.narrow(0, first, rows), {}, at::Reduction::Sum) / predicted;
-    at::Tensor wanted;
-    {
-      const at::NoGradGuard none;
-      wanted = at::matmul(teacher.narrow(0, first, rows), table.t()).to(at::kFloat);
-    }
-    const at::Tensor each =
-        full ? model::divergence(logits, wanted)
-             : model::top_divergence(logits, wanted, recipe.loss.top, model::distillation_mode(recipe.loss.mode));
-    const at::Tensor divergence = (each * weight.narrow(0, first, rows)).sum() / positions;
+    const at::Tensor divergence =
+        (divergence_of(logits, first, rows) * weight.narrow(0, first, rows)).sum() / positions;
     entropy_sum += entropy.detach();
     divergence_sum += divergence.detach();
     return entropy * recipe.loss.cross_entropy + divergence * recipe.loss.divergence;

@@ -2,17 +2,20 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "train/orthogonalise.h"
 
@@ -41,17 +44,39 @@ double rate_of(const Parameter& parameter, const OptimiserSettings& settings, bo
 Optimiser::Optimiser(std::vector<Parameter> parameters, const OptimiserSettings& settings, uint64_t seed)
     : parameters_(std::move(parameters)), settings_(settings), seed_(seed) {
   const at::NoGradGuard none;
+  const auto space = [](const Parameter& parameter) {
+    constexpr int64_t aligned = 64;  // floats: kernels read sixteen bytes at once
+    return (parameter.value.numel() + aligned - 1) / aligned * aligned;
+  };
+  int64_t total = 0;
+  for (const Parameter& parameter : parameters_) {
+    total += space(parameter);
+    if (is_muons(parameter)) muon_values_ += space(parameter);
+  }
+  if (total > 0) {
+    sums_ = at::zeros({total}, parameters_.front().value.options().dtype(at::kFloat).requires_grad(false));
+    momenta_ = at::zeros_like(sums_);
+  }
+  int64_t next_muon = 0, next_other = muon_values_;
   for (const Parameter& parameter : parameters_) {
     Slot slot;
-    slot.muon = settings_.kind == "muon" && takes_muon(parameter);
+    slot.muon = is_muons(parameter);
     slot.rate = rate_of(parameter, settings_, slot.muon);
-    slot.sum = at::zeros_like(parameter.value, parameter.value.options().dtype(at::kFloat));
-    slot.momentum = at::zeros_like(slot.sum);
+    int64_t& next = slot.muon ? next_muon : next_other;
+    const auto part_of = [&](const at::Tensor& all) {
+      return all.narrow(0, next, parameter.value.numel()).view(parameter.value.sizes());
+    };
+    slot.first = next;
+    slot.sum = part_of(sums_);
+    slot.momentum = part_of(momenta_);
+    next += space(parameter);
     if (!slot.muon) slot.variance = at::zeros_like(slot.sum);
     if (settings_.master_weights) slot.master = parameter.value.detach().to(at::kFloat, false, true);
     slots_.push_back(std::move(slot));
   }
 }
+
+bool Optimiser::is_muons(const Parameter& parameter) const { return settings_.kind == "muon" && takes_muon(parameter); }
 
 void Optimiser::accumulate() {
   const at::NoGradGuard none;
@@ -69,11 +94,10 @@ double Optimiser::clip_scale(double norm) const {
 
 double Optimiser::step(double rate_share, double gradient_scale) {
   const at::NoGradGuard none;
-  std::vector<at::Tensor> sums;
-  for (const Slot& slot : slots_) sums.push_back(slot.sum);
-  const double norm = at::stack(at::_foreach_norm(sums)).norm().item<double>() * gradient_scale;
+  if (!sums_.defined()) return 0;
+  const double norm = sums_.norm().item<double>() * gradient_scale;
   if (std::isfinite(norm)) {
-    at::_foreach_mul_(sums, gradient_scale * clip_scale(norm));
+    sums_.mul_(gradient_scale * clip_scale(norm));
     ++steps_;
     std::vector<at::Tensor> masters;
     for (size_t i = 0; i < slots_.size(); ++i)
@@ -83,7 +107,7 @@ double Optimiser::step(double rate_share, double gradient_scale) {
     muon(rate_share, masters);
     write_back(masters);
   }
-  at::_foreach_zero_(sums);
+  sums_.zero_();
   return norm;
 }
 
@@ -92,61 +116,66 @@ void Optimiser::adamw(double rate_share, const std::vector<at::Tensor>& masters)
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (!slots_[i].muon) by_rate[slots_[i].rate].push_back(i);
   }
+  if (by_rate.empty()) return;
+  const at::Tensor step = at::scalar_tensor(static_cast<double>(steps_), sums_.options());
   for (const auto& [rate, members] : by_rate) {
-    std::vector<at::Tensor> weights, gradients, momenta, variances, steps;
+    std::vector<at::Tensor> weights, gradients, momenta, variances;
     for (const size_t i : members) {
       weights.push_back(masters[i]);
       gradients.push_back(slots_[i].sum);
       momenta.push_back(slots_[i].momentum);
       variances.push_back(slots_[i].variance);
-      steps.push_back(at::scalar_tensor(static_cast<double>(steps_), slots_[i].sum.options()));
     }
-    at::_fused_adamw_(weights, gradients, momenta, variances, {}, steps, rate * rate_share, settings_.beta1,
-                      settings_.beta2, settings_.weight_decay, settings_.eps, false, false);
+    at::_fused_adamw_(weights, gradients, momenta, variances, {}, std::vector<at::Tensor>(members.size(), step),
+                      rate * rate_share, settings_.beta1, settings_.beta2, settings_.weight_decay, settings_.eps, false,
+                      false);
   }
 }
 
+// Few large operations instead of some for each matrix: between two steps a GPU would wait for their launches.
 void Optimiser::muon(double rate_share, const std::vector<at::Tensor>& masters) {
-  struct Matrix {
-    at::Tensor weight, update;
-    double rate;
+  if (muon_values_ == 0) return;
+  at::Tensor momenta = momenta_.narrow(0, 0, muon_values_);
+  const at::Tensor sums = sums_.narrow(0, 0, muon_values_);
+  momenta.mul_(settings_.momentum).add_(sums);
+  const at::Tensor ahead = at::add(sums, momenta, settings_.momentum);  // Nesterov
+  struct Group {
+    std::vector<at::Tensor> weights, updates;
   };
-  std::map<std::pair<int64_t, int64_t>, std::vector<Matrix>> by_shape;
+  std::map<std::tuple<int64_t, int64_t, double>, Group> groups;  // by shape and rate
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot& slot = slots_[i];
     if (!slot.muon) continue;
-    slot.momentum.mul_(settings_.momentum).add_(slot.sum);
-    const at::Tensor ahead = slot.sum + slot.momentum * settings_.momentum;  // Nesterov
+    const at::Tensor whole = ahead.narrow(0, slot.first, masters[i].numel()).view(masters[i].sizes());
     for (const NamedRows& part : parameters_[i].parts) {
-      by_shape[{part.rows, ahead.size(1)}].push_back(
-          {masters[i].narrow(0, part.first, part.rows), ahead.narrow(0, part.first, part.rows), slot.rate});
+      Group& group = groups[{part.rows, whole.size(1), slot.rate * rate_share}];
+      group.weights.push_back(masters[i].narrow(0, part.first, part.rows));
+      group.updates.push_back(whole.narrow(0, part.first, part.rows));
     }
   }
-  for (const auto& [shape, matrices] : by_shape) {
-    std::vector<at::Tensor> updates;
-    for (const Matrix& matrix : matrices) updates.push_back(matrix.update);
-    const at::Tensor directions = orthogonalised(at::stack(updates));
+  for (auto& [key, group] : groups) {
+    const auto [rows, columns, rate] = key;
+    const std::vector<at::Tensor> directions = orthogonalised(at::stack(group.updates)).to(at::kFloat).unbind(0);
     // As large as AdamW's steps are by their root mean square.
-    const double size = 0.2 * std::sqrt(static_cast<double>(std::max(shape.first, shape.second)));
-    for (size_t i = 0; i < matrices.size(); ++i) {
-      const double rate = matrices[i].rate * rate_share;
-      at::Tensor weight = matrices[i].weight;
-      if (settings_.weight_decay > 0) weight.mul_(1 - rate * settings_.weight_decay);
-      weight.add_(directions[static_cast<int64_t>(i)].to(at::kFloat), -rate * size);
-    }
+    const double size = 0.2 * std::sqrt(static_cast<double>(std::max(rows, columns)));
+    if (settings_.weight_decay > 0) at::_foreach_mul_(group.weights, 1 - rate * settings_.weight_decay);
+    at::_foreach_add_(group.weights, directions, -rate * size);
   }
 }
 
 void Optimiser::write_back(const std::vector<at::Tensor>& masters) {
+  std::vector<at::Tensor> values, rounded;
   for (size_t i = 0; i < slots_.size(); ++i) {
     at::Tensor value = parameters_[i].value.detach();
-    if (settings_.master_weights || value.scalar_type() == at::kFloat) {
-      value.copy_(masters[i]);
-    } else {
-      value.copy_(rounded_stochastically(
-          masters[i], rounding_noise(masters[i], seed_ + static_cast<uint64_t>(steps_) * slots_.size() + i)));
-    }
+    const bool plainly = settings_.master_weights || value.scalar_type() == at::kFloat;
+    rounded.push_back(
+        plainly
+            ? masters[i]
+            : rounded_stochastically(
+                  masters[i], rounding_noise(masters[i], seed_ + static_cast<uint64_t>(steps_) * slots_.size() + i)));
+    values.push_back(value);
   }
+  if (!values.empty()) at::_foreach_copy_(values, rounded);
 }
 
 void Optimiser::visit(const std::function<void(const std::string&, at::Tensor&)>& visitor) {

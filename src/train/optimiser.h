@@ -29,19 +29,23 @@ class Optimiser {
   int64_t steps() const { return steps_; }  // done; those with gradients that are not finite do not count
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  // The sums of all parameters, one after the other: float32 [P].
+  at::Tensor gradients() const { return sums_; }
   // The float32 weight behind a leaf; the leaf itself where it is not trained or has none.
   at::Tensor weight_behind(const at::Tensor& leaf) const;
 
  private:
   struct Slot {           // one parameter's
-    at::Tensor sum;       // float32, of gradients
+    at::Tensor sum;       // float32, of gradients; a part of sums_
     at::Tensor master;    // float32; without master weights it lives only while a step is made
-    at::Tensor momentum;  // float32
+    at::Tensor momentum;  // float32; a part of momenta_
     at::Tensor variance;  // float32, AdamW only
+    int64_t first = 0;    // where its part begins
     double rate = 0;
     bool muon = false;
   };
 
+  bool is_muons(const Parameter& parameter) const;
   double clip_scale(double norm) const;
   void adamw(double rate_share, const std::vector<at::Tensor>& masters);
   void muon(double rate_share, const std::vector<at::Tensor>& masters);
@@ -50,6 +54,8 @@ class Optimiser {
   std::vector<Parameter> parameters_;
   OptimiserSettings settings_;
   std::vector<Slot> slots_;
+  at::Tensor sums_, momenta_;  // float32 [P]: those of Muon first
+  int64_t muon_values_ = 0;    // how many those are
   uint64_t seed_;
   int64_t steps_ = 0;
 };

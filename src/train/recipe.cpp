@@ -58,9 +58,22 @@ void visit(Visitor& visitor, AdapterSettings& adapter) {
 
 template <class Visitor>
 void visit(Visitor& visitor, DataSettings& data) {
-  visitor.field("corpus", data.corpus, {.help = "folder made by cepe data build"});
+  visitor.field("corpus", data.corpus,
+                {.help = "folder made by cepe data build; beside samples, stored_logits or retrieved: of validation"});
   visitor.field("held_out", data.held_out, {.help = "share of documents for validation", .least = 0, .most = 0.5});
   visitor.field("mixture", data.mixture, {.help = "domains and their weights; empty: all documents as one"});
+  visitor.field("samples", data.samples,
+                {.help = "instead of the corpus (stages cepe and ceped): MDS folder of token_ids (the window) and "
+                         "prev_token_ids (its context); empty: these stand in stored_logits or retrieved"});
+  visitor.field("stored_logits", data.stored_logits,
+                {.help = "stage ceped: MDS folder of target_prob [T, top + 1] and target_index [T, top], the teacher's "
+                         "answers for token_ids; no teacher is run then"});
+  visitor.field("retrieved", data.retrieved,
+                {.help = "stages cepe and ceped: MDS folder of retrieved_token_ids [K, chunk_size], the context in "
+                         "place of the text before; where there are retrieval_scores, the best"});
+  visitor.field("neighbours", data.neighbours,
+                {.help = "retrieved_neighbor_token_ids: left out, in one chunk with the retrieved, or one of its own",
+                 .choices = {"none", "joint", "separate"}});
 }
 
 template <class Visitor>
@@ -225,11 +238,35 @@ void check_chunks(const PhaseSettings& phase, const Recipe& recipe, const std::s
 
 }  // namespace
 
+// Samples that were prepared beforehand are one window each.
+void validate_prepared(const Recipe& recipe) {
+  const DataSettings& data = recipe.data;
+  require(data.neighbours == "none" || !data.retrieved.empty(), "data.neighbours: needs data.retrieved");
+  if (!data.prepared()) return;
+  const Stage stage = stage_of(recipe.stage);
+  require(stage == Stage::cepe || stage == Stage::ceped,
+          "data.samples, data.stored_logits and data.retrieved are for the stages cepe and ceped");
+  require(data.stored_logits.empty() || stage == Stage::ceped, "data.stored_logits: is for stage ceped");
+  require(data.stored_logits.empty() || recipe.loss.mode != "full",
+          "loss.mode: full needs the teacher itself; stored logits are its best tokens: smooth_X or drop");
+  require(recipe.validation.steps == 0 || !data.corpus.empty(),
+          "validation: is on a corpus; set data.corpus, or validation.steps to 0");
+  for (size_t i = 0; i < recipe.phases.size(); ++i) {
+    const PhaseSettings& phase = recipe.phases[i];
+    const std::string where = "phases." + std::to_string(i) + ": ";
+    require(phase.windows == 1, where + "windows " + std::to_string(phase.windows) + "; a prepared sample has 1");
+    require(data.neighbours != "separate" || phase.context_tokens % (2 * recipe.adapter.chunk_size) == 0,
+            where + "context_tokens: with data.neighbours separate, a multiple of two chunks");
+  }
+}
+
 void validate(const Recipe& recipe) {
   require(!recipe.phases.empty(), "phases: at least one is needed");
-  require(!recipe.data.corpus.empty(), "data.corpus: which folder? (cepe data build makes one)");
+  require(!recipe.data.corpus.empty() || recipe.data.prepared(),
+          "data.corpus: which folder? (cepe data build makes one)");
   require(!recipe.output.empty(), "output: which folder?");
   require(!recipe.trainable.empty(), "trainable: nothing is");
+  validate_prepared(recipe);
   const Stage stage = stage_of(recipe.stage);
   require(stage != Stage::ceped || recipe.loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
   for (size_t i = 0; i < recipe.phases.size(); ++i) {

@@ -51,6 +51,13 @@ struct DataSettings {
   std::string corpus;   // folder made by `cepe data build`
   double held_out = 0;  // share of documents kept for validation
   std::vector<data::MixturePart> mixture;
+  // Instead of text of the corpus, samples that were prepared beforehand (MDS folders, data/prepared_samples.h).
+  std::string samples;  // windows and the text before them; "": they stand in the other folders
+  std::string stored_logits;
+  std::string retrieved;
+  std::string neighbours = "none";  // of retrieved chunks: joint, separate
+
+  bool prepared() const { return !samples.empty() || !stored_logits.empty() || !retrieved.empty(); }
 };
 
 // A stretch of training with one shape of batch. Sample = context_tokens, then `windows` windows of decoder_tokens;
@@ -71,6 +78,11 @@ struct PhaseSettings {
   double mask = 0;  // mask_prob and mask_seq_prob of the published code
   double mask_whole = 0.1;
 };
+
+// In how many micro-batches a step is made.
+inline int64_t micro_batches(const PhaseSettings& phase) {
+  return phase.micro_batch > 0 ? phase.batch / phase.micro_batch : 1;
+}
 
 struct LossSettings {
   double cross_entropy = 1;  // lm_loss_cof

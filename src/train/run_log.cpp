@@ -25,11 +25,11 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-RunLog::RunLog(const Recipe& recipe, int64_t step, int64_t trained_weights, std::function<int64_t()> device_memory)
+RunLog::RunLog(const Recipe& recipe, int64_t step, int64_t trained_weights, Hardware hardware)
     : recipe_(recipe),
       metrics_(base::Path(recipe.output) / "metrics.jsonl", step),
       events_(recipe.output),
-      device_memory_(std::move(device_memory)),
+      hardware_(std::move(hardware)),
       first_step_(step),
       start_(std::chrono::steady_clock::now()) {
   base::replace_file(base::Path(recipe.output) / "recipe.yaml", print_recipe(recipe, false));
@@ -54,8 +54,9 @@ void RunLog::write(int64_t step) {
   const StepReport& last = since_.back();
   const double tokens_a_second = static_cast<double>(sum.tokens) / sum.seconds,
                tflops = sum.flops / sum.seconds * 1e-12;
-  const double share = recipe_.peak_tflops > 0 ? tflops / recipe_.peak_tflops : 0;
-  const int64_t memory = device_memory_ ? device_memory_() : base::peak_resident_bytes();
+  const double share =
+      recipe_.peak_tflops > 0 ? tflops / recipe_.peak_tflops / static_cast<double>(hardware_.devices) : 0;
+  const int64_t memory = hardware_.device_memory ? hardware_.device_memory() : base::peak_resident_bytes();
   const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const double left = elapsed / static_cast<double>(step - first_step_) * static_cast<double>(recipe_.steps() - step);
 

@@ -25,7 +25,11 @@ struct StepReport {
 class RunLog {
  public:
   // Goes on after `step`: later lines of metrics.jsonl, of a run that got further, are cut off.
-  RunLog(const Recipe& recipe, int64_t step, int64_t trained_weights, std::function<int64_t()> device_memory);
+  struct Hardware {
+    size_t devices = 1;                      // that work together: peak_tflops is one's
+    std::function<int64_t()> device_memory;  // bytes in use at most; empty: the process's
+  };
+  RunLog(const Recipe& recipe, int64_t step, int64_t trained_weights, Hardware hardware);
 
   // Every recipe.log_steps steps (and the first and last) a line with means over the steps since the last one.
   void stepped(int64_t step, const StepReport& report);
@@ -37,7 +41,7 @@ class RunLog {
   const Recipe& recipe_;
   MetricsLog metrics_;
   EventFile events_;
-  std::function<int64_t()> device_memory_;
+  Hardware hardware_;
   std::vector<StepReport> since_;  // the last line
   int64_t first_step_;
   std::chrono::steady_clock::time_point start_;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "base/files.h"
 #include "train/recipe.h"
@@ -13,9 +14,12 @@ namespace cepe::train {
 
 struct TrainOptions {
   base::Path cache;  // where the default model is
-  c10::Device device = c10::kCPU;
+  // Of the replicas of the model, which share the micro-batches of each step. Which samples are seen, and in which
+  // micro-batches, does not depend on how many there are.
+  std::vector<c10::Device> devices = {c10::kCPU};
   double stop_after_seconds = 0;  // then saves and stops; 0: goes on to the end
-  // Bytes in use at most on the device so far; empty on a CPU.
+  bool export_only = false;       // writes the newest checkpoint's result/ and trains nothing
+  // Bytes in use at most on the first device so far; empty on a CPU.
   std::function<int64_t()> device_memory;
 };
 
@@ -27,7 +31,8 @@ struct TrainResult {
 
 // Runs a recipe, or goes on where its output folder says that it stopped. In the folder: recipe.yaml (as run),
 // checkpoints/, metrics.jsonl, TensorBoard's events, and at the end result/ (export_trained).
-// Errors: those of the recipe's parts; invalid_argument where the folder is another recipe's, naming what differs;
+// Errors: those of the recipe's parts; invalid_argument where the folder is another recipe's, naming what differs, or
+// where the micro-batches of a phase cannot be shared equally; not_found for export_only without a checkpoint;
 // internal where the loss stays not finite. Ctrl-C: saves a checkpoint and throws base::Interrupted.
 TrainResult train(const Recipe& recipe, const TrainOptions& options);
 
