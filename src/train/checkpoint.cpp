@@ -75,6 +75,11 @@ CheckpointFolder::CheckpointFolder(const Path& folder, int64_t keep, FileLayer& 
   settle_leftovers();
 }
 
+CheckpointFolder::CheckpointFolder(const Path& folder, FileLayer& files, Reading)
+    : folder_(plain(folder)), keep_(1), files_(files) {}
+
+CheckpointFolder CheckpointFolder::to_read(const Path& folder, FileLayer& files) { return {folder, files, Reading{}}; }
+
 Path CheckpointFolder::path_of(int64_t step) const { return folder_ / name_of(step); }
 
 void CheckpointFolder::settle_leftovers() {
@@ -98,6 +103,7 @@ void CheckpointFolder::settle_replaced(const std::string& name) {
 
 std::vector<int64_t> CheckpointFolder::listed_steps() const {
   std::vector<int64_t> steps;
+  if (!files_.exists(folder_)) return steps;
   for (const std::string& name : files_.list(folder_)) {
     if (const auto step = step_of(name)) steps.push_back(*step);
   }

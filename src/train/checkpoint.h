@@ -32,6 +32,10 @@ class CheckpointFolder {
   // written. `files` outlives this object. Errors: invalid_argument, io.
   CheckpointFolder(const base::Path& folder, int64_t keep, FileLayer& files = disk());
 
+  // For looking only, also beside a run that is writing: nothing is made, removed or put back. Only newest, load_newest
+  // and steps may be called; a folder that is not there has none.
+  static CheckpointFolder to_read(const base::Path& folder, FileLayer& files = disk());
+
   // Once this returns, no crash of the process or the machine loses it. Needs the memory of one tensor at most, and
   // none for contiguous ones on the CPU. Only then are older ones removed, and damaged ones that load_newest met.
   // Saving the newest step once more replaces it. On any error the earlier ones stand.
@@ -50,6 +54,8 @@ class CheckpointFolder {
   std::vector<int64_t> steps() const;  // of those written completely, ascending
 
  private:
+  struct Reading {};
+  CheckpointFolder(const base::Path& folder, FileLayer& files, Reading);
   void settle_leftovers();
   void settle_replaced(const std::string& name);
   void publish(int64_t step);

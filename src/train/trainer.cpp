@@ -66,6 +66,12 @@ void check_shares(const Recipe& recipe, size_t replicas) {
   }
 }
 
+// An export may run beside the run itself.
+CheckpointFolder checkpoints_of(const Recipe& recipe, const TrainOptions& options) {
+  const base::Path folder = base::Path(recipe.output) / "checkpoints";
+  return options.export_only ? CheckpointFolder::to_read(folder) : CheckpointFolder(folder, recipe.checkpoint.keep);
+}
+
 // Fields that may change when a run goes on: nothing that decides what is learned.
 std::string what_is_learned(Recipe recipe) {
   recipe.output = "";
@@ -93,7 +99,7 @@ class Trainer {
         options_(options),
         corpus_(open_corpus(recipe.data.corpus)),
         replicas_(recipe, vocabulary(), options.cache, options.devices),
-        checkpoints_(base::Path(recipe.output) / "checkpoints", recipe.checkpoint.keep),
+        checkpoints_(checkpoints_of(recipe, options)),
         sources_(batch_sources(recipe, corpus_, *replicas_.first().trainee)) {
     if (recipe.validation.steps > 0) {
       const auto split = recipe.data.held_out > 0 ? data::Split::held_out : data::Split::training;

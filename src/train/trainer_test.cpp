@@ -274,6 +274,19 @@ TEST_F(Trainers, TokensThatTheDecoderDoesNotKnowAreAPlainError) {
   expect_error(ErrorCode::invalid_argument, "vocabulary", [&] { test::run(recipe); });
 }
 
+TEST_F(Trainers, AnExportLeavesTheFilesOfARunThatGoesOnAlone) {
+  const Recipe recipe = recipe_of("run");
+  expect_error(ErrorCode::not_found, "no checkpoint yet", [&] { train(recipe, {.export_only = true}); });
+  EXPECT_FALSE(std::filesystem::exists(recipe.output));
+  ASSERT_FALSE(train(recipe, {.stop_after_seconds = 1e-9}).finished);
+  folder.write("run/checkpoints/step-00000002.partial/tensors.safetensors", "being written");
+  const std::string metrics = test::content_of(base::Path(recipe.output) / "metrics.jsonl");
+  train(recipe, {.export_only = true});
+  EXPECT_TRUE(std::filesystem::exists(folder / "run/checkpoints/step-00000002.partial"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "run/result/adapter.safetensors"));
+  EXPECT_EQ(test::content_of(base::Path(recipe.output) / "metrics.jsonl"), metrics);
+}
+
 // A decoder trained beside the adapter is part of the result: an adapter alone would be of no use.
 TEST_F(Trainers, ATrainedDecoderIsSavedBesideItsAdapter) {
   const Recipe recipe = recipe_of("run");
