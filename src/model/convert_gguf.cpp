@@ -183,12 +183,15 @@ std::optional<Llama3Rope> llama3_rope(const RopeConfig& rope) {
   return found;
 }
 
+void check_rope(const ModelSource& source) {
+  if (source.decoder.rope.divisors.empty() || llama3_rope(source.decoder.rope)) return;
+  throw Error(ErrorCode::unsupported, source.path.string() +
+                                          ": its rope frequencies (tensor 'rope_freqs.weight') cannot be stated in a "
+                                          "config.json; use the file as it is");
+}
+
 void check_convertible(const ModelSource& source, const DecoderNames& target, DType block_type) {
-  if (!source.decoder.rope.divisors.empty() && !llama3_rope(source.decoder.rope)) {
-    throw Error(ErrorCode::unsupported, source.path.string() +
-                                            ": its rope frequencies (tensor 'rope_freqs.weight') cannot be stated in a "
-                                            "config.json; use the file as it is");
-  }
+  check_rope(source);
   for (size_t i = 0; i < target.layers.size(); ++i) {
     if (target.layers[i].query_key_value.size() == source.names.layers[i].query_key_value.size() &&
         target.layers[i].gate_up.size() == source.names.layers[i].gate_up.size())
@@ -207,7 +210,10 @@ void check_convertible(const ModelSource& source, const DecoderNames& target, DT
   }
 }
 
-base::Json config_of(const ModelSource& source, DType block_type) {
+}  // namespace
+
+base::Json hugging_face_config(const ModelSource& source, DType type) {
+  check_rope(source);
   base::Json config = source.config;
   if (!source.decoder.rope.divisors.empty()) {
     const Llama3Rope rope = *llama3_rope(source.decoder.rope);
@@ -218,13 +224,11 @@ base::Json config_of(const ModelSource& source, DType block_type) {
                               {"original_max_position_embeddings", static_cast<int64_t>(rope.original_positions)}};
   }
   config["tie_word_embeddings"] = source.decoder.tied;
-  config["torch_dtype"] = formats::name_of(block_type);
+  config["torch_dtype"] = formats::name_of(type);
   if (source.decoder.query_key_value_bias && !config.contains("attention_bias")) config["attention_bias"] = true;
   if (source.decoder.feed_forward_bias && !config.contains("mlp_bias")) config["mlp_bias"] = true;
   return config;
 }
-
-}  // namespace
 
 GgufConversion convert_gguf(const ModelSource& source, DType block_type) {
   const DecoderConfig& config = source.decoder;
@@ -238,7 +242,7 @@ GgufConversion convert_gguf(const ModelSource& source, DType block_type) {
   if (!config.tied) converter.part(source.names.lm_head, target.lm_head, {});
   for (size_t layer = 0; layer < target.layers.size(); ++layer)
     convert_layer(converter, config, source.names, target, layer, offset_norms);
-  converter.result.config = config_of(source, block_type);
+  converter.result.config = hugging_face_config(source, block_type);
   return std::move(converter.result);
 }
 

@@ -78,6 +78,10 @@ void save_decoder(const base::Path& folder, const Decoder& decoder, const base::
   const DecoderNames names = weight_names(decoder.config);
   if (names.transposed || names.interleaved_query_key_value)
     throw Error(ErrorCode::unsupported, "a trained decoder of family '" + decoder.config.family + "' cannot be saved");
+  // GGUF files hold Gemma's norms with 1 added, its folders without.
+  if (read_decoder_config(config, folder.string()).norm != decoder.config.norm)
+    throw Error(ErrorCode::unsupported, "a trained decoder of family '" + decoder.config.family +
+                                            "' cannot be saved when it was read from a GGUF file; convert that first");
   Weights weights;
   weights.add({names.embedding}, {decoder.config.vocabulary}, decoder.embedding);
   for (size_t i = 0; i < decoder.layers.size(); ++i)

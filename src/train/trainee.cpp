@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/parse_values.h"
 #include "model/adapter.h"
+#include "model/convert_gguf.h"
 #include "model/initialise.h"
 #include "model/initialise_random.h"
 #include "model/locate.h"
@@ -73,7 +74,11 @@ void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cach
     trainee.source = model::open_model(path);
     const auto type = place.type == at::kFloat ? model::WeightType::float32 : model::WeightType::bfloat16;
     trainee.model.decoder = model::load_decoder(*trainee.source, {type, place.device, false});
-    trainee.decoder_config = trainee.source->config;
+    const auto written = place.type == at::kFloat ? formats::DType::float32 : formats::DType::bfloat16;
+    const bool is_saved = trains(recipe, "decoder") || recipe.decoder.low_rank.rank > 0;
+    trainee.decoder_config = is_saved && trainee.source->checkpoint.is_gguf()
+                                 ? model::hugging_face_config(*trainee.source, written)
+                                 : trainee.source->config;
     trainee.decoder_name = path.filename().string();
   }
   trainee.model.decoder.activation_type = place.type;
