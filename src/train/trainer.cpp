@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "data/append_file.h"
 #include "train/batch_source.h"
 #include "train/checkpoint.h"
 #include "train/flops.h"
@@ -92,6 +93,13 @@ void check_same_recipe(const std::string& before, const std::string& now, const 
                                                "', now '" + line(now) + "'); choose another output folder");
 }
 
+// Two runs in one folder would take each other's half-written checkpoints for leftovers.
+std::unique_ptr<data::FolderLock> lock_of(const Recipe& recipe, const TrainOptions& options) {
+  if (options.export_only) return nullptr;  // beside a run that goes on
+  std::filesystem::create_directories(recipe.output);
+  return std::make_unique<data::FolderLock>(recipe.output);
+}
+
 class Trainer {
  public:
   Trainer(const Recipe& recipe, const TrainOptions& options)
@@ -99,6 +107,7 @@ class Trainer {
         options_(options),
         corpus_(open_corpus(recipe.data.corpus)),
         replicas_(recipe, vocabulary(), options.cache, options.devices),
+        lock_(lock_of(recipe, options)),
         checkpoints_(checkpoints_of(recipe, options)),
         sources_(batch_sources(recipe, corpus_, *replicas_.first().trainee)) {
     if (recipe.validation.steps > 0) {
@@ -278,6 +287,7 @@ class Trainer {
   const TrainOptions& options_;
   std::optional<data::TokenCorpus> corpus_;  // none where all samples are prepared
   Replicas replicas_;
+  std::unique_ptr<data::FolderLock> lock_;  // before the checkpoints: their folder is tidied when it is opened
   CheckpointFolder checkpoints_;
   std::vector<BatchSource> sources_;  // by phase
   std::optional<data::Sampler> held_out_;

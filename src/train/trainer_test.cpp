@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/log.h"
+#include "data/append_file.h"
 #include "expect_error.h"
 #include "golden_tensors.h"
 #include "model/adapter.h"
@@ -242,6 +243,17 @@ TEST_F(Trainers, AnotherRecipeInTheSameFolderIsRefusedByWhatDiffers) {
   other = recipe;
   other.seed = 7;
   expect_error(ErrorCode::invalid_argument, "there 'seed: 0', now 'seed: 7'", [&] { test::run(other); });
+}
+
+TEST_F(Trainers, AFolderThatAnotherRunUsesIsRefusedAndLeftAlone) {
+  const Recipe recipe = recipe_of("taken");
+  std::filesystem::create_directories(recipe.output);
+  {
+    const data::FolderLock other(recipe.output);
+    expect_error(ErrorCode::invalid_argument, "another program is writing this folder", [&] { test::run(recipe); });
+    EXPECT_TRUE(std::filesystem::is_empty(recipe.output));
+  }
+  EXPECT_TRUE(test::run(recipe).finished);
 }
 
 TEST_F(Trainers, HowOftenItIsSavedValidatedAndLoggedMayChange) {
