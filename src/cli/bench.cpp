@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/parse_values.h"
+#include "cli/bench_shape.h"
 #include "cli/commands.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
@@ -34,6 +35,7 @@ struct BenchOptions {
   int64_t tokens = 32;
   uint64_t seed = 0;
   bool json = false;
+  BenchShapeOptions shape;
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -209,9 +211,44 @@ std::string bench_text(const Json& result) {
   return text + "\n";
 }
 
+void bench_shape(const BenchOptions& options, const CommonOptions& common) {
+  BenchShapeOptions shape = options.shape;
+  shape.contexts = options.contexts;
+  shape.tokens = options.tokens;
+  shape.seed = options.seed;
+  const Json result = measure_shape(shape, common);
+  write_output(options.json ? result.dump(1) + "\n" : shape_text(result));
+}
+
 void bench(const BenchOptions& options, const CommonOptions& common) {
+  if (!options.shape.shape.empty()) return bench_shape(options, common);
   const Json result = measure(options, common);
   write_output(options.json ? result.dump(1) + "\n" : bench_text(result));
+}
+
+void add_shape_options(CLI::App& command, BenchShapeOptions& options) {
+  const char* group = "Random weights";
+  CLI::Option* shape = command
+                           .add_option("--shape", options.shape,
+                                       "instead of a model: random weights of this size (" + shape_names() +
+                                           "), at all --contexts: encoding, forward passes, first tokens, decoding")
+                           ->group(group)
+                           ->excludes("--model")
+                           ->excludes("--adapter");
+  const auto count = [&](const char* name, int64_t& value, const char* help) {
+    command.add_option(name, value, help)
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+        ->capture_default_str()
+        ->group(group)
+        ->needs(shape);
+  };
+  count("--decoder-tokens", options.decoder_tokens, "of a forward pass, all their logits");
+  count("--prompt-tokens", options.prompt_tokens, "before a first token");
+  count("--runs", options.runs, "whose median is told, after one that does not count");
+  command
+      .add_flag("!--no-full-attention", options.full_attention, "leave out the decoder that reads everything itself")
+      ->group(group)
+      ->needs(shape);
 }
 
 }  // namespace
@@ -232,6 +269,7 @@ void add_bench(CLI::App& program, CommonOptions& common) {
       ->capture_default_str();
   command->add_option("--seed", options->seed, "of the random ids")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object instead of text");
+  add_shape_options(*command, options->shape);
 }
 
 }  // namespace cepe::cli

@@ -1,7 +1,9 @@
 #include "model/attention.h"
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -80,13 +82,50 @@ PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys
   return {by_head(result.output), by_head(result.log_sum_exp).squeeze(-1)};
 }
 
+// Whether LibTorch's fused kernels serve, which also give their log-sum-exp: a GPU's, of 16-bit types, without a
+// gradient and with heads that they are compiled for.
+bool takes_fused_kernel(const at::Tensor& folded, const at::Tensor& keys) {
+  const bool differentiated = at::GradMode::is_enabled() && (folded.requires_grad() || keys.requires_grad());
+  return folded.is_cuda() && folded.element_size() == 2 && !differentiated && folded.size(-1) <= 256 &&
+         folded.size(-1) % 8 == 0;
+}
+
+// cuDNN's kernel is the fastest on a Hopper GPU (1.5 times flash and more at many rows), but it makes a plan for each
+// new pair of lengths, which takes half a second: for round lengths only, of which there are few.
+bool takes_cudnn(const at::Tensor& folded, const at::Tensor& keys) {
+  constexpr int64_t round_rows = 1024;
+  return folded.size(1) % round_rows == 0 && keys.size(0) % round_rows == 0 && folded.size(-1) <= 128 &&
+         at::globalContext().userEnabledCuDNNSDP();
+}
+
+// folded [G, R, D], keys and values [M, G, D] of its type -> output [G, R, D], log-sum-exp [G, R, 1].
+PartialAttention fused_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
+                                 double scale) {
+  const at::Tensor queries = folded.unsqueeze(0), by_group = keys.transpose(0, 1).unsqueeze(0),
+                   summed = values.transpose(0, 1).unsqueeze(0);
+  const auto result = [](const at::Tensor& output, const at::Tensor& log_sum_exp) {
+    return PartialAttention{output.squeeze(0), log_sum_exp.reshape({output.size(1), output.size(2), 1})};
+  };
+  if (takes_cudnn(folded, keys)) {
+    const auto found = at::_scaled_dot_product_cudnn_attention(queries, by_group, summed, std::nullopt, true, 0.0,
+                                                               false, false, scale);
+    return result(std::get<0>(found), std::get<1>(found));
+  }
+  const auto found = at::_scaled_dot_product_flash_attention(queries, by_group, summed, 0.0, false, false, scale);
+  return result(std::get<0>(found), std::get<1>(found));
+}
+
 }  // namespace
 
 at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
   if (takes_row_kernel(queries, keys)) {
     return row_attention(queries, keys, values, scale).output.to(queries.scalar_type());
   }
-  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1)).unsqueeze(0);
+  const at::Tensor rows = fold_groups(queries.to(keys.scalar_type()), keys.size(1));
+  if (takes_fused_kernel(rows, keys)) {
+    return unfold_groups(fused_attention(rows, keys, values, scale).output, queries.size(0)).to(queries.scalar_type());
+  }
+  const at::Tensor folded = rows.unsqueeze(0);
   const at::Tensor attended = at::scaled_dot_product_attention(
       folded, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), {}, 0.0, false, scale);
   return unfold_groups(attended.squeeze(0), queries.size(0)).to(queries.scalar_type());
@@ -181,23 +220,6 @@ PartialAttention merge(const PartialAttention& first, const PartialAttention& se
 
 namespace {
 
-// Whether LibTorch's flash kernel serves, which also gives its log-sum-exp: a GPU's, of 16-bit types, without a
-// gradient and with heads that it is compiled for.
-bool takes_flash_kernel(const at::Tensor& folded, const at::Tensor& keys) {
-  const bool differentiated = at::GradMode::is_enabled() && (folded.requires_grad() || keys.requires_grad());
-  return folded.is_cuda() && folded.element_size() == 2 && !differentiated && folded.size(-1) <= 256 &&
-         folded.size(-1) % 8 == 0;
-}
-
-// folded [G, R, D], keys and values [M, G, D] of its type -> output [G, R, D], log-sum-exp [G, R, 1].
-PartialAttention flash_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
-                                 double scale) {
-  const auto result =
-      at::_scaled_dot_product_flash_attention(folded.unsqueeze(0), keys.transpose(0, 1).unsqueeze(0),
-                                              values.transpose(0, 1).unsqueeze(0), 0.0, false, false, scale);
-  return {std::get<0>(result).squeeze(0), std::get<1>(result).squeeze(0).unsqueeze(-1)};
-}
-
 // The same step by step, in float32.
 PartialAttention composed_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
                                     double scale) {
@@ -214,7 +236,7 @@ PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& k
   if (takes_row_kernel(queries, keys)) return row_attention(queries, keys, values, scale);
   const int64_t rows = queries.size(0);
   const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1));
-  const PartialAttention part = takes_flash_kernel(folded, keys) ? flash_attention(folded, keys, values, scale)
+  const PartialAttention part = takes_fused_kernel(folded, keys) ? fused_attention(folded, keys, values, scale)
                                                                  : composed_attention(folded, keys, values, scale);
   return {unfold_groups(part.output.to(at::kFloat), rows),
           unfold_groups(part.log_sum_exp.to(at::kFloat), rows).squeeze(-1)};

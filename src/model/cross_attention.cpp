@@ -19,13 +19,14 @@
 namespace cepe::model {
 namespace {
 
-// Context rows whose K and V stand in scratch at one time: bounds memory at any context length.
-constexpr int64_t tile_rows = 8192;
+// Context rows whose K and V stand in scratch at one time: bounds memory at any context length. Many query rows have
+// larger tiles, since each tile's [T, H, D] is merged in float32 with those before it.
+int64_t tile_rows(int64_t query_rows) { return query_rows >= 1024 ? 32768 : 8192; }
 
 double scale_of(const HeadShape& shape) { return 1 / std::sqrt(static_cast<double>(shape.width)); }
 
-// Pages joined into tiles of at most tile_rows rows (a larger single page stands alone).
-std::vector<at::Tensor> tiles(const ContextStates& context) {
+// Pages joined into tiles of at most `most` rows (a larger single page stands alone).
+std::vector<at::Tensor> tiles(const ContextStates& context, int64_t most) {
   std::vector<at::Tensor> joined;
   std::vector<at::Tensor> open;
   int64_t rows = 0;
@@ -35,7 +36,7 @@ std::vector<at::Tensor> tiles(const ContextStates& context) {
     rows = 0;
   };
   for (const at::Tensor& page : context.pages) {
-    if (rows + page.size(0) > tile_rows) close();
+    if (rows + page.size(0) > most) close();
     open.push_back(page);
     rows += page.size(0);
   }
@@ -101,7 +102,7 @@ bool CrossAttentionInput::active() const {
 
 at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                             const HeadShape& shape) {
-  const std::vector<at::Tensor> parts = tiles(context);
+  const std::vector<at::Tensor> parts = tiles(context, tile_rows(queries.size(0)));
   const auto part = [&](const at::Tensor& states) {
     const ContextStates::Projected kv = project(block, states, shape);
     return attend_partially(queries, kv.keys, kv.values, scale_of(shape));
@@ -140,7 +141,7 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
     gathered = ops::row_attention(query_rows.to(at::kFloat).contiguous(), pages, scale_of(shape)).output;
   } else {
     PartialAttention total;
-    for (const at::Tensor& states : tiles(context)) {
+    for (const at::Tensor& states : tiles(context, tile_rows(1))) {
       const at::Tensor rows_of_states = states.unsqueeze(1);
       const PartialAttention part = attend_partially(query_rows, rows_of_states, rows_of_states, scale_of(shape));
       total = total.output.defined() ? merge(total, part) : part;
@@ -156,7 +157,7 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
 
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
                       at::ScalarType type) {
-  const std::vector<at::Tensor> parts = tiles(context);
+  const std::vector<at::Tensor> parts = tiles(context, tile_rows(1));
   context.kept.clear();
   for (const CrossAttention* block : blocks) {
     if (!block) continue;

@@ -187,6 +187,14 @@ std::optional<int64_t> peak_device_bytes(at::Device device) {
   return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
 }
 
+void reset_peak_device_bytes(at::Device device) {
+  if (device.is_cpu()) return;
+  c10::DeviceAllocator* allocator = c10::getDeviceAllocator(device.type());
+  if (!allocator->initialized()) return;
+  allocator->emptyCache();
+  allocator->resetPeakStats(device.index());
+}
+
 namespace cuda {
 
 const CudaKernels* kernels() { return open_devices().kernels.load(std::memory_order_acquire); }

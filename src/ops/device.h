@@ -28,5 +28,8 @@ void synchronise(at::Device device);
 // give out again, as other programs on that GPU see it, without CUDA's own (code, cuBLAS handles). Nothing for the CPU,
 // whose tensors are in base::peak_resident_bytes.
 std::optional<int64_t> peak_device_bytes(at::Device device);
+// Gives back what LibTorch keeps unused of a GPU's memory and counts the peak anew from what is in use. Nothing on the
+// CPU.
+void reset_peak_device_bytes(at::Device device);
 
 }  // namespace cepe::ops

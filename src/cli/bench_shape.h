@@ -1,0 +1,30 @@
+// cepe bench --shape: what models of a published size cost, with random weights: nothing has to be there to measure it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/json.h"
+#include "cli/common_options.h"
+
+namespace cepe::cli {
+
+struct BenchShapeOptions {
+  std::string shape;     // a name of shape_names()
+  std::string contexts;  // lengths; the longest is that of the first tokens and of decoding
+  int64_t decoder_tokens = 4096, prompt_tokens = 2048;
+  int64_t tokens = 32;  // decoded
+  int64_t runs = 5;
+  uint64_t seed = 0;
+  bool full_attention = true;  // the same decoder reading everything itself, beside it
+};
+
+std::string shape_names();
+
+// {"shape", "device", "rows": [{"what", "context_tokens", "seconds", "bound_seconds", "ratio", "peak_memory_bytes"}]}:
+// seconds are medians; the bound is operations / peak rate or bytes / bandwidth, whichever is longer, by the rates
+// measured beforehand ("tflops", "memory_bandwidth_bytes_per_second"). Errors: invalid_argument.
+base::Json measure_shape(const BenchShapeOptions& options, const CommonOptions& common);
+std::string shape_text(const base::Json& result);
+
+}  // namespace cepe::cli
