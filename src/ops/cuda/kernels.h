@@ -83,6 +83,26 @@ struct CrossEntropyRows {
   bool gradient, bfloat16;
   int device;
 };
+
+// Attention of a ragged batch of query rows over cached rows in pages (ops/paged_attention.h gives the meaning).
+struct PagedAttentionRun {
+  const void* queries;         // [query_rows, groups, width] contiguous
+  const int32_t* first_query;  // [sequences + 1]
+  const int32_t* first_page;   // [sequences + 1], into the three tables below
+  const int64_t* keys;         // address of each page's first row: bfloat16 [rows, groups, width]
+  const int64_t* values;       // likewise; not read where `same`
+  const int32_t* rows;         // [pages], each at most page_rows
+  void* output;                // [query_rows, groups, width] contiguous
+  float* log_sum_exp;          // [query_rows, groups]
+  void* workspace;             // paged_attention_bytes of it, aligned to 16 bytes
+  int64_t sequences, query_rows, groups, width, page_rows;
+  int64_t key_stride, value_stride;  // elements from row to row of a page
+  int64_t most_query_rows;           // of one sequence
+  float scale;
+  bool same;  // the keys serve as values
+  bool bfloat16_queries, bfloat16_output;
+  int device;
+};
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
 // Each returns nullptr, or what CUDA says against the launch.
@@ -93,6 +113,9 @@ struct CudaKernels {
   const char* (*rms_norm_gradient)(const RmsNormGradientRows&);
   const char* (*gated_silu_gradient)(const GatedSiluGradientRows&);
   const char* (*cross_entropy)(const CrossEntropyRows&);
+  const char* (*paged_attention)(const PagedAttentionRun&);
+  // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
+  int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
 };
 
 struct DriverState {

@@ -11,5 +11,7 @@ const char* gated(const GatedRows& run);
 const char* rms_norm_gradient(const RmsNormGradientRows& run);
 const char* gated_silu_gradient(const GatedSiluGradientRows& run);
 const char* cross_entropy(const CrossEntropyRows& run);
+const char* paged_attention(const PagedAttentionRun& run);
+int64_t paged_attention_bytes(const PagedAttentionRun& run);
 
 }  // namespace cepe::ops::cuda

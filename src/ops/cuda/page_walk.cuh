@@ -1,0 +1,96 @@
+// How the work of a ragged batch is cut: a unit is a block of query rows of one sequence and group over all of that
+// sequence's pages; its pages are cut into tiles. All tiles of all units stand in one row (sequence by sequence, group
+// by group, block by block), of which each thread block takes an equal share, wherever units begin and end: so every
+// multiprocessor has the same to read however ragged the batch is. The part of a unit that a thread block has goes into
+// slot (thread block + unit) of the workspace, which no other part has, since from one part to the next at least one
+// of the two grows.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cuda/kernels.h"
+#include "ops/cuda/warp.cuh"
+
+namespace cepe::ops::cuda {
+
+struct Cut {
+  int query_rows;      // of a unit
+  int tile_rows;       // cached rows of a tile
+  int tiles_per_page;  // short pages have empty tiles
+};
+
+// What lies before a sequence, or in all of them.
+struct Amount {
+  int64_t tiles = 0;
+  int units = 0;
+};
+
+struct SequenceWork {
+  int first_query, query_rows, blocks;  // blocks of query rows
+  int first_page, tiles;                // tiles of each unit
+  int units;
+};
+
+__device__ inline SequenceWork work_of(const PagedAttentionRun& run, const Cut& cut, int sequence) {
+  SequenceWork work;
+  work.first_query = run.first_query[sequence];
+  work.query_rows = run.first_query[sequence + 1] - work.first_query;
+  work.blocks = (work.query_rows + cut.query_rows - 1) / cut.query_rows;
+  work.first_page = run.first_page[sequence];
+  work.tiles = (run.first_page[sequence + 1] - work.first_page) * cut.tiles_per_page;
+  work.units = work.blocks * static_cast<int>(run.groups);
+  return work;
+}
+
+// Before `stop` sequences; every lane of a warp calls it and gets it.
+__device__ inline Amount amount_before(const PagedAttentionRun& run, const Cut& cut, int stop) {
+  Amount sum;
+  for (int sequence = static_cast<int>(threadIdx.x) % warp; sequence < stop; sequence += warp) {
+    const SequenceWork work = work_of(run, cut, sequence);
+    sum.tiles += int64_t{work.units} * work.tiles;
+    sum.units += work.units;
+  }
+  for (int other = warp / 2; other > 0; other /= 2) {
+    sum.tiles += __shfl_xor_sync(0xffffffffu, sum.tiles, other);
+    sum.units += __shfl_xor_sync(0xffffffffu, sum.units, other);
+  }
+  return sum;
+}
+
+// The sequence of tile `tile`, and what lies before it; every lane calls it and gets it. There is such a tile.
+__device__ inline int sequence_of(const PagedAttentionRun& run, const Cut& cut, int64_t tile, Amount& before) {
+  before = {};
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+  for (int first = 0;; first += warp) {
+    Amount own;
+    if (first + lane < run.sequences) {
+      const SequenceWork work = work_of(run, cut, first + lane);
+      own = {int64_t{work.units} * work.tiles, work.units};
+    }
+    Amount up_to = own;
+    for (int other = 1; other < warp; other *= 2) {
+      const int64_t tiles = __shfl_up_sync(0xffffffffu, up_to.tiles, other);
+      const int units = __shfl_up_sync(0xffffffffu, up_to.units, other);
+      if (lane >= other) up_to = {up_to.tiles + tiles, up_to.units + units};
+    }
+    const unsigned beyond = __ballot_sync(0xffffffffu, before.tiles + up_to.tiles > tile);
+    const int chosen = beyond ? __ffs(static_cast<int>(beyond)) - 1 : warp - 1;
+    const Amount with_it = {__shfl_sync(0xffffffffu, up_to.tiles, chosen),
+                            __shfl_sync(0xffffffffu, up_to.units, chosen)};
+    if (!beyond) {
+      before = {before.tiles + with_it.tiles, before.units + with_it.units};
+      continue;
+    }
+    before.tiles += with_it.tiles - __shfl_sync(0xffffffffu, own.tiles, chosen);
+    before.units += with_it.units - __shfl_sync(0xffffffffu, own.units, chosen);
+    return first + chosen;
+  }
+}
+
+// The first tile of thread block `block` of `blocks`, and the thread block that has a tile.
+__device__ inline int64_t first_tile_of(int64_t total, int64_t block, int64_t blocks) { return total * block / blocks; }
+__device__ inline int block_of(int64_t total, int64_t tile, int64_t blocks) {
+  return static_cast<int>(((tile + 1) * blocks - 1) / total);
+}
+
+}  // namespace cepe::ops::cuda

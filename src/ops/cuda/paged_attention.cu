@@ -1,0 +1,230 @@
+// Attention of a ragged batch over pages: see ops/paged_attention.h.
+// Bound: the larger of (bytes of keys and values) / memory bandwidth and 4 * query rows * cached rows * width
+// operations / tensor peak. A latent context of 131072 x 1024 in bfloat16 (read once: keys are values) is 268 MB, 64 us
+// at the 4.2 TB/s of a copy on an H200 and 80 us at the 3.35 of an H100, whatever the query rows up to about 30 (the
+// instruction of sm_80 used here gives some 60 % of a Hopper tensor peak of 989 TFLOP/s); beyond them the tensor cores.
+// Design: paged_attention.cuh for the parts; the parts' sums are merged here by their log-sum-exps. The sums of a part
+// cost rows * width * 4 bytes written and read again, most of them within the second-level cache.
+#include <algorithm>
+#include <array>
+#include <atomic>
+
+#include "ops/cuda/launch.h"
+#include "ops/cuda/paged_attention.cuh"
+
+namespace cepe::ops::cuda {
+namespace {
+
+constexpr int merge_warps = 8;
+constexpr int merge_columns = 4 * warp;
+
+struct Slots {
+  int64_t first = 0;
+  int count = 0, row = 0;
+};
+
+// The slots that hold parts of one query row and group; none: a row of no sequence, or one without a page.
+__device__ Slots slots_of(const PagedAttentionRun& run, const Cut& cut, int row, int group, int blocks) {
+  int low = 0, high = static_cast<int>(run.sequences);  // the last sequence that begins at or before the row
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (run.first_query[middle] <= row ? low : high) = middle;
+  }
+  if (row >= run.first_query[run.sequences]) return {};
+  const SequenceWork work = work_of(run, cut, low);
+  if (work.tiles == 0) return {};
+  const Amount before = amount_before(run, cut, low);
+  const int64_t total = amount_before(run, cut, static_cast<int>(run.sequences)).tiles;
+  const int within = row - work.first_query;
+  const int unit = group * work.blocks + within / cut.query_rows;
+  const int64_t begin = before.tiles + int64_t{unit} * work.tiles;
+  const int first = block_of(total, begin, blocks), last = block_of(total, begin + work.tiles - 1, blocks);
+  return {int64_t{first} + before.units + unit, last - first + 1, within % cut.query_rows};
+}
+
+__device__ float largest_of_warp(float value) {
+  for (int other = warp / 2; other > 0; other /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, other));
+  return value;
+}
+
+// One query row and group, and `merge_columns` of its width; each warp takes every eighth slot.
+__global__ void __launch_bounds__(merge_warps* warp)
+    merge_parts(const PagedAttentionRun run, const Cut cut, const float* all_sums, const float2* all_states,
+                int blocks) {
+  __shared__ float4 partial[merge_warps][warp];
+  const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
+  const int64_t at = blockIdx.x;
+  const int width = static_cast<int>(run.width), column = static_cast<int>(blockIdx.y) * merge_columns + lane * 4;
+  const Slots slots = slots_of(run, cut, static_cast<int>(at / run.groups), static_cast<int>(at % run.groups), blocks);
+  const auto place = [&](int index) { return (slots.first + index) * cut.query_rows + slots.row; };
+
+  float maximum = -INFINITY;
+  for (int i = lane; i < slots.count; i += warp) maximum = fmaxf(maximum, all_states[place(i)].x);
+  maximum = largest_of_warp(maximum);
+  const float base = maximum == -INFINITY ? 0.0f : maximum;
+  float denominator = 0;
+  for (int i = lane; i < slots.count; i += warp) {
+    const float2 state = all_states[place(i)];
+    denominator += state.y * exp2f(state.x - base);
+  }
+  denominator = sum_of_warp(denominator);
+
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+  for (int i = own; i < slots.count; i += merge_warps) {
+    if (column >= width) break;
+    const float weight = exp2f(all_states[place(i)].x - base);
+    const float4 part = *reinterpret_cast<const float4*>(all_sums + place(i) * width + column);
+    sum =
+        make_float4(sum.x + weight * part.x, sum.y + weight * part.y, sum.z + weight * part.z, sum.w + weight * part.w);
+  }
+  partial[own][lane] = sum;
+  __syncthreads();
+  if (own != 0) return;
+#pragma unroll
+  for (int other = 1; other < merge_warps; ++other) {
+    const float4 more = partial[other][lane];
+    sum = make_float4(sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w);
+  }
+  if (blockIdx.y == 0 && lane == 0) {
+    run.log_sum_exp[at] = (maximum + log2f(denominator)) * 0.6931471805599453f;  // no row: log2(0) = -infinity
+  }
+  if (column >= width) return;
+  const float share = denominator > 0 ? 1 / denominator : 0.0f;
+  const Pack<float, 4> result = {sum.x * share, sum.y * share, sum.z * share, sum.w * share};
+  if (!run.bfloat16_output) return store<4>(static_cast<float*>(run.output) + at * width + column, result);
+  Pack<Bfloat16, 4> narrow;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) narrow.at[i] = narrowed<Bfloat16>(result.at[i]);
+  store<4>(static_cast<Bfloat16*>(run.output) + at * width + column, narrow);
+}
+
+// Thread blocks of a launch: as many as the device holds at one time.
+template <class Plan>
+cudaError_t resident_blocks(int device, int& blocks) {
+  static std::array<std::atomic<int>, 64> known = {};
+  const bool remembered = device >= 0 && device < static_cast<int>(known.size());
+  if (remembered && (blocks = known[device].load(std::memory_order_relaxed)) > 0) return cudaSuccess;
+  cudaError_t error = cudaFuncSetAttribute(attend_pages<Plan>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(Plan::shared_bytes));
+  int each = 0, processors = 0;
+  if (error == cudaSuccess) {
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, attend_pages<Plan>, Plan::threads, Plan::shared_bytes);
+  }
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess && each == 0) error = cudaErrorLaunchOutOfResources;
+  blocks = each * processors;
+  if (error == cudaSuccess && remembered) known[device].store(blocks, std::memory_order_relaxed);
+  return error;
+}
+
+struct Workspace {
+  int64_t slots, sums, states;  // count; bytes of each part
+};
+
+template <class Plan>
+Workspace workspace_of(const PagedAttentionRun& run, int blocks) {
+  const int64_t units = run.groups * (run.query_rows / Plan::rows + run.sequences);  // at most
+  const int64_t slots = blocks + units;
+  return {slots, slots * Plan::rows * Plan::width * 4, slots * Plan::rows * 8};
+}
+
+struct Bytes {
+  const PagedAttentionRun& run;
+  int64_t result = 0;
+  template <class Plan>
+  void with() {
+    int blocks = 0;
+    if (resident_blocks<Plan>(run.device, blocks) != cudaSuccess) {
+      cudaGetLastError();
+      return;
+    }
+    const Workspace workspace = workspace_of<Plan>(run, blocks);
+    result = workspace.sums + workspace.states;
+  }
+};
+
+struct Launch {
+  const PagedAttentionRun& run;
+  cudaStream_t stream;
+  cudaError_t result = cudaErrorNotSupported;
+  template <class Plan>
+  void with() {
+    int blocks = 0;
+    result = resident_blocks<Plan>(run.device, blocks);
+    if (result != cudaSuccess) return;
+    const Workspace workspace = workspace_of<Plan>(run, blocks);
+    auto* sums = static_cast<float*>(run.workspace);
+    auto* states = reinterpret_cast<float2*>(static_cast<unsigned char*>(run.workspace) + workspace.sums);
+    const Cut cut = {Plan::rows, Plan::tile, static_cast<int>((run.page_rows + Plan::tile - 1) / Plan::tile)};
+    attend_pages<Plan><<<blocks, Plan::threads, Plan::shared_bytes, stream>>>(run, cut, sums, states);
+    result = cudaGetLastError();
+    if (result != cudaSuccess) return;
+    const dim3 grid(static_cast<unsigned>(run.query_rows * run.groups), blocks_for(run.width, merge_columns));
+    merge_parts<<<grid, merge_warps * warp, 0, stream>>>(run, cut, sums, states, blocks);
+    result = cudaGetLastError();
+  }
+};
+
+// A unit's query rows: no more than needed, as few as keep the sums in registers.
+template <int width, bool same, int few, int some, int many, int most_rows, class Use>
+void choose_rows(const PagedAttentionRun& run, Use& use) {
+  // few, some, many: columns of a warp for 16, 32 and 64 query rows.
+  constexpr int one = width * 2 * (same ? 1 : 2) * 32;
+  constexpr auto stages = [](int rows, int columns) {
+    const int rest = 232448 - width / columns * rows * 128 - rows * 84;
+    const int share = same ? rest : rest / 4 < 3 * one ? rest / 2 : rest / 4;
+    return std::clamp(share / one, 2, 5);
+  };
+  if (run.most_query_rows <= 16) {
+    use.template with<PagedPlan<width, few, 16, 32, stages(16, few), same>>();
+  } else if (run.most_query_rows <= 32 || most_rows == 32) {
+    use.template with<PagedPlan<width, some, 32, 32, stages(32, some), same>>();
+  } else if constexpr (most_rows == 64) {
+    use.template with<PagedPlan<width, many, 64, 32, stages(64, many), same>>();
+  }
+}
+
+template <class Use>
+void choose(const PagedAttentionRun& run, Use& use) {
+  if (run.same) {
+    switch (run.width) {
+      case 512:
+        return choose_rows<512, true, 64, 64, 64, 64>(run, use);
+      case 576:
+        return choose_rows<576, true, 64, 64, 64, 32>(run, use);
+      case 1024:
+        return choose_rows<1024, true, 128, 128, 128, 32>(run, use);
+      default:
+        break;
+    }
+  }
+  switch (run.width) {
+    case 64:
+      return choose_rows<64, false, 32, 32, 32, 64>(run, use);
+    case 96:
+      return choose_rows<96, false, 48, 48, 48, 64>(run, use);
+    case 128:
+      return choose_rows<128, false, 64, 32, 32, 64>(run, use);
+    case 256:
+      return choose_rows<256, false, 64, 64, 32, 64>(run, use);
+    default:
+      return;
+  }
+}
+
+}  // namespace
+
+cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
+  Launch launch{run, stream};
+  choose(run, launch);
+  return launch.result;
+}
+
+int64_t paged_attention_workspace(const PagedAttentionRun& run) {
+  Bytes bytes{run};
+  choose(run, bytes);
+  return bytes.result;
+}
+
+}  // namespace cepe::ops::cuda

@@ -1,0 +1,218 @@
+#include "ops/paged_attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "base/error.h"
+#include "ops/cuda/loaded.h"
+
+namespace cepe::ops {
+namespace {
+
+[[noreturn]] void refuse(const std::string& message, base::ErrorCode code = base::ErrorCode::invalid_argument) {
+  throw base::Error(code, "paged attention: " + message);
+}
+
+// The common form of all pages, with no page yet.
+PageTable form_of(const RowPage& page) {
+  PageTable table;
+  if (page.keys.dim() != 3 || page.values.dim() != 3) refuse("keys and values of a page must be [rows, G, D]");
+  table.groups = page.keys.size(1);
+  table.width = page.keys.size(2);
+  table.type = page.keys.scalar_type();
+  table.key_stride = page.keys.stride(0);
+  table.value_stride = page.values.stride(0);
+  return table;
+}
+
+void check_page(const at::Tensor& rows, int64_t stride, const PageTable& form, const char* name) {
+  const bool dense = rows.dim() == 3 && rows.stride(2) == 1 && (rows.size(1) == 1 || rows.stride(1) == rows.size(2));
+  if (!dense || rows.size(1) != form.groups || rows.size(2) != form.width || rows.scalar_type() != form.type) {
+    refuse(std::string(name) + " of a page must be " + c10::toString(form.type) + " [rows, " +
+           std::to_string(form.groups) + ", " + std::to_string(form.width) + "] as the first page's, dense in a row");
+  }
+  if (rows.size(0) > 1 && rows.stride(0) != stride) {
+    refuse(std::string(name) + " of pages stand " + std::to_string(rows.stride(0)) + " and " + std::to_string(stride) +
+           " elements from row to row; it must be the same in all");
+  }
+}
+
+int64_t address_of(const at::Tensor& tensor) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()));
+}
+
+// A page of one row, or none, does not say how far rows stand apart.
+int64_t stride_of(std::span<const std::vector<RowPage>> sequences, at::Tensor RowPage::*part, int64_t otherwise) {
+  for (const std::vector<RowPage>& pages : sequences) {
+    for (const RowPage& page : pages) {
+      if ((page.*part).size(0) > 1) return (page.*part).stride(0);
+    }
+  }
+  return otherwise;
+}
+
+void check(const BatchQueries& queries, const PageTable& table, const BatchAttention& result) {
+  const at::Tensor& rows = queries.rows;
+  const auto is = [&](const at::Tensor& tensor, at::ScalarType type) {
+    return tensor.defined() && tensor.scalar_type() == type && tensor.is_contiguous() &&
+           tensor.device() == rows.device();
+  };
+  const auto is_real = [&](const at::Tensor& tensor) { return is(tensor, at::kFloat) || is(tensor, at::kBFloat16); };
+  if (!is_real(rows) || rows.dim() != 3 || rows.size(1) != table.groups || rows.size(2) != table.width) {
+    refuse("queries must be contiguous float32 or bfloat16 [N, " + std::to_string(table.groups) + ", " +
+           std::to_string(table.width) + "]");
+  }
+  const bool tables = is(table.first_page, at::kInt) && is(queries.first, at::kInt) && is(table.rows, at::kInt) &&
+                      is(table.keys, at::kLong) && (!table.values.defined() || is(table.values, at::kLong));
+  if (!tables || queries.first.numel() < 1 || table.first_page.numel() != queries.first.numel() ||
+      table.rows.numel() != table.keys.numel() ||
+      (table.values.defined() && table.values.numel() != table.keys.numel())) {
+    refuse("the tables must be int32 (addresses int64), contiguous, on the queries' device and of equal lengths");
+  }
+  if (!is_real(result.output) || result.output.sizes() != rows.sizes() || !is(result.log_sum_exp, at::kFloat) ||
+      result.log_sum_exp.numel() != rows.size(0) * rows.size(1)) {
+    refuse("the output must be contiguous [N, G, D] as the queries, the log-sum-exp float32 [N, G]");
+  }
+}
+
+at::Tensor page_at(const PageTable& table, const at::Tensor& addresses, int64_t page, int64_t stride) {
+  const auto address = static_cast<uintptr_t>(addresses.const_data_ptr<int64_t>()[page]);
+  return at::from_blob(reinterpret_cast<void*>(address),  // NOLINT(performance-no-int-to-ptr): what a page table holds
+                       {table.rows.const_data_ptr<int32_t>()[page], table.groups, table.width},
+                       {stride, table.width, 1}, at::TensorOptions().dtype(table.type));
+}
+
+void attend_on_cpu(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
+  const int32_t* first = queries.first.const_data_ptr<int32_t>();
+  const int32_t* first_page = table.first_page.const_data_ptr<int32_t>();
+  result.output.zero_();
+  result.log_sum_exp.fill_(-std::numeric_limits<double>::infinity());
+  for (int64_t sequence = 0; sequence + 1 < queries.first.numel(); ++sequence) {
+    const int64_t begin = first[sequence], count = first[sequence + 1] - begin;
+    std::vector<RowPage> pages;
+    for (int64_t page = first_page[sequence]; page < first_page[sequence + 1]; ++page) {
+      const at::Tensor keys = page_at(table, table.keys, page, table.key_stride);
+      pages.push_back({keys, table.values.defined() ? page_at(table, table.values, page, table.value_stride) : keys});
+    }
+    if (count == 0) continue;
+    const RowAttention attended = row_attention(queries.rows.narrow(0, begin, count).to(at::kFloat), pages, scale);
+    result.output.narrow(0, begin, count).copy_(attended.output);
+    result.log_sum_exp.narrow(0, begin, count).copy_(attended.log_sum_exp);
+  }
+}
+
+// What the kernels are told; without the tensors that are written.
+cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& table) {
+  const at::Tensor& values = table.values.defined() ? table.values : table.keys;
+  return {.queries = queries.rows.const_data_ptr(),
+          .first_query = queries.first.const_data_ptr<int32_t>(),
+          .first_page = table.first_page.const_data_ptr<int32_t>(),
+          .keys = table.keys.const_data_ptr<int64_t>(),
+          .values = values.const_data_ptr<int64_t>(),
+          .rows = table.rows.const_data_ptr<int32_t>(),
+          .sequences = queries.first.numel() - 1,
+          .query_rows = queries.rows.size(0),
+          .groups = table.groups,
+          .width = table.width,
+          .page_rows = table.page_rows,
+          .key_stride = table.key_stride,
+          .value_stride = table.values.defined() ? table.value_stride : table.key_stride,
+          .most_query_rows = queries.most_of_a_sequence,
+          .same = !table.values.defined(),
+          .bfloat16_queries = queries.rows.scalar_type() == at::kBFloat16,
+          .device = queries.rows.device().index()};
+}
+
+}  // namespace
+
+PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device device) {
+  const auto with_pages = std::find_if(sequences.begin(), sequences.end(), [](const auto& x) { return !x.empty(); });
+  PageTable table = with_pages == sequences.end() ? PageTable{} : form_of(with_pages->front());
+  table.key_stride = stride_of(sequences, &RowPage::keys, table.key_stride);
+  table.value_stride = stride_of(sequences, &RowPage::values, table.value_stride);
+  std::vector<int32_t> first_page = {0}, rows;
+  std::vector<int64_t> keys, values;
+  table.page_rows = 1;
+  for (const std::vector<RowPage>& pages : sequences) {
+    for (const RowPage& page : pages) {
+      check_page(page.keys, table.key_stride, table, "keys");
+      check_page(page.values, table.value_stride, table, "values");
+      if (page.keys.size(0) != page.values.size(0)) refuse("a page's keys and values differ in rows");
+      if (page.keys.device().type() != device.type()) refuse("a page does not lie on " + device.str());
+      keys.push_back(address_of(page.keys));
+      values.push_back(address_of(page.values));
+      rows.push_back(static_cast<int32_t>(page.keys.size(0)));
+      table.page_rows = std::max(table.page_rows, page.keys.size(0));
+    }
+    first_page.push_back(static_cast<int32_t>(keys.size()));
+  }
+  table.first_page = at::tensor(first_page, at::kInt).to(device);
+  table.keys = at::tensor(keys, at::kLong).to(device);
+  if (keys != values) table.values = at::tensor(values, at::kLong).to(device);
+  table.rows = at::tensor(rows, at::kInt).to(device);
+  return table;
+}
+
+bool takes_paged_attention(const PageTable& table, at::Device device) {
+  if (device.is_cpu()) return table.type == at::kBFloat16 || table.type == at::kFloat;
+  const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
+  if (!kernels || table.type != at::kBFloat16 || table.key_stride % 8 != 0) return false;
+  if (table.values.defined() && table.value_stride % 8 != 0) return false;
+  const cuda::PagedAttentionRun run = {.sequences = 1,
+                                       .groups = table.groups,
+                                       .width = table.width,
+                                       .page_rows = table.page_rows,
+                                       .most_query_rows = 1,
+                                       .same = !table.values.defined(),
+                                       .device = device.index()};
+  return kernels->paged_attention_bytes(run) > 0;
+}
+
+int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& table) {
+  const cuda::CudaKernels* kernels = queries.rows.is_cuda() ? cuda::kernels() : nullptr;
+  return kernels ? kernels->paged_attention_bytes(run_of(queries, table)) : 0;
+}
+
+void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
+  check(queries, table, result);
+  if (queries.rows.numel() == 0) return;
+  if (queries.rows.is_cpu()) return attend_on_cpu(queries, table, scale, result);
+  if (!takes_paged_attention(table, queries.rows.device())) {
+    refuse("no kernel for " + std::string(c10::toString(table.type)) + " of width " + std::to_string(table.width) +
+               " on " + queries.rows.device().str(),
+           base::ErrorCode::unsupported);
+  }
+  const int64_t bytes = paged_attention_bytes(queries, table);
+  const at::Tensor& workspace = result.workspace;
+  if (!workspace.defined() || workspace.device() != queries.rows.device() || !workspace.is_contiguous() ||
+      static_cast<int64_t>(workspace.nbytes()) < bytes || address_of(workspace) % 16 != 0) {
+    refuse("the workspace must be " + std::to_string(bytes) + " bytes on the queries' device");
+  }
+  cuda::PagedAttentionRun run = run_of(queries, table);
+  run.output = result.output.mutable_data_ptr();
+  run.log_sum_exp = result.log_sum_exp.mutable_data_ptr<float>();
+  run.workspace = result.workspace.mutable_data_ptr();
+  run.scale = static_cast<float>(scale);
+  run.bfloat16_output = result.output.scalar_type() == at::kBFloat16;
+  cuda::check(cuda::kernels()->paged_attention(run), "paged_attention");
+}
+
+BatchAttention paged_attention(const BatchQueries& queries, const PageTable& table, double scale,
+                               at::ScalarType output_type) {
+  const at::TensorOptions options = queries.rows.options();
+  BatchAttention result = {
+      at::empty(queries.rows.sizes(), options.dtype(output_type)),
+      at::empty({queries.rows.size(0), queries.rows.size(1)}, options.dtype(at::kFloat)),
+      at::empty({std::max<int64_t>(1, paged_attention_bytes(queries, table))}, options.dtype(at::kByte))};
+  paged_attention(queries, table, scale, result);
+  return result;
+}
+
+}  // namespace cepe::ops

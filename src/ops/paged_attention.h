@@ -1,0 +1,64 @@
+// Attention of a ragged batch: the query rows of each sequence over that sequence's own cached rows, which lie in pages
+// that sequences may share. The batched, CPU and CUDA, counterpart of row_attention.h, for the same three callers:
+//   absorbed cross-attention over chunk states   (G = 1, R = H * T query rows, D = E, keys == values == states),
+//   cross-attention over kept keys and values    (R = H/G rows a group and token, D = the head's width),
+//   self-attention of new tokens that see every cached row (the same).
+// A call allocates nothing but what it is given, copies nothing from the device and waits for nothing, so it can be
+// recorded in a CUDA graph: the tables are read where they lie when the graph runs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <vector>
+
+#include "ops/row_attention.h"
+
+namespace cepe::ops {
+
+// The pages of all sequences. Whoever fills it keeps the pages' memory alive.
+struct PageTable {
+  at::Tensor first_page;  // [B + 1] int32: sequence b has pages first_page[b] to first_page[b + 1] of the tables below
+  at::Tensor keys;        // [pages] int64: address of a page's first row; a row is [G, D] contiguous elements of `type`
+  at::Tensor values;      // likewise; undefined: the keys serve as values, and are read once
+  at::Tensor rows;        // [pages] int32: rows of each page, 0 to page_rows
+  int64_t page_rows = 256;                   // no page has more
+  int64_t groups = 1, width = 0;             // G, D of keys and of values
+  int64_t key_stride = 0, value_stride = 0;  // elements from row to row within a page
+  at::ScalarType type = at::kBFloat16;       // of the pages; the CPU also takes float32
+};
+
+// The pages of each sequence as a table on the pages' device (a copy to it: outside graphs). Pages must agree in
+// everything but their rows. Errors: invalid_argument, naming what differs.
+PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device device);
+
+struct BatchQueries {
+  at::Tensor rows;             // [N, G, D] float32 or bfloat16, contiguous; rounded to bfloat16 on a GPU
+  at::Tensor first;            // [B + 1] int32 on the same device: sequence b has rows first[b] to first[b + 1]
+  int64_t most_of_a_sequence;  // upper bound of a sequence's rows
+};
+
+// Written by a call: rows that belong to a sequence without cached rows, or to none (beyond first[B]), become zero with
+// a log-sum-exp of -infinity.
+struct BatchAttention {
+  at::Tensor output;       // [N, G, D] float32 or bfloat16, contiguous
+  at::Tensor log_sum_exp;  // [N, G] float32: natural log of the softmax's denominator, scale included
+  at::Tensor workspace;    // uint8; at least paged_attention_bytes
+};
+
+// Whether a kernel takes these pages there: any on the CPU; on an opened GPU bfloat16 of D 64, 96, 128 and 256, and
+// where keys serve as values also 512, 576 and 1024; rows that begin at multiples of 16 bytes.
+bool takes_paged_attention(const PageTable& table, at::Device device);
+
+// Of workspace for N query rows. By sizes alone: the same for every content of the tables. Zero on the CPU.
+int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& table);
+
+// output = softmax(scale * q.k) v over all rows of the sequence's pages.
+// Errors: invalid_argument (shapes, types, devices, a workspace too small), unsupported (see takes_paged_attention).
+void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result);
+
+// The same into tensors made for it.
+BatchAttention paged_attention(const BatchQueries& queries, const PageTable& table, double scale,
+                               at::ScalarType output_type = at::kFloat);
+
+}  // namespace cepe::ops

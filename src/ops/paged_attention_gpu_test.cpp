@@ -1,0 +1,103 @@
+// Paged attention on a GPU: every width that has a kernel, one to three blocks of query rows, pages of any length.
+#include <ATen/ops/empty.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "gpu.h"
+#include "paged_cases.h"
+
+namespace cepe::ops {
+namespace {
+
+using test::PagedShape;
+
+class PagedAttentionOnGpu : public test::OnGpu {
+ protected:
+  void SetUp() override {
+    OnGpu::SetUp();
+    if (test::gpu().device) at::manual_seed(21);
+  }
+};
+
+const std::vector<std::vector<int64_t>> ragged_pages = {{256, 256, 256, 17}, {1}, {200, 0, 31, 32, 33}};
+
+TEST_F(PagedAttentionOnGpu, LatentPagesOfEveryWidth) {
+  for (const int64_t width : {64, 128, 512, 576, 1024}) {
+    for (const int64_t rows : {1, 9, 16, 32, 64, 150}) {
+      test::expect_paged({width, 1, true, {rows, 1, (rows + 1) / 2}, ragged_pages}, at::kBFloat16, device());
+    }
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, KeysAndValuesOfEveryWidth) {
+  for (const int64_t width : {64, 96, 128, 256}) {
+    for (const int64_t groups : {1, 3}) {
+      for (const int64_t rows : {1, 9, 17, 50, 130}) {
+        test::expect_paged({width, groups, false, {rows, 2, (rows + 1) / 2}, ragged_pages}, at::kBFloat16, device());
+      }
+    }
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, ManySequencesOfDifferentLengths) {
+  for (const int64_t width : {128, 576}) {
+    PagedShape shape{width, width == 128 ? 4 : 1, width != 128, {}, {}};
+    for (int64_t i = 0; i < 71; ++i) {
+      shape.query_rows.push_back(1 + i % 4 * 5);
+      shape.page_rows.emplace_back(i % 7, 1 + i * 3);
+    }
+    test::expect_paged(shape, at::kBFloat16, device());
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, RowsWithoutPagesOrSequenceBecomeZero) {
+  test::expect_paged({64, 2, false, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 4);
+  test::expect_paged({1024, 1, true, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 40);
+  test::expect_paged({512, 1, true, {3, 2}, {{}, {}}}, at::kBFloat16, device());
+}
+
+TEST_F(PagedAttentionOnGpu, LargeScoresNeitherOverflowNorVanish) {
+  // Scores of some hundreds that grow from page to page, so that what was summed before must be scaled again.
+  const at::Tensor query = at::randn({5, 1, 512}).to(at::kBFloat16).to(at::kFloat);
+  std::vector<RowPage> pages;
+  for (int page = 0; page < 6; ++page) {
+    const at::Tensor states = (at::randn({64, 1, 512}) + query.narrow(0, 0, 1) * (0.1 * page)).to(at::kBFloat16);
+    pages.push_back({states, states});
+  }
+  const RowAttention expected = row_attention(query, pages, 1.0);
+  for (RowPage& page : pages) page.values = page.keys = page.keys.to(device());
+  const BatchQueries batch = {query.to(device()), at::tensor({0, 5}, at::kInt).to(device()), 5};
+  const std::vector<std::vector<RowPage>> sequences = {pages};
+  const BatchAttention result = paged_attention(batch, page_table(sequences, device()), 1.0);
+  EXPECT_LT(test::paged_distance(result.output, expected.output.to(at::kDouble)), 2e-2);
+  EXPECT_LT(test::paged_distance(result.log_sum_exp, expected.log_sum_exp.to(at::kDouble)), 1e-4);
+}
+
+TEST_F(PagedAttentionOnGpu, RowsOfAPageMayStandApart) {
+  const at::Tensor both = at::randn({100, 2, 3, 64}).to(device(), at::kBFloat16);  // keys and values of a token
+  const std::vector<std::vector<RowPage>> pages = {{{both.select(1, 0), both.select(1, 1)}}};
+  const std::vector<std::vector<RowPage>> dense = {{{both.select(1, 0).contiguous(), both.select(1, 1).contiguous()}}};
+  const BatchQueries batch = {at::randn({3, 3, 64}).to(device()), at::tensor({0, 3}, at::kInt).to(device()), 3};
+  EXPECT_TRUE(paged_attention(batch, page_table(pages, device()), 0.125)
+                  .output.equal(paged_attention(batch, page_table(dense, device()), 0.125).output));
+}
+
+TEST_F(PagedAttentionOnGpu, TheSameBatchTwiceIsTheSameBitForBit) {
+  const test::PagedCase made =
+      test::make_paged_case({1024, 1, true, {32, 7}, {{256, 256, 90}, {256, 1}}}, at::kBFloat16, device(), 0.03);
+  const PageTable table = page_table(made.pages, device());
+  EXPECT_TRUE(paged_attention(made.batch, table, 0.03).output.equal(paged_attention(made.batch, table, 0.03).output));
+}
+
+TEST_F(PagedAttentionOnGpu, AWorkspaceTooSmallIsRefused) {
+  if (device().is_cpu()) GTEST_SKIP() << "the CPU needs none";
+  const test::PagedCase made = test::make_paged_case({64, 1, true, {3}, {{20}}}, at::kBFloat16, device(), 0.1);
+  const PageTable table = page_table(made.pages, device());
+  BatchAttention result = paged_attention(made.batch, table, 0.1);
+  result.workspace = result.workspace.narrow(0, 0, result.workspace.numel() - 16);
+  EXPECT_THROW(paged_attention(made.batch, table, 0.1, result), base::Error);
+}
+
+}  // namespace
+}  // namespace cepe::ops

@@ -1,0 +1,112 @@
+// Ragged batches for paged attention, and what it must give: by definition, in float64. Used on the CPU and on a GPU.
+#pragma once
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/einsum.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "ops/paged_attention.h"
+
+namespace cepe::test {
+
+struct PagedShape {
+  int64_t width, groups;
+  bool latent;                                  // the keys serve as values
+  std::vector<int64_t> query_rows;              // of each sequence
+  std::vector<std::vector<int64_t>> page_rows;  // of each page of each sequence
+
+  std::string name() const {
+    return "width " + std::to_string(width) + ", " + std::to_string(groups) + " groups, " +
+           std::to_string(query_rows.size()) + " sequences, first with " + std::to_string(query_rows.front()) +
+           " query rows" + (latent ? ", latent" : "");
+  }
+};
+
+struct PagedCase {
+  at::Tensor queries;  // [N, G, D] of values that bfloat16 holds
+  ops::BatchQueries batch;
+  std::vector<std::vector<ops::RowPage>> pages;  // on the device
+  at::Tensor output, log_sum_exp;                // what is expected, float64 on the CPU
+};
+
+inline void expect_rows(PagedCase& made, int64_t first, int64_t count, const std::vector<ops::RowPage>& pages,
+                        double scale) {
+  std::vector<at::Tensor> keys, values;
+  for (const ops::RowPage& page : pages) {
+    keys.push_back(page.keys.to(at::kCPU, at::kDouble));
+    values.push_back(page.values.to(at::kCPU, at::kDouble));
+  }
+  if (keys.empty() || at::cat(keys).size(0) == 0) return;
+  const at::Tensor queries = made.queries.narrow(0, first, count).to(at::kDouble);
+  const at::Tensor scores = at::einsum("rgd,mgd->rgm", {queries, at::cat(keys)}) * scale;
+  made.output.narrow(0, first, count).copy_(at::einsum("rgm,mgd->rgd", {at::softmax(scores, -1), at::cat(values)}));
+  made.log_sum_exp.narrow(0, first, count).copy_(at::logsumexp(scores, {2}));
+}
+
+// `spare`: query rows that belong to no sequence.
+inline PagedCase make_paged_case(const PagedShape& shape, at::ScalarType type, at::Device device, double scale,
+                                 int64_t spare = 0) {
+  PagedCase made;
+  std::vector<int32_t> first = {0};
+  int64_t most = 0;
+  for (const int64_t rows : shape.query_rows) {
+    first.push_back(first.back() + static_cast<int32_t>(rows));
+    most = std::max(most, rows);
+  }
+  const int64_t all = first.back() + spare;
+  made.queries = at::randn({all, shape.groups, shape.width}).to(at::kBFloat16).to(at::kFloat);
+  made.output = at::zeros({all, shape.groups, shape.width}, at::kDouble);
+  made.log_sum_exp = at::full({all, shape.groups}, -std::numeric_limits<double>::infinity(), at::kDouble);
+  for (size_t i = 0; i < shape.query_rows.size(); ++i) {
+    std::vector<ops::RowPage> pages;
+    for (const int64_t rows : shape.page_rows[i]) {
+      const auto random = [&] { return at::randn({rows, shape.groups, shape.width}).to(device, type); };
+      const at::Tensor keys = random();
+      pages.push_back({keys, shape.latent ? keys : random()});
+    }
+    expect_rows(made, first[i], shape.query_rows[i], pages, scale);
+    made.pages.push_back(pages);
+  }
+  made.batch = {made.queries.to(device), at::tensor(first, at::kInt).to(device), most};
+  return made;
+}
+
+inline double paged_distance(const at::Tensor& a, const at::Tensor& b) {
+  return ((a.to(at::kCPU, at::kDouble) - b).abs().max() / b.abs().max().clamp_min(1e-30)).item<double>();
+}
+
+// The probabilities are rounded to bfloat16 on a GPU.
+inline void expect_paged(const PagedShape& shape, at::ScalarType type, at::Device device, int64_t spare = 0) {
+  SCOPED_TRACE(shape.name());
+  const double scale = 1.5 / std::sqrt(static_cast<double>(shape.width));
+  const PagedCase made = make_paged_case(shape, type, device, scale, spare);
+  const ops::PageTable table = ops::page_table(made.pages, device);
+  ASSERT_EQ(table.values.defined(), !shape.latent);
+  ASSERT_TRUE(ops::takes_paged_attention(table, device));
+  const ops::BatchAttention result = ops::paged_attention(made.batch, table, scale);
+  EXPECT_LT(paged_distance(result.output, made.output), device.is_cpu() ? 1e-5 : 6e-3);
+  const at::Tensor there = made.log_sum_exp > -std::numeric_limits<double>::infinity();
+  const at::Tensor logs = result.log_sum_exp.to(at::kCPU, at::kDouble);
+  EXPECT_TRUE((logs > -std::numeric_limits<double>::infinity()).equal(there));
+  EXPECT_LT(paged_distance(logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
+
+  // The same again, in bfloat16 in and out: only rounded once more.
+  const ops::BatchQueries narrow = {made.batch.rows.to(at::kBFloat16), made.batch.first, made.batch.most_of_a_sequence};
+  const ops::BatchAttention rounded = ops::paged_attention(narrow, table, scale, at::kBFloat16);
+  EXPECT_TRUE(rounded.output.equal(result.output.to(at::kBFloat16)));
+  EXPECT_TRUE(rounded.log_sum_exp.equal(result.log_sum_exp));
+}
+
+}  // namespace cepe::test
