@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/layout.h"
+#include "ops/paged_attention.h"
 
 namespace cepe::model {
 
@@ -22,10 +23,15 @@ at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, cons
 at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& mask, double scale);
 
+// A token of each of B sequences over that sequence's pages, whose tables lie on the device. queries [B, H, D], first
+// [B + 1] int32: b * H/G -> [B, H, D].
+at::Tensor attend_pages(const at::Tensor& queries, const ops::PageTable& table, const at::Tensor& first, double scale);
+
 // Self-attention of one decoder layer for a whole batch: writes keys and values [N, G, D] into the cache (where there
 // is one) and attends sequence by sequence. -> [N, H, D].
 struct LayerCache {
   at::Tensor keys, values;  // [slots, G, D]; undefined = no cache, every sequence starts here
+  size_t layer = 0;         // the decoder's
 };
 at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                           const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window);

@@ -14,6 +14,7 @@
 #include "model/attention.h"
 #include "model/cost_model.h"
 #include "model/shared_context.h"
+#include "model/step_tables.h"
 #include "ops/row_attention.h"
 
 namespace cepe::model {
@@ -186,12 +187,51 @@ at::Tensor attend_shared(const CrossAttention& block, const at::Tensor& queries,
 
 }  // namespace
 
+namespace {
+
+// attend_absorbed for a token of each of B sequences, over tables on the device. queries [B, H, D] -> [B, H, D].
+at::Tensor step_absorbed(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
+                         const HeadShape& shape) {
+  const int64_t batch = queries.size(0), each = shape.heads / shape.groups;
+  const ops::PageTable& table = step.context.front();
+  const auto by_group = [&](const Linear& weight) {
+    return dense_weight(weight, queries.scalar_type()).reshape({shape.groups, shape.width, table.width});
+  };
+  const at::Tensor grouped = queries.reshape({batch, shape.groups, each, shape.width})
+                                 .transpose(0, 1)
+                                 .reshape({shape.groups, -1, shape.width});
+  const at::Tensor wide = at::bmm(grouped, by_group(block.key));  // [G, B * H/G, E]
+  const at::Tensor rows = wide.reshape({shape.groups, batch, each, table.width}).transpose(0, 1);
+  const ops::BatchQueries asked = {rows.reshape({-1, 1, table.width}).contiguous(), step.context_queries, shape.heads};
+  const at::Tensor gathered =
+      ops::paged_attention(asked, table, scale_of(shape), queries.scalar_type()).output;  // [B * H, 1, E]
+  const at::Tensor summed = gathered.reshape({batch, shape.groups, each, table.width})
+                                .transpose(0, 1)
+                                .reshape({shape.groups, -1, table.width});
+  return at::bmm(summed, by_group(block.value).transpose(1, 2))
+      .reshape({shape.groups, batch, each, shape.width})
+      .transpose(0, 1)
+      .reshape({batch, shape.heads, shape.width});
+}
+
+at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
+                       const HeadShape& shape, int64_t layer) {
+  if (step.absorbed) return step_absorbed(block, queries, step, shape);
+  return attend_pages(queries, step.context.at(static_cast<size_t>(layer)), step.context_queries, scale_of(shape));
+}
+
+}  // namespace
+
 at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
                    const CrossAttentionInput& input, const HeadShape& shape, int64_t layer) {
   const at::Tensor queries =
       forward(block.query, forward(block.norm, hidden)).reshape({-1, shape.heads, shape.width});  // [N, H, D]
   if (input.shared) {
     const at::Tensor attended = attend_shared(block, queries, *input.shared, shape);
+    return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
+  }
+  if (layout.step) {
+    const at::Tensor attended = attend_step(block, queries, *layout.step, shape, layer);
     return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
   }
   std::vector<at::Tensor> outputs;

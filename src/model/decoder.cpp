@@ -59,7 +59,7 @@ at::Tensor attend_self(const Pass& pass, const DecoderLayer& layer, size_t index
     heads.keys = ops::rotate(heads.keys, angles.cos, angles.sin);
   }
   LayerCache cache;
-  if (pass.cache) cache = {pass.cache->keys[index], pass.cache->values[index]};
+  if (pass.cache) cache = {pass.cache->keys[index], pass.cache->values[index], index};
   const at::Tensor attended =
       self_attention(heads.queries, heads.keys, heads.values, pass.layout, cache, config.attention_scale, window);
   return forward(layer.attention.output, attended.reshape({x.size(0), -1}));

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -16,12 +17,18 @@ struct SequenceRows {
   int64_t first_slot = 0;  // its first row in the KvCache; [first_slot, first_slot + P + T) belong to it
 };
 
+struct StepTables;
+
 struct BatchLayout {
   at::Tensor tokens;     // [N] int64
   at::Tensor positions;  // [N] int64
   std::vector<SequenceRows> sequences;
   // T where all sequences have as many tokens, start at 0 and follow one another: then layers may take them as [B, T].
   int64_t uniform_length = 0;
+
+  // One token a sequence, and everything that layers ask of its place is on the device (step_tables.h); of `sequences`
+  // only their number counts then. nullptr: as `sequences` say.
+  std::shared_ptr<const StepTables> step = nullptr;
 
   int64_t rows() const { return tokens.size(0); }
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 
 #include "ops/activation_kind.h"
 
@@ -116,6 +117,10 @@ struct CudaKernels {
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
+  // ops/device_graph.h. They throw.
+  void* (*record_graph)(int device, const std::function<void()>& work);
+  void (*replay_graph)(void* graph);
+  void (*destroy_graph)(void* graph);
 };
 
 struct DriverState {

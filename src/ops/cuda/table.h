@@ -13,5 +13,8 @@ const char* gated_silu_gradient(const GatedSiluGradientRows& run);
 const char* cross_entropy(const CrossEntropyRows& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
+void* record_graph(int device, const std::function<void()>& work);
+void replay_graph(void* graph);
+void destroy_graph(void* graph);
 
 }  // namespace cepe::ops::cuda

@@ -25,7 +25,10 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         gated_silu_gradient,
                                         cross_entropy,
                                         paged_attention,
-                                        paged_attention_bytes};
+                                        paged_attention_bytes,
+                                        record_graph,
+                                        replay_graph,
+                                        destroy_graph};
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
   return has_machine_code() ? &table : nullptr;
 }
