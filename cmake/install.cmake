@@ -1,6 +1,7 @@
 # cmake --install: the program, its CUDA part, the adapters that ship, and the layers below the program as a library that
 # others embed with find_package(cepe). Nothing installed knows the build tree; LibTorch stays where it is (its folder
-# is in the run paths, and a place where find_package looks).
+# is in the run paths, and a place where find_package looks). A release is installed without debug information, which is
+# nine tenths of it and full of the build's paths.
 set(CMAKE_INSTALL_BINDIR bin)
 set(CMAKE_INSTALL_LIBDIR lib)  # ops/device.cpp looks for libcepe_cuda.so in ../lib of the program
 set(CMAKE_INSTALL_INCLUDEDIR include/cepe)
@@ -44,3 +45,15 @@ configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/cepeConfig.cmake.in" 
 write_basic_package_version_file("${CMAKE_BINARY_DIR}/cepeConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_BINARY_DIR}/cepeConfig.cmake" "${CMAKE_BINARY_DIR}/cepeConfigVersion.cmake"
               "${PROJECT_SOURCE_DIR}/cmake/torch.cmake" DESTINATION ${package_folder})
+
+if(CMAKE_BUILD_TYPE STREQUAL "Release")
+  list(TRANSFORM installed_layers REPLACE "(.+)" "lib/libcepe_\\1.a" OUTPUT_VARIABLE stripped)
+  list(APPEND stripped bin/cepe lib/libcepe_cuda.so)
+  install(CODE "
+    foreach(file IN ITEMS ${stripped})
+      set(file \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/\${file}\")
+      if(EXISTS \"\${file}\")
+        execute_process(COMMAND \"${CMAKE_STRIP}\" --strip-debug \"\${file}\" COMMAND_ERROR_IS_FATAL ANY)
+      endif()
+    endforeach()")
+endif()

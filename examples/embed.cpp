@@ -26,6 +26,7 @@ int main(int count, char** arguments) try {
   cepe::engine::Request request;
   request.prompt = tokenizer.encode(std::string("Question: ") + arguments[2] + "\nAnswer:", {.add_special = true});
   request.end_tokens = opened->end_tokens();
+  request.stop = {"\n"};
   request.log_probabilities = 0;  // of the chosen tokens alone
   const cepe::engine::Completion answer = engine.generate(request);
   std::printf("%s\n", answer.text.c_str());
