@@ -4,11 +4,14 @@ find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
 
+include(torch)  # cepe_torch_target
+
+# Imported targets, which whoever links the installed library makes again from cepe_packages (cepeConfig.cmake.in).
 function(cepe_pkg name)
   pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${ARGN})
-  add_library(cepe_dependency_${name} INTERFACE)
-  target_link_libraries(cepe_dependency_${name} INTERFACE PkgConfig::${name})
-  add_library(cepe::${name} ALIAS cepe_dependency_${name})
+  add_library(cepe::${name} INTERFACE IMPORTED GLOBAL)
+  target_link_libraries(cepe::${name} INTERFACE PkgConfig::${name})
+  set_property(GLOBAL APPEND PROPERTY cepe_packages "${name}=${ARGN}")
 endfunction()
 cepe_pkg(crypto libcrypto)
 cepe_pkg(yaml yaml-cpp)
@@ -28,16 +31,7 @@ if(NOT CEPE_FUZZ)
     message(FATAL_ERROR "no LibTorch under '${toolchain}': run scripts/setup, then scripts/build")
   endif()
   file(GLOB cuda_root "${toolchain}/lib/python3.*/site-packages/nvidia/cu13")
-  add_library(cepe_torch INTERFACE)
-  target_include_directories(cepe_torch SYSTEM INTERFACE ${torch_root}/include)
-  # OpenMP: compiled with -fopenmp, linked to the libgomp that LibTorch brings, so that there is one team of threads.
-  file(GLOB torch_gomp "${torch_root}/lib/libgomp*.so*")
-  target_compile_options(cepe_torch INTERFACE -fopenmp)
-  target_link_libraries(cepe_torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so ${torch_gomp}
-                                             Threads::Threads)
-  # libtorch_cpu itself needs libcudart and libcupti, found by its own run path.
-  target_link_options(cepe_torch INTERFACE -Wl,--allow-shlib-undefined)
-  add_library(cepe::torch ALIAS cepe_torch)
+  cepe_torch_target(${torch_root})
   set(CMAKE_BUILD_RPATH "$ORIGIN;${torch_root}/lib;${cuda_root}/lib")
 endif()
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/version.h"
+#include "engine/open.h"
 
 namespace cepe::cli {
 
@@ -12,7 +13,7 @@ base::Path CommonOptions::cache() const {
   return cache_folder.empty() ? base::default_cache_folder() : base::Path(cache_folder);
 }
 
-base::Path CommonOptions::chunks() const { return cache() / "chunks"; }
+base::Path CommonOptions::chunks() const { return engine::chunks_folder(cache()); }
 
 void add_common_options(CLI::App& command, CommonOptions& common) {
   const char* group = "Everywhere";

@@ -73,16 +73,6 @@ int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, 
   return continues_document ? std::min(room, continuation_window) : room;
 }
 
-std::vector<text::Token> end_tokens(const Runtime& runtime) {
-  std::vector<text::Token> ends;
-  ends.reserve(runtime.source.decoder.eos.size() + 1);
-  for (const int64_t id : runtime.source.decoder.eos) ends.push_back(static_cast<text::Token>(id));
-  if (runtime.tokenizer->eos) ends.push_back(*runtime.tokenizer->eos);
-  std::sort(ends.begin(), ends.end());
-  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
-  return ends;
-}
-
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options,
                              std::vector<text::Token> prompt) {
   engine::Request request;
@@ -90,7 +80,7 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   request.sampling = options.sampling;
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
-  request.end_tokens = end_tokens(runtime);
+  request.end_tokens = runtime.end_tokens();
   return request;
 }
 

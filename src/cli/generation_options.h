@@ -25,9 +25,6 @@ void add_generation_options(CLI::App& command, GenerationOptions& options);
 // Errors: invalid_argument where more is asked for than the model has positions.
 int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document);
 
-// Ids that end an answer: the configuration's, and the tokenizer's own.
-std::vector<text::Token> end_tokens(const Runtime& runtime);
-
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
 
 // Ids before everything else that must stay where the window slides: BOS, where the model's tokenizer puts it there.

@@ -1,37 +1,13 @@
 #include "cli/runtime.h"
 
-#include <unistd.h>
-
-#include <array>
-#include <climits>
-
 #include "base/error.h"
-#include "base/interrupt.h"
-#include "base/log.h"
 #include "base/parse_values.h"
-#include "model/adapter.h"
-#include "model/locate.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
 
 using base::Error;
-using base::ErrorCode;
-using base::Path;
-
-constexpr const char* default_adapter = "smollm2-135m-instruct-cepe";
-
-Path program_folder() {
-  std::error_code problem;
-  const Path program = std::filesystem::read_symlink("/proc/self/exe", problem);
-  return problem ? Path(".") : program.parent_path();
-}
-
-std::string name_of(const Path& path) {
-  const Path plain = path.has_filename() ? path : path.parent_path();
-  return plain.filename().string();
-}
 
 at::Device open_device(const std::string& name) {
   try {
@@ -41,24 +17,13 @@ at::Device open_device(const std::string& name) {
   }
 }
 
-void attach_adapter(Runtime& runtime, const ModelOptions& options, const model::LoadOptions& load) {
-  if (options.adapter == "none") runtime.model.adapter.reset();
-  runtime.adapter_folder = find_adapter(options);
-  if (!runtime.adapter_folder) return;
-  if (!std::filesystem::is_directory(*runtime.adapter_folder)) {
-    throw Error(ErrorCode::not_found, "--adapter " + runtime.adapter_folder->string() +
-                                          ": there is no such folder; `cepe adapter init` makes one");
-  }
-  runtime.adapter_trained = model::read_adapter_config(*runtime.adapter_folder).trained;
-  runtime.model.adapter = model::load_adapter(*runtime.adapter_folder, runtime.model.decoder, load);
-}
-
-void open_store(Runtime& runtime, const ModelOptions& options, const CommonOptions& common) {
-  if (!runtime.model.adapter) return;
-  context::StoreOptions store;
-  store.max_bytes = base::parse_bytes(options.cache_size, "--cache-size");
-  if (!options.no_cache && store.max_bytes > 0) store.folder = common.chunks();
-  runtime.store = std::make_unique<context::ContextStore>(*runtime.model.adapter, std::move(store));
+// What of the options says which parts are meant; none of it touches a device.
+engine::OpenOptions parts_of(const ModelOptions& options) {
+  engine::OpenOptions open;
+  open.model = options.model;
+  open.adapter = options.adapter;
+  open.tokenizer = options.tokenizer;
+  return open;
 }
 
 }  // namespace
@@ -113,64 +78,33 @@ engine::EngineOptions engine_options(const ModelOptions& options) {
   return engine;
 }
 
-context::ContextStore& Runtime::context_store() const {
-  if (store) return *store;
-  throw Error(ErrorCode::invalid_argument,
-              "--document: model '" + model_name +
-                  "' has no adapter, so nothing can read documents for it. Give one with --adapter FOLDER, make an "
-                  "untrained one with `cepe adapter init`, or let the decoder alone read the text with --prompt-file");
-}
-
 model::WeightType weight_type(const std::string& dtype) {
   if (dtype == "float32") return model::WeightType::float32;
   if (dtype == "bfloat16") return model::WeightType::bfloat16;
   return model::WeightType::automatic;
 }
 
-std::optional<Path> find_adapter(const ModelOptions& options) {
-  if (options.adapter == "none") return std::nullopt;
-  if (!options.adapter.empty()) return Path(options.adapter);
-  if (!options.model.empty()) return std::nullopt;
-  for (const char* place : {"../share/cepe/models", "../../../models"}) {
-    const Path folder = (program_folder() / place / default_adapter).lexically_normal();
-    std::error_code none;
-    if (std::filesystem::is_directory(folder, none)) return folder;
-  }
-  return std::nullopt;
-}
-
 model::LoadOptions load_options(const ModelOptions& options, const CommonOptions& common) {
   return {weight_type(common.dtype), open_device(common.device), options.allow_mismatch};
 }
 
-std::unique_ptr<text::Tokenizer> load_tokenizer_at(const Path& path) {
-  if (path.extension() != ".gguf") return text::load_tokenizer(path);
-  return text::load_gguf_tokenizer(formats::Checkpoint::open(path));
-}
-
-std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, const model::ModelSource& source) {
-  if (!options.tokenizer.empty()) return load_tokenizer_at(options.tokenizer);
-  return source.checkpoint.is_gguf() ? text::load_gguf_tokenizer(source.checkpoint) : text::load_tokenizer(source.path);
+engine::OpenOptions open_options(const ModelOptions& options, const CommonOptions& common) {
+  engine::OpenOptions open = parts_of(options);
+  open.load = load_options(options, common);
+  open.cache_folder = common.cache();
+  open.keeps_chunks = !options.no_cache;
+  open.store_bytes = base::parse_bytes(options.cache_size, "--cache-size");
+  return open;
 }
 
 std::unique_ptr<Runtime> open_runtime(const ModelOptions& options, const CommonOptions& common) {
-  const model::LoadOptions load = load_options(options, common);
-  const Path path = model::locate_model(options.model, common.cache());
-  base::detail("model: " + path.string());
-  auto runtime = std::make_unique<Runtime>(Runtime{model::open_model(path), {}, nullptr, name_of(path), {}, true, {}});
-  // Small things first: a mistake there should not wait for gigabytes.
-  runtime->tokenizer = open_tokenizer(options, runtime->source);
-  runtime->model = model::load_model(runtime->source, load);
-  base::throw_if_interrupted();
-  attach_adapter(*runtime, options, load);
-  if (runtime->adapter_folder) base::detail("adapter: " + runtime->adapter_folder->string());
-  if (!runtime->adapter_trained) {
-    base::warn(runtime->adapter_folder->string() +
-               ": this adapter is untrained: it shows speed and memory, the text will not know the documents");
-  }
-  open_store(*runtime, options, common);
-  base::throw_if_interrupted();
-  return runtime;
+  return engine::open(open_options(options, common));
 }
+
+std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, const model::ModelSource& source) {
+  return engine::open_tokenizer(parts_of(options), source);
+}
+
+std::optional<base::Path> find_adapter(const ModelOptions& options) { return engine::find_adapter(parts_of(options)); }
 
 }  // namespace cepe::cli

@@ -1,18 +1,13 @@
-// Everything a command needs to run a model: decoder, adapter, tokenizer and the store of encoded chunks, opened
-// together in one place (generate, chat, bench, eval).
+// The options with which commands open a model (generate, chat, bench, eval): engine/open.h does it.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "cli/common_options.h"
-#include "context/context_store.h"
 #include "engine/engine.h"
-#include "model/cepe_model.h"
-#include "model/load.h"
-#include "text/tokenizer.h"
+#include "engine/open.h"
 
 namespace cepe::cli {
 
@@ -36,31 +31,18 @@ void add_store_options(CLI::App& command, ModelOptions& options);
 void add_attention_options(CLI::App& command, ModelOptions& options);
 engine::EngineOptions engine_options(const ModelOptions& options);
 
-struct Runtime {
-  model::ModelSource source;
-  model::CepeModel model;
-  std::unique_ptr<text::Tokenizer> tokenizer;
-  std::string model_name;                    // file or folder name, for people
-  std::optional<base::Path> adapter_folder;  // none: no adapter, or one inside the model's own folder
-  bool adapter_trained = true;
-  std::unique_ptr<context::ContextStore> store;  // there where the model has an adapter
+using engine::load_tokenizer_at;
+using engine::Runtime;
 
-  // Errors: invalid_argument, saying what to do, where there is no adapter.
-  context::ContextStore& context_store() const;
-};
-
-// On the heap, since the store refers to the model. Errors: as locate_model, load_model, load_adapter, load_tokenizer.
+// The options as the library takes them, with the device opened. Errors: those of open_device; invalid_argument.
+engine::OpenOptions open_options(const ModelOptions& options, const CommonOptions& common);
 std::unique_ptr<Runtime> open_runtime(const ModelOptions& options, const CommonOptions& common);
 
 model::WeightType weight_type(const std::string& dtype);  // of --dtype
 
 // The parts, for commands that need no weights.
 model::LoadOptions load_options(const ModelOptions& options, const CommonOptions& common);
-// A folder's, a file's or a GGUF file's tokenizer. Errors: not_found, corrupt, unsupported.
-std::unique_ptr<text::Tokenizer> load_tokenizer_at(const base::Path& path);
 std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, const model::ModelSource& source);
-// The adapter's folder: as given; else the one shipped for the default model (beside the program: ../share/cepe/models
-// when installed, ../../../models in a build), for the default model only. Nothing: none is wanted or there.
 std::optional<base::Path> find_adapter(const ModelOptions& options);
 
 }  // namespace cepe::cli

@@ -43,7 +43,26 @@ OpenDevices& open_devices() {
   return devices;
 }
 
-// The folders of the shared library that this code stands in (where it is one) and of the program.
+// Where the loader looks for the program's own libraries, its run path first of all: a program that links cepe::cepe
+// has the installed lib/ there.
+void append_run_path(std::vector<path>& folders) {
+  void* program = dlopen(nullptr, RTLD_LAZY);
+  Dl_serinfo size = {};
+  if (!program || dlinfo(program, RTLD_DI_SERINFOSIZE, &size) != 0) return;
+  // Storage of pointers' alignment: dls_size counts the list and the names behind it.
+  std::vector<void*> storage(size.dls_size / sizeof(void*) + 1);
+  auto* list = reinterpret_cast<Dl_serinfo*>(storage.data());
+  list->dls_size = size.dls_size;
+  list->dls_cnt = size.dls_cnt;
+  if (dlinfo(program, RTLD_DI_SERINFO, list) == 0) {
+    const Dl_serpath* places = list->dls_serpath;
+    for (unsigned i = 0; i < list->dls_cnt; ++i) folders.emplace_back(places[i].dls_name);
+  }
+  dlclose(program);
+}
+
+// The folders of the shared library that this code stands in (where it is one) and of the program; of an installed
+// program, ../lib.
 std::vector<path> own_folders() {
   std::vector<path> folders;
   Dl_info info = {};
@@ -52,7 +71,11 @@ std::vector<path> own_folders() {
   if (found && path(info.dli_fname).has_parent_path()) folders.push_back(path(info.dli_fname).parent_path());
   std::error_code none;
   const path program = std::filesystem::read_symlink("/proc/self/exe", none);
-  if (!none) folders.push_back(program.parent_path());
+  if (!none) {
+    folders.push_back(program.parent_path());
+    folders.push_back((program.parent_path() / "../lib").lexically_normal());
+  }
+  append_run_path(folders);
   return folders;
 }
 
@@ -63,7 +86,7 @@ path library_path() {
     if (std::filesystem::exists(folder / library_name, none)) return std::filesystem::absolute(folder / library_name);
   }
   throw Error(ErrorCode::not_found, "no GPU can be used: " + std::string(library_name) + " is not in " +
-                                        (folders.empty() ? "the program's folder" : folders.back().string()) +
+                                        (folders.empty() ? "the program's folder" : folders.front().string()) +
                                         "; this was built without its CUDA part (CEPE_CUDA=off)");
 }
 

@@ -1,0 +1,62 @@
+// From a name to a model that answers, in one call: decoder, adapter, tokenizer and the store of encoded chunks. The
+// program opens models here, and so does whoever embeds the library (examples/embed.cpp).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "context/context_store.h"
+#include "model/cepe_model.h"
+#include "model/load.h"
+#include "text/tokenizer.h"
+
+namespace cepe::engine {
+
+struct OpenOptions {
+  std::string model;         // "": the default model; a folder, a .gguf file, "org/name" in the Hugging Face cache
+  std::string adapter;       // "": the default one, for the default model only; "none"; a folder
+  std::string tokenizer;     // "": the model's own; a folder or file
+  model::LoadOptions load;   // types of the weights, device (ops::open_device), adapters of another decoder
+  base::Path cache_folder;   // models and encoded chunks; "": base::default_cache_folder()
+  base::Path models_folder;  // adapters that ship; "": share/cepe/models of an installed program, models/ of a build.
+                             // What links cepe::cepe has the installed one as CEPE_MODELS
+  bool keeps_chunks = true;  // on disk, in cache_folder/chunks
+  int64_t store_bytes = int64_t{8} << 30;  // most that chunks may take there, the oldest go first; 0: none is kept
+};
+
+struct Runtime {
+  model::ModelSource source;
+  model::CepeModel model;
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  std::string model_name;                    // file or folder name, for people
+  std::optional<base::Path> adapter_folder;  // none: no adapter, or one inside the model's own folder
+  bool adapter_trained = true;
+  std::unique_ptr<context::ContextStore> store;  // there where the model has an adapter
+
+  // Errors: invalid_argument, saying what to do, where there is no adapter.
+  context::ContextStore& context_store() const;
+  // Ids that end an answer, in order: the configuration's, and the tokenizer's own.
+  std::vector<text::Token> end_tokens() const;
+};
+
+// On the heap, since the store refers to the model. An untrained adapter is warned of.
+// Errors: not_found (model, adapter), and those of open_model, load_model, load_adapter, load_tokenizer;
+// base::Interrupted.
+std::unique_ptr<Runtime> open(const OpenOptions& options);
+
+// Where encoded chunks are kept on disk.
+base::Path chunks_folder(const base::Path& cache_folder);
+
+// The parts, for those who need no weights.
+
+// A folder's, a file's or a GGUF file's tokenizer. Errors: not_found, corrupt, unsupported.
+std::unique_ptr<text::Tokenizer> load_tokenizer_at(const base::Path& path);
+// options.tokenizer, else the model's own.
+std::unique_ptr<text::Tokenizer> open_tokenizer(const OpenOptions& options, const model::ModelSource& source);
+// The adapter's folder: as given; else the one shipped for the default model. Nothing: none is wanted or there.
+std::optional<base::Path> find_adapter(const OpenOptions& options);
+
+}  // namespace cepe::engine
