@@ -98,15 +98,14 @@ int64_t context_bytes_a_token(const model::CepeModel& model, const model::Contex
 }
 
 // Nothing is counted of these: the first pass loads kernels, and memory is taken that later ones find.
-void warm_up(const Runtime& runtime, const engine::Engine& engine, engine::Request request) {
+void warm_up(const Runtime& runtime, engine::Engine& engine, engine::Request request) {
   constexpr int64_t warm_up_tokens = 4;
   request.max_tokens = std::min(request.max_tokens, warm_up_tokens);
   engine.generate(request);
   ops::synchronise(runtime.model.decoder.device());
 }
 
-Json decode_case(const Runtime& runtime, const engine::Engine& engine, const BenchOptions& options,
-                 std::mt19937_64& random) {
+Json decode_case(const Runtime& runtime, engine::Engine& engine, const BenchOptions& options, std::mt19937_64& random) {
   engine::Request request;
   request.prompt = random_ids(16, runtime.source.decoder.vocabulary, random);
   request.max_tokens = options.tokens;
