@@ -37,13 +37,6 @@ int64_t cache_blocks(const model::Decoder& decoder, const EngineOptions& options
   return std::clamp<int64_t>((rows + block_rows - 1) / block_rows, 1, most_blocks);
 }
 
-// Cancels what generate() asked for where it is left by an exception.
-struct CancelAtExit {
-  Engine& engine;
-  RequestId id;
-  ~CancelAtExit() { engine.cancel(id); }
-};
-
 }  // namespace
 
 Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options)
@@ -161,6 +154,15 @@ bool Engine::cancel(RequestId id) {
   return found;
 }
 
+// Nobody is told: whoever asked is gone.
+void Engine::discard(RequestId id) {
+  std::erase_if(sequences_, [&](const auto& entry) {
+    if (entry.second->job->id != id) return false;
+    scheduler_.remove(entry.second->rows);
+    return true;
+  });
+}
+
 std::vector<Completion> Engine::generate_samples(Request request) {
   std::vector<Completion> found(static_cast<size_t>(std::max<int64_t>(request.samples, 0)));
   size_t done = 0;
@@ -170,10 +172,14 @@ std::vector<Completion> Engine::generate_samples(Request request) {
     if (also) also(completion);
   };
   const RequestId id = submit(std::move(request));
-  const CancelAtExit guard = {*this, id};
-  while (done < found.size()) {
-    base::throw_if_interrupted();
-    step();
+  try {
+    while (done < found.size()) {
+      base::throw_if_interrupted();
+      step();
+    }
+  } catch (...) {
+    discard(id);  // its callbacks refer to this frame
+    throw;
   }
   return found;
 }

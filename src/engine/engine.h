@@ -86,6 +86,7 @@ class Engine {
   int64_t rows_of(const Request& request) const;
   ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
   int64_t kept_budget() const;
+  void discard(RequestId id);
   // engine_step.cpp
   struct Sampled;
   Sequence& sequence_of(const Scheduled& rows) { return *sequences_.at(rows.age); }

@@ -49,12 +49,15 @@ void Engine::drop_finished() {
   if (first_error) std::rethrow_exception(first_error);
 }
 
-// The oldest half of a full window becomes chunks of the context, whole ones where there is room for one.
+// The oldest half of a full window becomes chunks of the context, whole ones where there is room for one; of a prompt
+// that is longer than the window as many halves as do not fit.
 void Engine::slide(Sequence& sequence) {
   const Endless& endless = sequence.job->request.endless;
   const int64_t window = window_of(sequence.job->request), chunk_size = model_->adapter->chunk_size;
   const int64_t keep = std::min(endless.keep_first, window), half = (window - keep) / 2;
-  const int64_t moved = half >= chunk_size ? half / chunk_size * chunk_size : half;
+  const int64_t unit = half >= chunk_size ? half / chunk_size * chunk_size : half;
+  const int64_t beyond = static_cast<int64_t>(sequence.tokens.size()) - window;
+  const int64_t moved = (beyond + unit - 1) / unit * unit;
   const std::span<const text::Token> oldest =
       std::span(sequence.tokens).subspan(static_cast<size_t>(keep), static_cast<size_t>(moved));
   sequence.context = extended(sequence.context, endless.store->get_or_encode(context::split(oldest, chunk_size, 0)));
@@ -67,8 +70,7 @@ bool Engine::step() {
   const at::NoGradGuard none;
   drop_finished();
   for (const auto& [age, sequence] : sequences_) {
-    const int64_t window = window_of(sequence->job->request);
-    while (static_cast<int64_t>(sequence->tokens.size()) > window) slide(*sequence);
+    if (static_cast<int64_t>(sequence->tokens.size()) > window_of(sequence->job->request)) slide(*sequence);
   }
   if (sequences_.empty()) return false;
   std::vector<Scheduler::Piece> pieces;

@@ -60,8 +60,10 @@ BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows,
   const auto there = [&](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong).to(device); };
   layout.tokens = there(tokens);
   layout.positions = there(positions);
-  layout.slots = there(slots);
-  if (!device.is_cpu()) layout.block_table = block_table(layout.sequences, device);
+  if (!device.is_cpu()) {
+    layout.slots = there(slots);
+    layout.block_table = block_table(layout.sequences, device);
+  }
   return layout;
 }
 

@@ -28,8 +28,9 @@ struct BatchLayout {
   int64_t block_rows = 64;  // rows of one block of the block tables
   // Blocks are read one by one, whichever lie side by side: sums have one order then, wherever the blocks are.
   bool by_block = false;
-  at::Tensor slots;        // [N] int64, where each row's keys and values are written; undefined without block tables
-  at::Tensor block_table;  // [B, most blocks] int32 on the device, filled up with 0; undefined on the CPU
+  // The block tables for a device's kernels; undefined on the CPU, and without block tables.
+  at::Tensor slots;        // [N] int64, where each row's keys and values are written
+  at::Tensor block_table;  // [B, most blocks] int32, filled up with 0
 
   int64_t rows() const { return tokens.size(0); }
 };

@@ -27,7 +27,7 @@ std::vector<CacheRun> cache_runs(const BatchLayout& layout, const SequenceRows& 
 
 void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values, at::Tensor cache_keys,
                 at::Tensor cache_values) {
-  if (layout.slots.defined() && !keys.is_cpu()) {  // one kernel for the whole batch
+  if (layout.slots.defined()) {  // one kernel for the whole batch
     cache_keys.index_copy_(0, layout.slots, keys.to(cache_keys.scalar_type()));
     cache_values.index_copy_(0, layout.slots, values.to(cache_values.scalar_type()));
     return;
