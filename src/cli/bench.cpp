@@ -33,6 +33,8 @@ struct BenchOptions {
   ModelOptions model;
   std::string contexts = "0,8K,32K,127K";
   int64_t tokens = 32;
+  int64_t sequences = 1;
+  bool own_contexts = false;
   uint64_t seed = 0;
   bool json = false;
   BenchShapeOptions shape;
@@ -99,31 +101,50 @@ int64_t context_bytes_a_token(const model::CepeModel& model, const model::Contex
   return bytes;
 }
 
+// All requests together until the last is answered.
+std::vector<engine::Completion> answer(engine::Engine& engine, std::vector<engine::Request> requests) {
+  std::vector<engine::Completion> found(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].on_finish = [&found, i](const engine::Completion& completion) { found[i] = completion; };
+    engine.submit(std::move(requests[i]));
+  }
+  while (engine.step()) base::throw_if_interrupted();
+  return found;
+}
+
 // Nothing is counted of these: the first pass loads kernels, and memory is taken that later ones find.
-void warm_up(const Runtime& runtime, const engine::Engine& engine, engine::Request request) {
+void warm_up(const Runtime& runtime, engine::Engine& engine, std::vector<engine::Request> requests) {
   constexpr int64_t warm_up_tokens = 4;
-  request.max_tokens = std::min(request.max_tokens, warm_up_tokens);
-  engine.generate(request);
+  for (engine::Request& request : requests) request.max_tokens = std::min(request.max_tokens, warm_up_tokens);
+  answer(engine, std::move(requests));
   ops::synchronise(runtime.model.decoder.device());
 }
 
-Json decode_case(const Runtime& runtime, const engine::Engine& engine, const BenchOptions& options,
-                 std::mt19937_64& random) {
-  engine::Request request;
-  request.prompt = random_ids(16, runtime.source.decoder.vocabulary, random);
-  request.max_tokens = options.tokens;
-  request.on_step = [](const engine::Step&) { return !base::interrupted(); };
-  warm_up(runtime, engine, request);
-  // Its own clocks tell the truth on a GPU too: each token is read back before the next is asked for.
-  const engine::Completion completion = engine.generate(request);
-  base::throw_if_interrupted();
-  const auto further = static_cast<double>(completion.tokens.size()) - 1;
-  const double rate = completion.decode_seconds > 0 ? further / completion.decode_seconds : 0;
-  return {{"context_tokens", engine.context().rows},
-          {"tokens_per_second", rate},
-          {"first_token_seconds", completion.prefill_seconds},
-          {"bytes_per_token", weight_bytes_a_token(runtime.model, engine.context().rows > 0) +
-                                  context_bytes_a_token(runtime.model, engine.context())}};
+// One context, which all sequences share, or one for each of them.
+Json decode_case(const Runtime& runtime, engine::Engine& engine, const BenchOptions& options,
+                 const std::vector<engine::ContextPointer>& contexts, std::mt19937_64& random) {
+  std::vector<engine::Request> requests(static_cast<size_t>(options.sequences));
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].prompt = random_ids(16, runtime.source.decoder.vocabulary, random);
+    requests[i].max_tokens = options.tokens;
+    requests[i].context = contexts[i % contexts.size()];
+  }
+  warm_up(runtime, engine, requests);
+  // Its own clocks tell the truth on a GPU too: each step's tokens are read back before the next are asked for.
+  double further = 0, seconds = 0, first = 0;
+  for (const engine::Completion& completion : answer(engine, std::move(requests))) {
+    further += static_cast<double>(completion.tokens.size()) - 1;
+    seconds = std::max(seconds, completion.decode_seconds);
+    first = std::max(first, completion.prefill_seconds);
+  }
+  const model::ContextStates& context = *contexts.front();
+  const int64_t shared = options.own_contexts ? 1 : options.sequences;
+  return {{"context_tokens", context.rows},
+          {"sequences", options.sequences},
+          {"tokens_per_second", seconds > 0 ? further / seconds : 0},
+          {"first_token_seconds", first},
+          {"bytes_per_token", weight_bytes_a_token(runtime.model, context.rows > 0) / options.sequences +
+                                  context_bytes_a_token(runtime.model, context) / shared}};
 }
 
 model::ContextStates encode_random(const Runtime& runtime, int64_t length, std::mt19937_64& random) {
@@ -135,12 +156,15 @@ model::ContextStates encode_random(const Runtime& runtime, int64_t length, std::
 Json decode_cases(const Runtime& runtime, const BenchOptions& options, const std::vector<int64_t>& lengths,
                   std::mt19937_64& random) {
   Json cases = Json::array();
-  engine::Engine engine(runtime.model, *runtime.tokenizer, engine_options(options.model));
+  engine::EngineOptions settings = engine_options(options.model);
+  settings.max_sequences = options.sequences;
+  engine::Engine engine(runtime.model, *runtime.tokenizer, settings);
   for (const int64_t length : lengths) {
     base::detail("bench: " + std::to_string(length) + " context tokens");
-    engine.set_context({});
-    if (length > 0) engine.set_context(encode_random(runtime, length, random));
-    cases.push_back(decode_case(runtime, engine, options, random));
+    std::vector<engine::ContextPointer> contexts;
+    for (int64_t i = 0; i < (options.own_contexts ? options.sequences : 1); ++i)
+      contexts.push_back(engine.prepare(length > 0 ? encode_random(runtime, length, random) : model::ContextStates{}));
+    cases.push_back(decode_case(runtime, engine, options, contexts, random));
   }
   return cases;
 }
@@ -197,6 +221,8 @@ std::string bench_text(const Json& result) {
                   result.at("encode").at("tokens_per_second").get<double>());
     text += line;
   }
+  const int64_t sequences = result.at("decode").empty() ? 1 : result.at("decode")[0].at("sequences").get<int64_t>();
+  if (sequences > 1) text += "sequences         " + std::to_string(sequences) + ", tokens/s of all together\n";
   text += "decode at context   tokens/s     bound   ratio   first token\n";
   for (const Json& entry : result.at("decode")) {
     std::snprintf(line, sizeof line, "%17lld %10.1f %9.1f %7.3f %11.3f s\n",
@@ -267,6 +293,10 @@ void add_bench(CLI::App& program, CommonOptions& common) {
   command->add_option("--tokens", options->tokens, "tokens decoded at each")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))
       ->capture_default_str();
+  command->add_option("--sequences", options->sequences, "answers decoded together, over one context that they share")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  command->add_flag("--own-contexts", options->own_contexts, "with --sequences: a context for each of them");
   command->add_option("--seed", options->seed, "of the random ids")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object instead of text");
   add_shape_options(*command, options->shape);

@@ -100,7 +100,7 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
   }
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
-  if (!documents.empty()) runtime->context_store();
+  if (!documents.empty() || options.answer.endless) runtime->context_store();
   Conversation conversation = {options,
                                *runtime,
                                engine::Engine(runtime->model, *runtime->tokenizer, engine_options(options.model)),

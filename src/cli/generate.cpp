@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "cli/attribution.h"
 #include "cli/chat_prompt.h"
 #include "cli/commands.h"
 #include "cli/documents.h"
@@ -31,7 +32,7 @@ struct GenerateOptions {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::string system;
-  bool chat = false, json = false, log_probabilities = false;
+  bool chat = false, json = false, log_probabilities = false, attribution = false;
   int64_t alternatives = 0;
 };
 
@@ -184,7 +185,8 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const std::vector<Document> documents = read_documents(options.documents);
   const std::optional<std::string> prompt = read_prompt(options);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
-  if (!documents.empty()) runtime->context_store();  // an error without an adapter, before any work
+  // An error without an adapter, before any work.
+  if (!documents.empty() || options.answer.endless || options.attribution) runtime->context_store();
 
   const auto start = std::chrono::steady_clock::now();
   const auto ids = prompt_ids(*runtime, options, prompt);
@@ -201,6 +203,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
 
   engine::Request request = make_request(*runtime, options.answer, arrangement.decoder);
   request.log_probabilities = options.log_probabilities ? options.alternatives : -1;
+  request.attribution = options.attribution;
   request.on_step = [&](const engine::Step& step) {
     if (!options.json) write_output(step.text);
     return !base::interrupted();
@@ -208,12 +211,15 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const engine::Completion completion = engine.generate(request);
   const Account account =
       account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), encode_seconds);
+  const Attribution attribution = attribution_of(completion, arrangement.chunks, documents, *runtime->tokenizer);
   if (options.json) {
-    const Json result = result_json(*runtime, options, completion, account, static_cast<int64_t>(documents.size()));
+    Json result = result_json(*runtime, options, completion, account, static_cast<int64_t>(documents.size()));
+    if (options.attribution) result["attribution"] = attribution_json(attribution);
     write_output(result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   } else {
     write_output("\n");
     if (options.log_probabilities) print_log_probabilities(*runtime, completion);
+    if (options.attribution) std::fputs(attribution_text(attribution).c_str(), stderr);
   }
   base::notice(closing_line(account, *runtime));
   base::throw_if_interrupted();
@@ -248,6 +254,10 @@ void add_generate(CLI::App& program, CommonOptions& common) {
   command->add_option("--top-logprobs", options->alternatives, "with --logprobs: also of so many likeliest tokens")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str()
+      ->group("Answer");
+  command
+      ->add_flag("--attribution", options->attribution,
+                 "which documents and chunks the answer leaned on: in the JSON, else on standard error")
       ->group("Answer");
   command->add_flag("--json", options->json, "one JSON object instead of text")->group("Answer");
   add_store_options(*command, options->model);

@@ -60,6 +60,11 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command.add_option("--presence-penalty", sampling.presence_penalty, "once a token was generated")
       ->capture_default_str()
       ->group(group);
+  command
+      .add_flag("--endless", options.endless,
+                "no limit to the answer but --max-tokens: where the decoder's window is full, its oldest half goes to "
+                "the encoder")
+      ->group(group);
   command.add_option("--seed", sampling.seed, "of the random choices")->capture_default_str()->group(group);
 }
 
@@ -81,6 +86,7 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
   request.end_tokens = runtime.end_tokens();
+  if (options.endless) request.endless = {&runtime.context_store(), leading_ids(*runtime.tokenizer), 0};
   return request;
 }
 

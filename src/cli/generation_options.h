@@ -16,6 +16,7 @@ struct GenerationOptions {
   int64_t decoder_tokens = 0;  // 0: as decoder_window says
   std::vector<std::string> stop;
   engine::Sampling sampling;
+  bool endless = false;  // what leaves the decoder's window goes to the encoder
 };
 
 void add_generation_options(CLI::App& command, GenerationOptions& options);
@@ -25,6 +26,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options);
 // Errors: invalid_argument where more is asked for than the model has positions.
 int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document);
 
+// Errors: invalid_argument where an endless answer is wanted without an adapter.
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
 
 // Ids before everything else that must stay where the window slides: BOS, where the model's tokenizer puts it there.

@@ -1,17 +1,15 @@
 #include "engine/engine.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/log_softmax.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
+#include "engine/sequence.h"
+#include "engine/token_ids.h"
 #include "model/cost_model.h"
 
 namespace cepe::engine {
@@ -20,86 +18,44 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-// Rows whose logits [rows, V] stand in memory at one time when text is scored.
-constexpr int64_t logit_rows = 256;
+constexpr int64_t most_blocks = int64_t{1} << 24;  // a billion rows
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+// float32 weights mean that exactness is wanted; otherwise the cache is bfloat16, half the bytes to read a token.
+at::ScalarType cache_type(const model::Decoder& decoder) {
+  const at::Tensor& weight = decoder.layers.front().attention.output.weight;
+  return weight.defined() && weight.scalar_type() == at::kFloat ? at::kFloat : at::kBFloat16;
 }
 
-at::Tensor token_tensor(std::span<const text::Token> ids, at::Device device) {
-  return at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong).to(device);
+int64_t cache_blocks(const model::Decoder& decoder, const EngineOptions& options) {
+  const model::DecoderConfig& config = decoder.config;
+  int64_t rows = options.cache_rows;
+  if (rows == 0) {
+    const int64_t bytes_a_row = 2 * config.layers * config.groups * config.head_width *
+                                static_cast<int64_t>(at::elementSize(cache_type(decoder)));
+    rows = std::max(base::available_bytes() / 4 / bytes_a_row, config.max_positions);
+  }
+  return std::clamp<int64_t>((rows + block_rows - 1) / block_rows, 1, most_blocks);
 }
-
-// On the host, before anything reaches a device: there an id out of range would end the process.
-void check_ids(std::span<const text::Token> ids, int64_t vocabulary) {
-  for (const text::Token id : ids) {
-    if (id >= 0 && id < vocabulary) continue;
-    throw Error(ErrorCode::invalid_argument, "token id " + std::to_string(id) +
-                                                 " is outside the model's vocabulary of " + std::to_string(vocabulary));
-  }
-}
-
-// Finds the stop strings in text that arrives in pieces, holding back what may be the beginning of one.
-class StopStrings {
- public:
-  explicit StopStrings(const std::vector<std::string>& stops) : stops_(stops) {}
-
-  // The text that is now certain; `stopped` becomes true at the first stop string, which is left out.
-  std::string put(const std::string& piece) {
-    held_ += piece;
-    size_t first = std::string::npos;
-    for (const std::string& stop : stops_) {
-      if (!stop.empty()) first = std::min(first, held_.find(stop));
-    }
-    if (first != std::string::npos) {
-      stopped = true;
-      held_.resize(first);
-      return finish();
-    }
-    size_t keep = 0;
-    for (const std::string& stop : stops_) keep = std::max(keep, overlap(stop));
-    std::string certain = held_.substr(0, held_.size() - keep);
-    held_.erase(0, certain.size());
-    return certain;
-  }
-  std::string finish() { return std::exchange(held_, {}); }
-  bool stopped = false;
-
- private:
-  // Length of the longest end of the held text that begins `stop`.
-  size_t overlap(const std::string& stop) const {
-    for (size_t length = std::min(held_.size(), stop.empty() ? 0 : stop.size() - 1); length > 0; --length) {
-      if (held_.compare(held_.size() - length, length, stop, 0, length) == 0) return length;
-    }
-    return 0;
-  }
-  std::vector<std::string> stops_;
-  std::string held_;
-};
 
 }  // namespace
 
-std::string_view name_of(Finish finish) {
-  switch (finish) {
-    case Finish::stop:
-      return "stop";
-    case Finish::length:
-      return "length";
-    case Finish::window:
-      return "window";
-    default:
-      return "cancelled";
-  }
+Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options)
+    : model_(&model),
+      tokenizer_(&tokenizer),
+      options_(options),
+      context_(std::make_shared<const model::ContextStates>()),
+      pool_(cache_blocks(model.decoder, options)),
+      scheduler_({block_rows, options.max_sequences, options.prefill_rows, options.batch_invariant}, pool_) {}
+
+Engine::~Engine() = default;
+
+int64_t Engine::kept_budget() const {
+  return options_.kept_bytes >= 0 ? options_.kept_bytes : base::available_bytes() / 5 * 2;
 }
 
-Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options)
-    : model_(&model), tokenizer_(&tokenizer), options_(options) {}
-
-void Engine::set_context(model::ContextStates context) {
+ContextPointer Engine::prepare(model::ContextStates context) const {
   const at::NoGradGuard none;
-  context_ = std::move(context);
-  if (context_.rows == 0) return;
+  if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
   if (!model_->adapter)
     throw Error(ErrorCode::invalid_argument,
                 "a context needs an adapter: the model alone has no encoder; give one with --adapter");
@@ -107,137 +63,151 @@ void Engine::set_context(model::ContextStates context) {
   const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(*model_);
   const int64_t layers =
       std::count_if(blocks.begin(), blocks.end(), [](const auto* block) { return block != nullptr; });
-  const bool exact =
-      model_->decoder.activation_type == at::kFloat && context_.pages.front().scalar_type() == at::kFloat;
+  const bool exact = model_->decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
   const model::CrossAttentionCost cost = {
-      1, context_.rows, config.heads, config.groups, config.head_width, context_.pages.front().size(1), false};
+      1, context.rows, config.heads, config.groups, config.head_width, context.pages.front().size(1), false};
   const bool cpu = model_->decoder.device().is_cpu();
-  const int64_t budget = options_.kept_bytes >= 0 ? options_.kept_bytes : base::available_bytes() / 5 * 2;
   const bool wanted = options_.path == model::CrossAttentionPath::kept ||
                       (options_.path == model::CrossAttentionPath::automatic &&
-                       model::worth_keeping(cost, layers, exact ? 4 : 2, budget, cpu));
-  if (wanted) model::keep_projections(context_, blocks, model::head_shape(config), exact ? at::kFloat : at::kBFloat16);
+                       model::worth_keeping(cost, layers, exact ? 4 : 2, kept_budget(), cpu));
+  if (wanted) model::keep_projections(context, blocks, model::head_shape(config), exact ? at::kFloat : at::kBFloat16);
+  return std::make_shared<const model::ContextStates>(std::move(context));
 }
 
-model::CrossAttentionInput Engine::cross() const {
-  if (context_.rows == 0) return {};
-  return {model::cross_attention_blocks(*model_), {&context_}, options_.path};
-}
-
-model::KvCache Engine::make_cache(int64_t slots) const {
-  const model::Decoder& decoder = model_->decoder;
-  // float32 weights mean exactness is wanted; otherwise the cache is bfloat16, half the bytes to read a token.
-  const bool exact = decoder.layers.front().attention.output.weight.defined() &&
-                     decoder.layers.front().attention.output.weight.scalar_type() == at::kFloat;
-  const at::TensorOptions options =
-      at::TensorOptions().dtype(exact ? at::kFloat : at::kBFloat16).device(decoder.device());
-  return model::make_kv_cache(decoder.config.layers, slots, decoder.config.groups, decoder.config.head_width, options);
-}
-
-at::Tensor Engine::prefill(std::span<const text::Token> ids, model::KvCache& cache) const {
-  const model::CrossAttentionInput input = cross();
-  at::Tensor hidden;
-  for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(options_.prefill_rows)) {
-    base::throw_if_interrupted();
-    const auto piece = ids.subspan(first, std::min(ids.size() - first, static_cast<size_t>(options_.prefill_rows)));
-    const model::BatchLayout layout =
-        model::single_layout(token_tensor(piece, model_->decoder.device()), static_cast<int64_t>(first));
-    hidden = model::forward(model_->decoder, layout, &cache, input);
+// The pages of both, and where K and V are kept, those of the new pages behind the others.
+ContextPointer Engine::extended(const ContextPointer& context, model::ContextStates added) const {
+  if (context->rows == 0) return prepare(std::move(added));
+  auto joined = std::make_shared<model::ContextStates>(*context);
+  int64_t bytes = 0;  // of all that will be kept
+  for (const auto& kept : joined->kept) bytes += static_cast<int64_t>(kept.keys.nbytes() + kept.values.nbytes());
+  bytes = bytes / context->rows * (context->rows + added.rows);
+  if (bytes > kept_budget()) joined->kept.clear();
+  if (!joined->kept.empty()) {
+    model::keep_projections(added, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
+                            joined->kept.front().keys.scalar_type());
   }
-  return hidden.narrow(0, hidden.size(0) - 1, 1);
+  for (size_t i = 0; i < joined->kept.size(); ++i) {
+    joined->kept[i] = {at::cat({joined->kept[i].keys, added.kept[i].keys}, 0),
+                       at::cat({joined->kept[i].values, added.kept[i].values}, 0)};
+  }
+  for (const at::Tensor& page : added.pages) joined->append(page);
+  return joined;
 }
 
-Completion Engine::generate(const Request& request) const {
-  const at::NoGradGuard none;
-  const auto start = std::chrono::steady_clock::now();
-  const int64_t window = model_->decoder.config.max_positions;
+int64_t Engine::window_of(const Request& request) const {
+  const int64_t positions = model_->decoder.config.max_positions;
+  return request.endless.store && request.endless.window > 0 ? std::min(request.endless.window, positions) : positions;
+}
+
+// Rows of the cache that one of its answers may come to need.
+int64_t Engine::rows_of(const Request& request) const {
+  return std::min(window_of(request), static_cast<int64_t>(request.prompt.size()) + request.max_tokens);
+}
+
+void Engine::check(const Request& request) const {
   const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t window = window_of(request);
   if (prompt == 0) throw Error(ErrorCode::invalid_argument, "the prompt is empty: there is nothing to continue");
-  if (prompt > window) {
+  if (prompt > window && !request.endless.store) {
     throw Error(ErrorCode::invalid_argument, "the prompt has " + std::to_string(prompt) +
                                                  " tokens; the decoder reads at most " + std::to_string(window));
   }
   check_ids(request.prompt, model_->decoder.config.vocabulary);
-  Sampler sampler(request.sampling);
-  StopStrings stops(request.stop);
-  text::StreamDecoder decoder(*tokenizer_);
-  Completion completion;
-  if (request.max_tokens <= 0) return completion;
-  model::KvCache cache = make_cache(std::min(window, prompt + request.max_tokens));
-  at::Tensor hidden = prefill(request.prompt, cache);
-  int64_t cached = prompt;
-  std::chrono::steady_clock::time_point first_token;
-  for (;;) {
-    base::throw_if_interrupted();
-    const at::Tensor values = model::logits(model_->decoder, hidden).squeeze(0);
-    Step step;
-    step.token = sampler.sample(values, request.prompt, completion.tokens);
-    if (completion.tokens.empty()) {
-      completion.prefill_seconds = seconds_since(start);
-      first_token = std::chrono::steady_clock::now();
-    }
-    const bool ends =
-        std::find(request.end_tokens.begin(), request.end_tokens.end(), step.token) != request.end_tokens.end();
-    completion.tokens.push_back(step.token);
-    if (request.log_probabilities >= 0) {
-      step.log_probabilities = top_log_probabilities(values, step.token, request.log_probabilities);
-      completion.log_probabilities.push_back(step.log_probabilities);
-    }
-    if (!ends) step.text = stops.put(decoder.put(step.token));
-    const bool last = ends || stops.stopped || static_cast<int64_t>(completion.tokens.size()) >= request.max_tokens ||
-                      cached >= window;
-    if (last && !stops.stopped) {
-      step.text += stops.put(decoder.finish());
-      step.text += stops.finish();
-    }
-    completion.text += step.text;
-    const bool goes_on = !request.on_step || request.on_step(step);
-    if (ends || stops.stopped)
-      completion.finish = Finish::stop;
-    else if (last)
-      completion.finish =
-          static_cast<int64_t>(completion.tokens.size()) >= request.max_tokens ? Finish::length : Finish::window;
-    else if (!goes_on)
-      completion.finish = Finish::cancelled;
-    if (last || !goes_on) break;
-    const model::BatchLayout layout =
-        model::single_layout(token_tensor({&step.token, 1}, model_->decoder.device()), cached++);
-    hidden = model::forward(model_->decoder, layout, &cache, cross());
+  if (request.samples < 1)
+    throw Error(ErrorCode::invalid_argument,
+                std::to_string(request.samples) + " answers asked for; it must be at least 1");
+  if (request.endless.store && !model_->adapter)
+    throw Error(ErrorCode::invalid_argument,
+                "a conversation without end needs an adapter: what leaves the decoder's window goes to the encoder");
+  if (request.endless.store && window - std::min(request.endless.keep_first, window) < 2)
+    throw Error(ErrorCode::invalid_argument, "a window of " + std::to_string(window) + " tokens that keeps its first " +
+                                                 std::to_string(request.endless.keep_first) + " cannot slide");
+  if (!scheduler_.fits(rows_of(request))) {
+    throw Error(ErrorCode::out_of_memory, "the request needs a self-attention cache of " +
+                                              std::to_string(rows_of(request)) + " rows (its prompt and at most " +
+                                              std::to_string(request.max_tokens) + " tokens); there are " +
+                                              std::to_string(pool_.count() * block_rows) +
+                                              " in all: ask for fewer tokens or give the cache more");
   }
-  completion.decode_seconds = seconds_since(first_token);
-  return completion;
 }
 
-at::Tensor Engine::score(std::span<const text::Token> ids, int64_t first) const {
-  const at::NoGradGuard none;
-  const auto length = static_cast<int64_t>(ids.size());
-  if (length < 2 || first < 0 || first > length - 2)
-    throw Error(ErrorCode::invalid_argument,
-                "nothing to score: " + std::to_string(length) + " tokens from " + std::to_string(first));
-  if (length > model_->decoder.config.max_positions && !options_.scores_beyond_positions) {
-    throw Error(ErrorCode::invalid_argument, std::to_string(length) + " tokens to score; the decoder reads at most " +
-                                                 std::to_string(model_->decoder.config.max_positions));
+RequestId Engine::submit(Request request) {
+  check(request);
+  const RequestId id = next_request_++;
+  const auto job = std::make_shared<Job>(Job{id, std::move(request)});
+  const Request& its = job->request;
+  auto first = std::make_unique<Sequence>(job, 0, its.context ? its.context : context_, *tokenizer_,
+                                          model_->decoder.config.vocabulary, model_->decoder.device());
+  first->forks = its.samples - 1;
+  if (its.max_tokens <= 0) first->finish = Finish::length;
+  scheduler_.add(add_sequence(std::move(first)).rows);
+  return id;
+}
+
+bool Engine::cancel(RequestId id) {
+  bool found = false;
+  for (const auto& [age, sequence] : sequences_) {
+    if (sequence->job->id != id) continue;
+    found = true;
+    if (!sequence->finish) sequence->finish = Finish::cancelled;
   }
-  check_ids(ids, model_->decoder.config.vocabulary);
-  const at::Device device = model_->decoder.device();
-  const model::CrossAttentionInput input = cross();
-  model::KvCache cache = make_cache(length);
-  std::vector<at::Tensor> scores;
-  for (int64_t row = 0; row < length - 1; row += options_.prefill_rows) {
-    base::throw_if_interrupted();
-    const int64_t count = std::min(options_.prefill_rows, length - 1 - row);
-    const auto piece = ids.subspan(static_cast<size_t>(row), static_cast<size_t>(count));
-    const at::Tensor hidden =
-        model::forward(model_->decoder, model::single_layout(token_tensor(piece, device), row), &cache, input);
-    for (int64_t done = std::max<int64_t>(0, first - row); done < count; done += logit_rows) {
-      const int64_t some = std::min(logit_rows, count - done);
-      const at::Tensor values = model::logits(model_->decoder, hidden.narrow(0, done, some));
-      const at::Tensor targets =
-          token_tensor(ids.subspan(static_cast<size_t>(row + done + 1), static_cast<size_t>(some)), device);
-      scores.push_back(at::log_softmax(values, -1).gather(1, targets.unsqueeze(1)).squeeze(1).to(at::kCPU));
+  return found;
+}
+
+// Nobody is told: whoever asked is gone.
+void Engine::discard(RequestId id) {
+  std::erase_if(sequences_, [&](const auto& entry) {
+    if (entry.second->job->id != id) return false;
+    scheduler_.remove(entry.second->rows);
+    return true;
+  });
+}
+
+std::vector<Completion> Engine::generate_samples(Request request) {
+  std::vector<Completion> found(static_cast<size_t>(std::max<int64_t>(request.samples, 0)));
+  size_t done = 0;
+  request.on_finish = [&found, &done, also = std::move(request.on_finish)](const Completion& completion) {
+    found.at(static_cast<size_t>(completion.sample)) = completion;
+    ++done;
+    if (also) also(completion);
+  };
+  const RequestId id = submit(std::move(request));
+  try {
+    while (done < found.size()) {
+      base::throw_if_interrupted();
+      step();
     }
+  } catch (...) {
+    discard(id);  // its callbacks refer to this frame
+    throw;
   }
-  return at::cat(scores, 0);
+  return found;
+}
+
+Completion Engine::generate(const Request& request) {
+  Request one = request;
+  one.samples = 1;
+  return std::move(generate_samples(std::move(one)).front());
+}
+
+EngineCounters Engine::counters() const {
+  EngineCounters counters = counters_;
+  counters.preemptions = scheduler_.preemptions();
+  for (const auto* tensors : {&cache_.keys, &cache_.values})
+    for (const at::Tensor& tensor : *tensors) counters.cache_bytes += static_cast<int64_t>(tensor.nbytes());
+  return counters;
+}
+
+model::KvCache Engine::make_cache(int64_t slots) const {
+  const model::Decoder& decoder = model_->decoder;
+  return model::make_kv_cache(decoder.config.layers, slots, decoder.config.groups, decoder.config.head_width,
+                              at::TensorOptions(decoder.device()).dtype(cache_type(decoder)));
+}
+
+model::CrossAttentionInput Engine::cross(std::vector<const model::ContextStates*> contexts) const {
+  const bool any = std::any_of(contexts.begin(), contexts.end(), [](const auto* context) { return context->rows > 0; });
+  if (!any) return {};
+  return {model::cross_attention_blocks(*model_), std::move(contexts), options_.path};
 }
 
 }  // namespace cepe::engine

@@ -1,12 +1,23 @@
-// Generation and scoring for one sequence at a time: prefill, then decode, over a context of encoder states.
+// Generation and scoring with continuous batching: requests join and leave between steps, each with a context, sampling
+// and length of its own. A step is one pass of the decoder over a ragged batch: a row for each sequence that decodes,
+// and pieces of the texts that others still have to read.
+//
+// Who else is in the batch changes logits by rounding alone: products of more rows may add in another order (float32:
+// below 1e-4; bfloat16: below 2e-2). With EngineOptions::batch_invariant they are the same bit for bit: every sequence
+// passes through the decoder alone, in pieces that depend on nothing else, so that a step of n sequences reads the
+// weights n times (a batch is then no faster than one sequence after the other).
+//
+// One thread at a time; callbacks are called within step() and may call cancel() and submit().
 #pragma once
 
-#include <functional>
-#include <optional>
-#include <string>
+#include <map>
+#include <memory>
+#include <span>
 #include <vector>
 
-#include "engine/sampler.h"
+#include "engine/block_pool.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
 #include "model/cepe_model.h"
 #include "text/tokenizer.h"
 
@@ -14,67 +25,94 @@ namespace cepe::engine {
 
 struct EngineOptions {
   model::CrossAttentionPath path = model::CrossAttentionPath::automatic;
-  int64_t kept_bytes = -1;  // budget for K and V of the context in all layers; 0 = never, -1 = 40 % of free memory
-  int64_t prefill_rows =
-      2048;  // tokens of the prompt in one pass: where K and V are not kept, each pass projects them anew
+  int64_t kept_bytes = -1;      // budget for K and V of a context in all layers; 0 = never, -1 = 40 % of free memory
+  int64_t prefill_rows = 2048;  // rows of one pass at most: where K and V are not kept, each pass projects them anew
   bool scores_beyond_positions = false;  // whether a text longer than the model's positions may be scored; learned
                                          // positions end all the same
+  int64_t max_sequences = 64;            // in one batch; more wait
+  // Rows of the self-attention cache, over all sequences. 0 = as many as a quarter of the memory free at the beginning
+  // holds, and at least the model's positions; taken as they are needed.
+  int64_t cache_rows = 0;
+  bool batch_invariant = false;
 };
 
-struct Step {
-  text::Token token = 0;
-  std::string text;                                    // what is now certain, maybe empty
-  std::vector<TokenLogProbability> log_probabilities;  // [0] the token itself, then the best; empty unless asked for
+struct EngineCounters {
+  int64_t steps = 0, rows = 0;  // passes' rows, texts and generated tokens
+  int64_t preemptions = 0;      // how often a sequence lost its cache to another
+  int64_t cache_bytes = 0;      // of the self-attention cache as it stands
 };
 
-struct Request {
-  std::vector<text::Token> prompt;  // at least one token
-  Sampling sampling;
-  int64_t max_tokens = 128;
-  std::vector<std::string> stop;             // generation ends before the first of these
-  std::vector<text::Token> end_tokens;       // end-of-sequence ids
-  int64_t log_probabilities = -1;            // how many alternatives; -1 = none at all
-  std::function<bool(const Step&)> on_step;  // called a token; false ends generation
-};
-
-enum class Finish { stop, length, window, cancelled };  // window: the decoder's positions are used up
-std::string_view name_of(Finish finish);
-
-struct Completion {
-  std::vector<text::Token> tokens;
-  std::string text;  // without the stop string
-  Finish finish = Finish::length;
-  std::vector<std::vector<TokenLogProbability>> log_probabilities;
-  double prefill_seconds = 0;  // from the call to the first token
-  double decode_seconds = 0;   // all further tokens
-};
+struct Sequence;
 
 class Engine {
  public:
-  // Model and tokenizer must outlive the engine.
+  // Model and tokenizer must outlive the engine. Errors: invalid_argument for options out of range.
   Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options = {});
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
-  // The context all further requests attend to (an empty one = none). Where the cost model says so and the budget
-  // allows, K and V of all layers are projected now and kept. Errors: invalid_argument without an adapter.
-  void set_context(model::ContextStates context);
-  const model::ContextStates& context() const { return context_; }
+  // A context that requests may share. Where the cost model says so and the budget allows, K and V of all layers are
+  // projected now and kept. Errors: invalid_argument without an adapter.
+  ContextPointer prepare(model::ContextStates context) const;
+  // The context of all further requests that bring none (an empty one = none).
+  void set_context(model::ContextStates context) { context_ = prepare(std::move(context)); }
+  const model::ContextStates& context() const { return *context_; }
 
-  // Errors: invalid_argument (empty prompt, prompt longer than the model's positions, sampling out of range).
-  Completion generate(const Request& request) const;
+  // The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt longer than
+  // the model's positions, ids outside the vocabulary, sampling out of range, endless without adapter), out_of_memory
+  // where the cache could never hold it, with the figures.
+  RequestId submit(Request request);
+  // One pass for whoever is next. False where nothing is left to do. An exception of a callback ends its answer as
+  // cancelled and is thrown on when the step is done.
+  bool step();
+  // Its answers end as cancelled, and its blocks are free, before the next pass. False where there is no such request.
+  bool cancel(RequestId id);
+
+  // submit and step until it is done; other requests go on meanwhile. Throws base::Interrupted after Ctrl-C.
+  Completion generate(const Request& request);
+  std::vector<Completion> generate_samples(Request request);  // [request.samples]
 
   // ln p(ids[t + 1] | ids[0..t], context) for t = first .. T-2: [T - 1 - first] float32. In pieces of prefill_rows, so
   // that logits stay small.
   at::Tensor score(std::span<const text::Token> ids, int64_t first = 0) const;
 
+  EngineCounters counters() const;
+
  private:
-  model::CrossAttentionInput cross() const;
+  // engine.cpp
+  void check(const Request& request) const;
+  int64_t window_of(const Request& request) const;
+  int64_t rows_of(const Request& request) const;
+  ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
+  int64_t kept_budget() const;
+  void discard(RequestId id);
+  // engine_step.cpp
+  struct Sampled;
+  Sequence& sequence_of(const Scheduled& rows) { return *sequences_.at(rows.age); }
+  Sequence& add_sequence(std::unique_ptr<Sequence> sequence);
+  void drop_finished();
+  void slide(Sequence& sequence);
+  bool reserve();
+  void give_up_beyond(int64_t slots);
+  void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
+  void fork(const Sampled& parent, std::vector<Sampled>& sampled);
+  void sample(std::vector<Sampled>& sampled);
+  void copy_block(int32_t from, int32_t to);
+  model::CrossAttentionInput cross(std::vector<const model::ContextStates*> contexts) const;
   model::KvCache make_cache(int64_t slots) const;
-  at::Tensor prefill(std::span<const text::Token> ids, model::KvCache& cache) const;  // hidden of the last row [1, C]
 
   const model::CepeModel* model_;
   const text::Tokenizer* tokenizer_;
   EngineOptions options_;
-  model::ContextStates context_;
+  ContextPointer context_;
+  BlockPool pool_;
+  Scheduler scheduler_;
+  model::KvCache cache_;
+  std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
+  uint64_t next_age_ = 0;
+  RequestId next_request_ = 0;
+  EngineCounters counters_;
 };
 
 }  // namespace cepe::engine

@@ -41,7 +41,7 @@ TEST_F(RealEngine, GreedyPathsAndScoresEqualTheGoldenOnes) {
   if (!std::filesystem::exists(file)) GTEST_SKIP() << "no golden case pretrained/smollm2 in " << test::fixtures();
   const test::Golden golden(file);
   const model::CepeModel model = load(model::WeightType::float32);
-  const Engine engine(model, *tokenizer_, {model::CrossAttentionPath::automatic, 0, 200});
+  Engine engine(model, *tokenizer_, {model::CrossAttentionPath::automatic, 0, 200});
   Request request;
   request.prompt = ids_of(golden.at("0.input_ids"));
   request.max_tokens = golden.at("0.greedy").size(0);
@@ -52,7 +52,7 @@ TEST_F(RealEngine, GreedyPathsAndScoresEqualTheGoldenOnes) {
 
 TEST_F(RealEngine, StreamedTextIsTheWholeTextAndStopStringsAreLeftOut) {
   const model::CepeModel model = load(model::WeightType::automatic);
-  const Engine engine(model, *tokenizer_);
+  Engine engine(model, *tokenizer_);
   Request request;
   request.prompt = tokenizer_->encode("The capital of France is");
   request.max_tokens = 24;

@@ -1,22 +1,28 @@
 #include "engine/sampler.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cumsum.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/topk.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <unordered_map>
+#include <limits>
+#include <string>
 
 #include "base/error.h"
 
 namespace cepe::engine {
 namespace {
-
-struct Candidate {
-  text::Token token;
-  float logit;
-};
 
 void check(bool holds, const char* option, const char* range, double value) {
   if (holds) return;
@@ -24,44 +30,106 @@ void check(bool holds, const char* option, const char* range, double value) {
                     std::string(option) + " is " + std::to_string(value) + "; it must be " + range);
 }
 
-void penalise(const Sampling& sampling, std::span<const text::Token> prompt, std::span<const text::Token> generated,
-              std::span<float> logits) {
-  std::unordered_map<text::Token, int64_t> counts;  // generated tokens, and prompt tokens with 0
-  for (const text::Token token : prompt) counts.try_emplace(token, 0);
-  for (const text::Token token : generated) ++counts[token];
-  for (const auto& [token, count] : counts) {
-    float& logit = logits[static_cast<size_t>(token)];
-    const auto repetition = static_cast<float>(sampling.repetition_penalty);
-    logit = logit > 0 ? logit / repetition : logit * repetition;
-    if (count > 0)
-      logit -= static_cast<float>(sampling.presence_penalty + sampling.frequency_penalty * static_cast<double>(count));
-  }
+at::Tensor there(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(device);
 }
 
-// Keeps the best candidates in order, then cuts by top-p and min-p; probabilities are of what is left.
-std::vector<double> cut(const Sampling& sampling, std::vector<Candidate>& candidates) {
-  const auto better = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-  };
-  const auto size = static_cast<int64_t>(candidates.size());
-  const int64_t kept = sampling.top_k > 0 ? std::min(sampling.top_k, size) : size;
-  std::partial_sort(candidates.begin(), candidates.begin() + kept, candidates.end(), better);
-  candidates.resize(static_cast<size_t>(kept));
+// A column [R, 1] float64 of one number a row.
+template <class Number>
+at::Tensor column(std::span<Sampler* const> samplers, at::Device device, const Number& number) {
+  std::vector<double> values;
+  values.reserve(samplers.size());
+  for (Sampler* sampler : samplers) values.push_back(static_cast<double>(number(*sampler)));
+  return at::tensor(values, at::kDouble).to(device).unsqueeze(1);
+}
 
-  std::vector<double> weights;
-  weights.reserve(candidates.size());
-  for (const Candidate& candidate : candidates)
-    weights.push_back(std::exp((candidate.logit - candidates.front().logit) / sampling.temperature));
-  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  double before = 0;  // probability of everything better than this candidate
-  size_t count = 0;
-  for (; count < weights.size(); ++count) {
-    if (count > 0 && (before >= sampling.top_p * total || weights[count] < sampling.min_p * weights.front())) break;
-    before += weights[count];
+struct Candidates {
+  at::Tensor logits, ids;  // [R, n], best first
+};
+
+// As many of the best as any row may take.
+Candidates candidates(const at::Tensor& logits, std::span<Sampler* const> samplers) {
+  int64_t most = 0;
+  for (const Sampler* sampler : samplers) {
+    const int64_t wanted = sampler->sampling().top_k;
+    most = wanted == 0 ? logits.size(1) : std::max(most, wanted);
+    if (wanted == 0) break;
   }
-  candidates.resize(count);
-  weights.resize(count);
-  return weights;
+  if (most < logits.size(1)) {
+    auto [best, ids] = at::topk(logits, most);
+    return {best, ids};
+  }
+  auto [best, ids] = at::sort(logits, true, 1, true);  // stable: of equals the smaller id first
+  return {best, ids};
+}
+
+// Rows with a temperature: logits [R, V] -> tokens [R] int64. The inverse of the cumulative distribution of what top-k,
+// top-p and min-p leave, best first, at one uniform number a row.
+at::Tensor draw(const at::Tensor& logits, std::span<Sampler* const> samplers) {
+  const at::Device device = logits.device();
+  const Candidates found = candidates(logits, samplers);
+  const at::Tensor temperature = column(samplers, device, [](Sampler& s) { return s.sampling().temperature; });
+  const at::Tensor top_k = column(
+      samplers, device, [&](Sampler& s) { return s.sampling().top_k > 0 ? s.sampling().top_k : logits.size(1); });
+  const at::Tensor top_p = column(samplers, device, [](Sampler& s) { return s.sampling().top_p; });
+  const at::Tensor min_p = column(samplers, device, [](Sampler& s) { return s.sampling().min_p; });
+  const at::Tensor uniform = column(samplers, device, [](Sampler& s) { return s.draw(); });
+
+  const at::Tensor rank = at::arange(found.ids.size(1), at::TensorOptions(device).dtype(at::kLong)).unsqueeze(0);
+  at::Tensor weights = at::exp((found.logits - found.logits.narrow(1, 0, 1)).to(at::kDouble) / temperature);
+  weights = weights * (rank < top_k);
+  const at::Tensor before = at::cumsum(weights, 1) - weights;  // of everything better
+  const at::Tensor stays =
+      ((before < top_p * weights.sum(1, true)) & (weights >= min_p)) | (rank == 0);  // the best weighs 1
+  const at::Tensor summed = at::cumsum(weights * stays, 1);
+  const at::Tensor last = (stays & (rank < top_k)).sum(1, true) - 1;
+  const at::Tensor place = (summed <= uniform * summed.narrow(1, summed.size(1) - 1, 1)).sum(1, true).minimum(last);
+  return found.ids.gather(1, place).squeeze(1);
+}
+
+// [R, V] with penalties and biases; the logits themselves where there are none.
+at::Tensor modified(const at::Tensor& logits, std::span<Sampler* const> samplers) {
+  const auto modifies = [](const Sampler* sampler) { return sampler->modifies(); };
+  if (std::none_of(samplers.begin(), samplers.end(), modifies)) return logits;
+  const at::Tensor changed = logits.clone();
+  for (size_t i = 0; i < samplers.size(); ++i) {
+    if (samplers[i]->modifies()) samplers[i]->modify(changed[static_cast<int64_t>(i)]);
+  }
+  return changed;
+}
+
+at::Tensor chosen_tokens(const at::Tensor& logits, std::span<Sampler* const> samplers) {
+  std::vector<int64_t> rows;
+  std::vector<Sampler*> drawing;
+  for (size_t i = 0; i < samplers.size(); ++i) {
+    if (samplers[i]->sampling().temperature == 0) continue;
+    rows.push_back(static_cast<int64_t>(i));
+    drawing.push_back(samplers[i]);
+  }
+  if (drawing.size() == samplers.size()) return draw(logits, drawing);
+  at::Tensor chosen = at::argmax(logits, 1);
+  if (drawing.empty()) return chosen;
+  const at::Tensor places = there(rows, logits.device());
+  return chosen.index_copy(0, places, draw(logits.index_select(0, places), drawing));
+}
+
+// [R, 2 + 2 * most] float64: token, its log-probability, the best tokens, theirs.
+at::Tensor with_log_probabilities(const at::Tensor& logits, const at::Tensor& chosen, int64_t most) {
+  const at::Tensor values = at::log_softmax(logits, 1);
+  const at::Tensor tokens = chosen.unsqueeze(1);
+  const auto [best, ids] = at::topk(values, std::min(most, values.size(1)));
+  return at::cat({tokens.to(at::kDouble), values.gather(1, tokens).to(at::kDouble), ids.to(at::kDouble),
+                  best.to(at::kDouble)},
+                 1)
+      .to(at::kCPU)
+      .contiguous();
+}
+
+std::vector<TokenLogProbability> listed(const double* row, int64_t found, int64_t wanted) {
+  std::vector<TokenLogProbability> list = {{static_cast<text::Token>(row[0]), static_cast<float>(row[1])}};
+  for (int64_t i = 0; i < std::min(found, wanted); ++i)
+    list.push_back({static_cast<text::Token>(row[2 + i]), static_cast<float>(row[2 + found + i])});
+  return list;
 }
 
 }  // namespace
@@ -77,40 +145,70 @@ void validate(const Sampling& sampling) {
   check(std::abs(sampling.frequency_penalty) <= 100, "frequency-penalty", "from -100 to 100",
         sampling.frequency_penalty);
   check(std::abs(sampling.presence_penalty) <= 100, "presence-penalty", "from -100 to 100", sampling.presence_penalty);
+  for (const auto& [token, bias] : sampling.logit_bias)
+    check(bias < std::numeric_limits<double>::infinity(), "a logit bias", "a number, or -infinity", bias);
 }
 
-Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), random_(sampling.seed) { validate(sampling); }
-
-text::Token Sampler::sample(const at::Tensor& logits, std::span<const text::Token> prompt,
-                            std::span<const text::Token> generated) {
-  const at::Tensor local = logits.to(at::kCPU, at::kFloat).contiguous().clone();
-  const std::span<float> values(local.data_ptr<float>(), static_cast<size_t>(local.numel()));
-  if (sampling_.repetition_penalty != 1 || sampling_.frequency_penalty != 0 || sampling_.presence_penalty != 0) {
-    penalise(sampling_, prompt, generated, values);
+Sampler::Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t vocabulary, at::Device device)
+    : sampling_(std::move(sampling)), random_(sampling_.seed) {
+  validate(sampling_);
+  std::vector<int64_t> tokens;
+  std::vector<float> biases;
+  for (const auto& [token, bias] : sampling_.logit_bias) {
+    check(token >= 0 && token < vocabulary, "a token with a logit bias", "in the vocabulary", token);
+    tokens.push_back(token);
+    biases.push_back(static_cast<float>(bias));
   }
-  if (sampling_.temperature == 0)
-    return static_cast<text::Token>(std::max_element(values.begin(), values.end()) - values.begin());
-
-  std::vector<Candidate> candidates(values.size());
-  for (size_t i = 0; i < values.size(); ++i) candidates[i] = {static_cast<text::Token>(i), values[i]};
-  const std::vector<double> weights = cut(sampling_, candidates);
-  double left =
-      std::uniform_real_distribution<double>(0, std::accumulate(weights.begin(), weights.end(), 0.0))(random_);
-  for (size_t i = 0; i + 1 < weights.size(); ++i) {
-    left -= weights[i];
-    if (left < 0) return candidates[i].token;
+  if (!tokens.empty()) {
+    biased_tokens_ = there(tokens, device);
+    bias_ = at::tensor(biases, at::kFloat).to(device);
   }
-  return candidates.back().token;
+  if (!penalises()) return;
+  seen_ = at::zeros({vocabulary}, at::TensorOptions(device).dtype(at::kBool));
+  counts_ = at::zeros({vocabulary}, at::TensorOptions(device).dtype(at::kFloat));
+  if (!prompt.empty()) seen_.index_fill_(0, there({prompt.begin(), prompt.end()}, device), true);
 }
 
-std::vector<TokenLogProbability> top_log_probabilities(const at::Tensor& logits, text::Token chosen, int64_t count) {
-  const at::Tensor values = at::log_softmax(logits.to(at::kCPU, at::kFloat), -1);
-  std::vector<TokenLogProbability> list = {{chosen, values[chosen].item<float>()}};
-  if (count <= 0) return list;
-  const auto [best, ids] = at::topk(values, std::min(count, values.size(0)));
-  for (int64_t i = 0; i < best.size(0); ++i)
-    list.push_back({static_cast<text::Token>(ids[i].item<int64_t>()), best[i].item<float>()});
-  return list;
+bool Sampler::penalises() const {
+  return sampling_.repetition_penalty != 1 || sampling_.frequency_penalty != 0 || sampling_.presence_penalty != 0;
+}
+
+void Sampler::modify(at::Tensor logits) const {
+  if (penalises()) {
+    const double repetition = sampling_.repetition_penalty;
+    const at::Tensor repeated = at::where(logits > 0, logits / repetition, logits * repetition);
+    logits.copy_(at::where(seen_, repeated, logits) - counts_ * sampling_.frequency_penalty -
+                 (counts_ > 0) * sampling_.presence_penalty);
+  }
+  if (bias_.defined()) logits.index_add_(0, biased_tokens_, bias_);
+}
+
+void Sampler::count(const at::Tensor& chosen) {
+  if (!penalises()) return;
+  seen_.index_fill_(0, chosen, true);
+  counts_.index_add_(0, chosen, at::ones_like(chosen, at::kFloat));
+}
+
+std::vector<Choice> choose(const at::Tensor& logits, std::span<Sampler* const> samplers,
+                           std::span<const int64_t> alternatives) {
+  const at::Tensor chosen = chosen_tokens(modified(logits, samplers), samplers);
+  for (size_t i = 0; i < samplers.size(); ++i) samplers[i]->count(chosen.narrow(0, static_cast<int64_t>(i), 1));
+  const int64_t most = *std::max_element(alternatives.begin(), alternatives.end());
+  std::vector<Choice> choices(samplers.size());
+  if (most < 0) {
+    const at::Tensor tokens = chosen.to(at::kCPU);
+    for (size_t i = 0; i < choices.size(); ++i)
+      choices[i].token = static_cast<text::Token>(tokens.const_data_ptr<int64_t>()[i]);
+    return choices;
+  }
+  const at::Tensor table = with_log_probabilities(logits, chosen, most);
+  const int64_t width = table.size(1);
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const double* row = table.const_data_ptr<double>() + static_cast<int64_t>(i) * width;
+    choices[i].token = static_cast<text::Token>(row[0]);
+    if (alternatives[i] >= 0) choices[i].log_probabilities = listed(row, (width - 2) / 2, alternatives[i]);
+  }
+  return choices;
 }
 
 }  // namespace cepe::engine

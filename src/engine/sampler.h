@@ -1,4 +1,5 @@
-// Choosing the next token from logits.
+// Choosing the next tokens of a batch from its logits, with tensor operations on the logits' device: what comes back to
+// the host is one small tensor a step.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,13 +7,14 @@
 #include <cstdint>
 #include <random>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "text/tokenizer.h"
 
 namespace cepe::engine {
 
-// temperature 0 = greedy. Order: penalties, temperature, top-k, top-p, min-p (as transformers and vLLM do).
+// temperature 0 = greedy. Order: penalties, logit bias, temperature, top-k, top-p, min-p (as transformers and vLLM do).
 struct Sampling {
   double temperature = 0;
   double top_p = 1;   // (0, 1]
@@ -20,7 +22,8 @@ struct Sampling {
   double min_p = 0;   // [0, 1)
   double repetition_penalty =
       1;  // > 0; divides positive and multiplies negative logits of tokens seen (arXiv 1909.05858)
-  double frequency_penalty = 0, presence_penalty = 0;  // OpenAI's; of generated tokens
+  double frequency_penalty = 0, presence_penalty = 0;           // OpenAI's; of generated tokens
+  std::vector<std::pair<text::Token, double>> logit_bias = {};  // added to these tokens' logits; -infinity bans one
   uint64_t seed = 0;
 };
 
@@ -32,19 +35,37 @@ struct TokenLogProbability {
   float log_probability = 0;  // ln softmax of the unmodified logits
 };
 
+// The sampling state of one sequence. Its draws depend on its seed and nothing else.
 class Sampler {
  public:
-  explicit Sampler(const Sampling& sampling);
-  // logits [V] float32; prompt and generated tokens so far (for penalties).
-  text::Token sample(const at::Tensor& logits, std::span<const text::Token> prompt,
-                     std::span<const text::Token> generated);
+  // Tokens of the prompt count for the repetition penalty. Errors: as validate; invalid_argument for a biased token
+  // outside the vocabulary.
+  Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t vocabulary, at::Device device);
+
+  const Sampling& sampling() const { return sampling_; }
+  bool modifies() const { return penalises() || bias_.defined(); }
+  // logits [V] float32, in place.
+  void modify(at::Tensor logits) const;
+  void count(const at::Tensor& chosen);  // [1] int64, a token that was generated
+  double draw() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 
  private:
+  bool penalises() const;
+
   Sampling sampling_;
   std::mt19937_64 random_;
+  at::Tensor seen_, counts_;         // [V] bool: prompt and generated; [V] float32: generated
+  at::Tensor biased_tokens_, bias_;  // [n] int64, [n] float32
 };
 
-// The chosen token's log-probability and the `count` best (best first).
-std::vector<TokenLogProbability> top_log_probabilities(const at::Tensor& logits, text::Token chosen, int64_t count);
+struct Choice {
+  text::Token token = 0;
+  std::vector<TokenLogProbability> log_probabilities;  // [0] the token itself, then the best; empty unless asked for
+};
+
+// One token for each row of logits [R, V] float32; samplers [R]; alternatives [R]: how many log-probabilities beside
+// the token's own, -1 for none at all. The samplers count what they chose.
+std::vector<Choice> choose(const at::Tensor& logits, std::span<Sampler* const> samplers,
+                           std::span<const int64_t> alternatives);
 
 }  // namespace cepe::engine

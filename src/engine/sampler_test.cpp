@@ -1,22 +1,39 @@
 #include "engine/sampler.h"
 
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <limits>
 #include <map>
+#include <memory>
+#include <set>
 
-#include "base/error.h"
+#include "expect_error.h"
 
 namespace cepe::engine {
 namespace {
 
 const at::Tensor logits = at::tensor({0.0f, 1.0f, 2.0f, 3.0f});
 
+using Tokens = std::vector<text::Token>;
+
+// The next token behind a prompt and generated ones.
+text::Token next(const Sampling& sampling, const Tokens& prompt = {}, const Tokens& generated = {}) {
+  Sampler sampler(sampling, prompt, 4, at::kCPU);
+  for (const text::Token token : generated) sampler.count(at::tensor({static_cast<int64_t>(token)}));
+  return choose(logits.unsqueeze(0), std::array{&sampler}, std::array{int64_t{-1}}).front().token;
+}
+
 std::map<text::Token, int> draw(const Sampling& sampling, int count) {
-  Sampler sampler(sampling);
+  Sampler sampler(sampling, {}, 4, at::kCPU);
   std::map<text::Token, int> found;
-  for (int i = 0; i < count; ++i) ++found[sampler.sample(logits, {}, {})];
+  for (int i = 0; i < count; ++i)
+    ++found[choose(logits.unsqueeze(0), std::array{&sampler}, std::array{int64_t{-1}}).front().token];
   return found;
 }
 
@@ -55,28 +72,93 @@ TEST(Sampler, TheSameSeedDrawsTheSame) {
 TEST(Sampler, PenaltiesMoveTheChoiceAway) {
   Sampling sampling;
   sampling.repetition_penalty = 2;
-  EXPECT_EQ(Sampler(sampling).sample(logits, std::vector<text::Token>{3}, {}), 2);
+  EXPECT_EQ(next(sampling, {3}), 2);
   sampling = {};
   sampling.presence_penalty = 1.5;
-  EXPECT_EQ(Sampler(sampling).sample(logits, {}, std::vector<text::Token>{3}), 2);
-  EXPECT_EQ(Sampler(sampling).sample(logits, std::vector<text::Token>{3}, {}), 3) << "of generated tokens only";
+  EXPECT_EQ(next(sampling, {}, {3}), 2);
+  EXPECT_EQ(next(sampling, {3}), 3) << "of generated tokens only";
   sampling = {};
   sampling.frequency_penalty = 0.6;
-  EXPECT_EQ(Sampler(sampling).sample(logits, {}, std::vector<text::Token>{3}), 3);
-  EXPECT_EQ(Sampler(sampling).sample(logits, {}, std::vector<text::Token>{3, 3}), 2);
+  EXPECT_EQ(next(sampling, {}, {3}), 3);
+  EXPECT_EQ(next(sampling, {}, {3, 3}), 2);
+}
+
+TEST(Sampler, WhatItChoseCounts) {
+  Sampling sampling;
+  sampling.presence_penalty = 50;
+  Sampler sampler(sampling, {}, 4, at::kCPU);
+  for (const text::Token expected : {3, 2, 1, 0})
+    EXPECT_EQ(choose(logits.unsqueeze(0), std::array{&sampler}, std::array{int64_t{-1}}).front().token, expected);
+}
+
+TEST(Sampler, ABiasIsAddedAndMinusInfinityBans) {
+  Sampling sampling;
+  sampling.logit_bias = {{0, 3.5}};
+  EXPECT_EQ(next(sampling), 0);
+  sampling.logit_bias = {{3, -std::numeric_limits<double>::infinity()}};
+  EXPECT_EQ(next(sampling), 2);
+  sampling.temperature = 100;
+  EXPECT_FALSE(draw(sampling, 500).contains(3));
 }
 
 TEST(Sampler, OptionsOutOfRangeAreNamed) {
+  const auto refused = [](const Sampling& sampling, const char* name) {
+    test::expect_error(base::ErrorCode::invalid_argument, name, [&] { Sampler(sampling, {}, 4, at::kCPU); });
+  };
   Sampling sampling;
   sampling.top_p = 0;
-  EXPECT_THROW(Sampler{sampling}, base::Error);
+  refused(sampling, "top-p");
   sampling = {};
   sampling.temperature = -1;
-  EXPECT_THROW(Sampler{sampling}, base::Error);
+  refused(sampling, "temperature");
+  sampling = {};
+  sampling.logit_bias = {{4, 1}};
+  refused(sampling, "logit bias");
+  sampling.logit_bias = {{1, std::numeric_limits<double>::quiet_NaN()}};
+  refused(sampling, "logit bias");
+}
+
+// Rows of one batch that differ in everything: each is what it is alone.
+TEST(Sampler, EachRowOfABatchIsDrawnAsIfAlone) {
+  at::manual_seed(5);
+  const at::Tensor rows = at::randn({6, 50}) * 3;
+  std::vector<Sampling> settings(6);
+  settings[1].temperature = 1, settings[1].seed = 11;
+  settings[2].temperature = 0.7, settings[2].top_k = 5, settings[2].seed = 12;
+  settings[3].temperature = 2, settings[3].top_p = 0.8, settings[3].seed = 13;
+  settings[4].temperature = 1.5, settings[4].min_p = 0.1, settings[4].frequency_penalty = 1, settings[4].seed = 14;
+  settings[5].logit_bias = {{7, 100}};
+  std::vector<std::unique_ptr<Sampler>> together, alone;
+  std::vector<Sampler*> batch;
+  for (const Sampling& setting : settings) {
+    together.push_back(std::make_unique<Sampler>(setting, Tokens{1, 2}, 50, at::kCPU));
+    alone.push_back(std::make_unique<Sampler>(setting, Tokens{1, 2}, 50, at::kCPU));
+    batch.push_back(together.back().get());
+  }
+  std::set<text::Token> drawn;
+  for (int step = 0; step < 50; ++step) {
+    const std::vector<Choice> choices = choose(rows, batch, std::vector<int64_t>{-1, 3, -1, 0, -1, 50});
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const Choice one =
+          choose(rows.narrow(0, static_cast<int64_t>(i), 1), std::array{alone[i].get()}, std::array{int64_t{-1}})
+              .front();
+      EXPECT_EQ(choices[i].token, one.token) << "row " << i << " step " << step;
+    }
+    EXPECT_EQ(choices[0].log_probabilities.size(), 0U);
+    EXPECT_EQ(choices[1].log_probabilities.size(), 4U);
+    EXPECT_EQ(choices[3].log_probabilities.size(), 1U);
+    EXPECT_EQ(choices[5].log_probabilities.size(), 51U);
+    EXPECT_EQ(choices[5].token, 7);
+    drawn.insert(choices[1].token);
+  }
+  EXPECT_GT(drawn.size(), 3U);
 }
 
 TEST(Sampler, LogProbabilitiesAreOfTheUnmodifiedLogits) {
-  const auto list = top_log_probabilities(logits, 1, 2);
+  Sampling sampling;
+  sampling.logit_bias = {{1, 100}};
+  Sampler sampler(sampling, {}, 4, at::kCPU);
+  const auto list = choose(logits.unsqueeze(0), std::array{&sampler}, std::array{int64_t{2}}).front().log_probabilities;
   ASSERT_EQ(list.size(), 3u);
   double total = 0;
   for (int i = 0; i < 4; ++i) total += std::exp(i);

@@ -16,7 +16,9 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
+#include "model/paged_cache.h"
 #include "model/step_tables.h"
 #include "ops/row_attention.h"
 
@@ -66,16 +68,15 @@ at::Tensor attend_grouped(const at::Tensor& queries, const at::Tensor& keys, con
                                           grouped && keys.size(1) != heads);
 }
 
-PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                               double scale) {
-  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2), groups = keys.size(1);
+PartialAttention page_attention(const at::Tensor& queries, std::span<const ops::RowPage> pages, double scale) {
+  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2),
+                groups = pages.front().keys.size(1);
   // Query rows of a group, all tokens: [T, G, H/G, D] -> [T * H/G, G, D].
   const at::Tensor folded = queries.to(at::kFloat)
                                 .reshape({rows, groups, heads / groups, width})
                                 .transpose(1, 2)
                                 .reshape({-1, groups, width})
                                 .contiguous();
-  const std::array pages = {ops::RowPage{keys, values}};
   const ops::RowAttention result = ops::row_attention(folded, pages, scale);
   const auto by_head = [&](const at::Tensor& x) {
     return x.reshape({rows, heads / groups, groups, -1}).transpose(1, 2).reshape({rows, heads, -1});
@@ -114,6 +115,26 @@ PartialAttention fused_attention(const at::Tensor& folded, const at::Tensor& key
   }
   const auto found = at::_scaled_dot_product_flash_attention(queries, by_group, summed, 0.0, false, false, scale);
   return result(std::get<0>(found), std::get<1>(found));
+}
+
+PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                               double scale) {
+  return page_attention(queries, std::array{ops::RowPage{keys, values}}, scale);
+}
+
+// One sequence whose new rows are in the cache already. queries [T, H, D] -> [T, H, D].
+at::Tensor attend_cached(const at::Tensor& queries, const BatchLayout& layout, const SequenceRows& sequence,
+                         const LayerCache& cache, double scale, int64_t window) {
+  const int64_t total = sequence.cached + sequence.count;
+  if (sequence.count > 1 || !takes_row_kernel(queries, cache.keys)) {
+    const std::vector<CacheRun> runs = cache_runs(layout, sequence, 0, total);
+    return attend_causal(queries, gather_rows(cache.keys, runs), gather_rows(cache.values, runs), scale, window);
+  }
+  const int64_t seen = window > 0 ? std::min(window, total) : total;
+  std::vector<ops::RowPage> pages;  // as they are: nothing is copied
+  for (const CacheRun& run : cache_runs(layout, sequence, total - seen, total))
+    pages.push_back({cache.keys.narrow(0, run.slot, run.count), cache.values.narrow(0, run.slot, run.count)});
+  return page_attention(queries, pages, scale).output.to(queries.scalar_type());
 }
 
 }  // namespace
@@ -217,19 +238,12 @@ at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, con
         .transpose(1, 2)
         .reshape({-1, queries.size(1), queries.size(2)});
   }
+  if (cache.keys.defined()) write_rows(layout, keys, values, cache.keys, cache.values);
   std::vector<at::Tensor> outputs;
   for (const SequenceRows& sequence : layout.sequences) {
-    at::Tensor seen_keys = keys.narrow(0, sequence.first, sequence.count);
-    at::Tensor seen_values = values.narrow(0, sequence.first, sequence.count);
-    if (cache.keys.defined()) {
-      const int64_t slot = sequence.first_slot + sequence.cached;
-      cache.keys.narrow(0, slot, sequence.count).copy_(seen_keys);
-      cache.values.narrow(0, slot, sequence.count).copy_(seen_values);
-      seen_keys = cache.keys.narrow(0, sequence.first_slot, sequence.cached + sequence.count);
-      seen_values = cache.values.narrow(0, sequence.first_slot, sequence.cached + sequence.count);
-    }
-    outputs.push_back(
-        attend_causal(queries.narrow(0, sequence.first, sequence.count), seen_keys, seen_values, scale, window));
+    const auto own = [&](const at::Tensor& x) { return x.narrow(0, sequence.first, sequence.count); };
+    outputs.push_back(cache.keys.defined() ? attend_cached(own(queries), layout, sequence, cache, scale, window)
+                                           : attend_causal(own(queries), own(keys), own(values), scale, window));
   }
   return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
 }

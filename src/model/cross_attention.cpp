@@ -5,7 +5,9 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -117,21 +119,22 @@ at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queri
   return total.output.to(queries.scalar_type());
 }
 
+at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queries, const HeadShape& shape) {
+  const at::Tensor key = dense_weight(block.key, queries.scalar_type()).reshape({shape.groups, shape.width, -1});
+  const at::Tensor grouped = queries.reshape({-1, shape.groups, shape.heads / shape.groups, shape.width})
+                                 .permute({1, 0, 2, 3})
+                                 .reshape({shape.groups, -1, shape.width});
+  // [G, T * H/G, D] x [G, D, E]; every head reads the same states: all H * T rows are query rows of one group.
+  return at::bmm(grouped, key).reshape({-1, 1, key.size(2)});
+}
+
 at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                            const HeadShape& shape) {
   const int64_t rows = queries.size(0), each = shape.heads / shape.groups,
                 encoder_width = context.pages.front().size(1);
-  // Wk_g^T q_h: [G, T * H/G, D] x [G, D, E] -> queries of width E.
-  const at::Tensor key =
-      dense_weight(block.key, queries.scalar_type()).reshape({shape.groups, shape.width, encoder_width});
+  const at::Tensor query_rows = absorbed_queries(block, queries, shape);  // [H * T, 1, E]
   const at::Tensor value =
       dense_weight(block.value, queries.scalar_type()).reshape({shape.groups, shape.width, encoder_width});
-  const at::Tensor grouped = queries.reshape({rows, shape.groups, each, shape.width})
-                                 .permute({1, 0, 2, 3})
-                                 .reshape({shape.groups, -1, shape.width});
-  const at::Tensor wide = at::bmm(grouped, key);  // [G, T * H/G, E]
-  // Every head reads the same states: all H * T rows are query rows of one group of width E.
-  const at::Tensor query_rows = wide.reshape({-1, 1, encoder_width});  // [H * T, 1, E]
 
   at::Tensor gathered;  // [H * T, E]
   const bool differentiated =
@@ -220,6 +223,24 @@ at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, c
   return attend_pages(queries, step.context.at(static_cast<size_t>(layer)), step.context_queries, scale_of(shape));
 }
 
+// exp(lse of a page - lse of all): lse from the attention over each page alone. query [1, H, D].
+void add_masses(const CrossAttention& block, const at::Tensor& query, const ContextStates& context,
+                const HeadShape& shape, int64_t layer, ContextMass& mass) {
+  const bool kept = !context.kept.empty();
+  const at::Tensor rows = kept ? query : absorbed_queries(block, query, shape);
+  std::vector<at::Tensor> parts;  // [H] a page
+  int64_t first = 0;
+  for (const at::Tensor& page : context.pages) {
+    const at::Tensor keys =
+        kept ? context.kept.at(static_cast<size_t>(layer)).keys.narrow(0, first, page.size(0)) : page.unsqueeze(1);
+    parts.push_back(attend_partially(rows, keys, keys, scale_of(shape)).log_sum_exp.reshape({-1}));
+    first += page.size(0);
+  }
+  const at::Tensor shares = at::softmax(at::stack(parts, 0), 0).mean(1);  // [pages]
+  mass.sum = mass.sum.defined() ? mass.sum + shares : shares;
+  ++mass.layers;
+}
+
 }  // namespace
 
 at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
@@ -235,18 +256,24 @@ at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const 
     return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
   }
   std::vector<at::Tensor> outputs;
-  for (size_t i = 0; i < layout.sequences.size(); ++i) {
-    const SequenceRows& sequence = layout.sequences[i];
+  for (size_t i = 0; i < layout.sequences.size();) {
     const ContextStates* context = input.contexts.at(i);
-    if (!context || context->rows == 0) {
-      outputs.push_back(at::zeros({sequence.count, hidden.size(1)}, hidden.options()));
-      continue;
+    const int64_t first = layout.sequences[i].first;
+    int64_t count = 0;  // rows of neighbours with one context: they read its pages together
+    for (; i < layout.sequences.size() && input.contexts.at(i) == context; ++i) {
+      const SequenceRows& sequence = layout.sequences[i];
+      count += sequence.count;
+      if (context && context->rows > 0 && i < input.masses.size() && input.masses[i])
+        add_masses(block, queries.narrow(0, sequence.first + sequence.count - 1, 1), *context, shape, layer,
+                   *input.masses[i]);
     }
-    const at::Tensor attended =
-        attend(block, queries.narrow(0, sequence.first, sequence.count), *context, input.path, shape, layer);
-    outputs.push_back(forward(block.output, attended.reshape({sequence.count, shape.heads * shape.width})));
+    const at::Tensor rows = queries.narrow(0, first, count);
+    outputs.push_back(context && context->rows > 0 ? attend(block, rows, *context, input.path, shape, layer)
+                                                   : at::zeros_like(rows));
   }
-  return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
+  // Without a bias the product of nothing is exactly nothing.
+  const at::Tensor attended = outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
+  return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
 }
 
 void visit(CrossAttention& block, const std::string& prefix,

@@ -48,6 +48,13 @@ struct ContextStates {
   void append(const at::Tensor& page);
 };
 
+// What the last row of a sequence gave to each page of its context: the softmax's mass, mean over heads, added up over
+// layers. Divided by `layers` it sums to 1.
+struct ContextMass {
+  at::Tensor sum;  // [pages] float32
+  int64_t layers = 0;
+};
+
 // What a decoder pass needs to attend to contexts.
 struct CrossAttentionInput {
   // By decoder layer [L]; nullptr = that layer has no block. Empty = no block anywhere.
@@ -57,6 +64,8 @@ struct CrossAttentionInput {
   CrossAttentionPath path = CrossAttentionPath::automatic;
   // Instead of contexts: K and V of one layer at a time are projected once for all windows.
   std::optional<SharedContext> shared = {};
+  // By sequence, where wanted (nullptr: not): filled as the pass goes. Empty = nowhere.
+  std::vector<ContextMass*> masses = {};
 
   bool active() const;
 };
@@ -76,6 +85,9 @@ at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queri
                             const HeadShape& shape);
 at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                            const HeadShape& shape);
+
+// Wk_g^T q_h for queries [T, H, D]: -> [H * T, 1, E], by group, then row, then head of the group.
+at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queries, const HeadShape& shape);
 
 // Fills context.kept for all blocks (those not nullptr, in order), K and V in `type`.
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "model/paged_cache.h"
 #include "model/recompute.h"
 #include "model/rope.h"
 #include "ops/rotary.h"
@@ -140,10 +141,10 @@ void check(const Decoder& decoder, const BatchLayout& layout, const KvCache* cac
       throw Error(ErrorCode::invalid_argument, "position " + std::to_string(reach) + " is beyond the model's " +
                                                    std::to_string(decoder.config.max_positions) + " learned positions");
     }
-    if (cache && sequence.first_slot + reach > cache->slots()) {
+    if (cache && slots_needed(layout, sequence) > cache->slots()) {
       throw Error(ErrorCode::invalid_argument, "the cache has " + std::to_string(cache->slots()) +
                                                    " slots; the batch needs " +
-                                                   std::to_string(sequence.first_slot + reach));
+                                                   std::to_string(slots_needed(layout, sequence)));
     }
   }
   if (layout.rows() > 0 && layout.tokens.is_cpu()) {

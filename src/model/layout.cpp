@@ -2,6 +2,10 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
 
 namespace cepe::model {
 
@@ -21,6 +25,45 @@ BatchLayout single_layout(const at::Tensor& tokens, int64_t cached) {
   layout.tokens = tokens;
   layout.positions = at::arange(cached, cached + tokens.size(0), tokens.options());
   layout.sequences.push_back({0, tokens.size(0), cached, 0});
+  return layout;
+}
+
+namespace {
+
+at::Tensor block_table(const std::vector<SequenceRows>& sequences, at::Device device) {
+  size_t most = 0;
+  for (const SequenceRows& sequence : sequences) most = std::max(most, sequence.blocks.size());
+  const at::Tensor table = at::zeros({static_cast<int64_t>(sequences.size()), static_cast<int64_t>(most)}, at::kInt);
+  auto* row = table.mutable_data_ptr<int32_t>();
+  for (const SequenceRows& sequence : sequences) {
+    std::copy(sequence.blocks.begin(), sequence.blocks.end(), row);
+    row += most;
+  }
+  return table.to(device);
+}
+
+}  // namespace
+
+BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows, at::Device device) {
+  BatchLayout layout;
+  layout.block_rows = block_rows;
+  std::vector<int64_t> tokens, positions, slots;
+  for (const PagedPiece& piece : pieces) {
+    const auto first = static_cast<int64_t>(tokens.size()), count = static_cast<int64_t>(piece.tokens.size());
+    layout.sequences.push_back({first, count, piece.cached, 0, {piece.blocks.begin(), piece.blocks.end()}});
+    tokens.insert(tokens.end(), piece.tokens.begin(), piece.tokens.end());
+    for (int64_t row = piece.cached; row < piece.cached + count; ++row) {
+      positions.push_back(row);
+      slots.push_back(piece.blocks[static_cast<size_t>(row / block_rows)] * block_rows + row % block_rows);
+    }
+  }
+  const auto there = [&](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong).to(device); };
+  layout.tokens = there(tokens);
+  layout.positions = there(positions);
+  if (!device.is_cpu()) {
+    layout.slots = there(slots);
+    layout.block_table = block_table(layout.sequences, device);
+  }
   return layout;
 }
 

@@ -14,7 +14,10 @@ struct SequenceRows {
   int64_t first = 0;       // row of its first token of this call
   int64_t count = 0;       // T: tokens of this call
   int64_t cached = 0;      // P: tokens already in the cache; positions go on from here
-  int64_t first_slot = 0;  // its first row in the KvCache; [first_slot, first_slot + P + T) belong to it
+  int64_t first_slot = 0;  // its first row in the KvCache; [first_slot, first_slot + P + T) belong to it, unless
+  // there is a block table: then row r of the sequence lies in slot blocks[r / block_rows] * block_rows + r %
+  // block_rows
+  std::vector<int32_t> blocks = {};
 };
 
 struct StepTables;
@@ -25,6 +28,12 @@ struct BatchLayout {
   std::vector<SequenceRows> sequences;
   // T where all sequences have as many tokens, start at 0 and follow one another: then layers may take them as [B, T].
   int64_t uniform_length = 0;
+  int64_t block_rows = 64;  // rows of one block of the block tables
+  // Blocks are read one by one, whichever lie side by side: sums have one order then, wherever the blocks are.
+  bool by_block = false;
+  // The block tables for a device's kernels; undefined on the CPU, and without block tables.
+  at::Tensor slots;        // [N] int64, where each row's keys and values are written
+  at::Tensor block_table;  // [B, most blocks] int32, filled up with 0
 
   // One token a sequence, and everything that layers ask of its place is on the device (step_tables.h); of `sequences`
   // only their number counts then. nullptr: as `sequences` say.
@@ -37,6 +46,14 @@ struct BatchLayout {
 BatchLayout uniform_layout(const at::Tensor& tokens);
 // One sequence of T tokens that follows `cached` tokens in a cache. tokens [T].
 BatchLayout single_layout(const at::Tensor& tokens, int64_t cached);
+
+// Rows of one sequence for paged_layout.
+struct PagedPiece {
+  std::span<const int32_t> tokens;  // T
+  int64_t cached = 0;               // P
+  std::span<const int32_t> blocks;  // at least ceil((P + T) / block_rows)
+};
+BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows, at::Device device);
 
 // Keys and values of the decoder's self-attention, rotated, for all layers. Layers read and write it; whoever made it
 // owns the slots' meaning (BatchLayout says which belong to which sequence).

@@ -1,0 +1,245 @@
+// One step: who goes on, one pass of the decoder, the next tokens.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <exception>
+
+#include "base/error.h"
+#include "context/chunk.h"
+#include "engine/engine.h"
+#include "engine/sequence.h"
+#include "engine/token_ids.h"
+
+namespace cepe::engine {
+// A sequence whose next token is due.
+struct Engine::Sampled {
+  Sequence* sequence;
+  at::Tensor logits;          // [1, V]
+  std::vector<float> masses;  // of its context's pages, where wanted
+};
+
+Sequence& Engine::add_sequence(std::unique_ptr<Sequence> sequence) {
+  sequence->rows.age = next_age_++;
+  return *sequences_.emplace(sequence->rows.age, std::move(sequence)).first->second;
+}
+
+// Takes out what has ended, then tells of it: the callback may ask for more.
+void Engine::drop_finished() {
+  std::vector<std::unique_ptr<Sequence>> ended;
+  for (auto at = sequences_.begin(); at != sequences_.end();) {
+    if (!at->second->finish) {
+      ++at;
+      continue;
+    }
+    scheduler_.remove(at->second->rows);
+    ended.push_back(std::move(at->second));
+    at = sequences_.erase(at);
+  }
+  std::exception_ptr first_error;
+  for (const auto& sequence : ended) {
+    try {
+      sequence->conclude();
+    } catch (...) {
+      if (!first_error) first_error = std::current_exception();
+    }
+  }
+  if (first_error) std::rethrow_exception(first_error);
+}
+
+// The oldest half of a full window becomes chunks of the context, whole ones where there is room for one; of a prompt
+// that is longer than the window as many halves as do not fit.
+void Engine::slide(Sequence& sequence) {
+  const Endless& endless = sequence.job->request.endless;
+  const int64_t window = window_of(sequence.job->request), chunk_size = model_->adapter->chunk_size;
+  const int64_t keep = std::min(endless.keep_first, window), half = (window - keep) / 2;
+  const int64_t unit = half >= chunk_size ? half / chunk_size * chunk_size : half;
+  const int64_t beyond = static_cast<int64_t>(sequence.tokens.size()) - window;
+  const int64_t moved = (beyond + unit - 1) / unit * unit;
+  const std::span<const text::Token> oldest =
+      std::span(sequence.tokens).subspan(static_cast<size_t>(keep), static_cast<size_t>(moved));
+  sequence.context = extended(sequence.context, endless.store->get_or_encode(context::split(oldest, chunk_size, 0)));
+  sequence.tokens.erase(sequence.tokens.begin() + keep, sequence.tokens.begin() + keep + moved);
+  scheduler_.forget(sequence.rows);
+  sequence.rows.length = sequence.rows.text = static_cast<int64_t>(sequence.tokens.size());
+}
+
+bool Engine::step() {
+  const at::NoGradGuard none;
+  drop_finished();
+  for (const auto& [age, sequence] : sequences_) {
+    if (static_cast<int64_t>(sequence->tokens.size()) > window_of(sequence->job->request)) slide(*sequence);
+  }
+  if (sequences_.empty()) return false;
+  std::vector<Scheduler::Piece> pieces;
+  do pieces = scheduler_.plan();
+  while (!reserve());
+
+  std::vector<Sampled> sampled;
+  if (options_.batch_invariant) {
+    for (const Scheduler::Piece& piece : pieces) run({piece}, sampled);
+  } else {
+    run(std::move(pieces), sampled);
+  }
+  sample(sampled);
+  drop_finished();
+  return !sequences_.empty();
+}
+
+// The cache gets the blocks that were taken. False where there is no memory for them: whoever had one lost it.
+bool Engine::reserve() {
+  const int64_t needed = pool_.reach() * block_rows, there = cache_.slots();
+  if (needed <= there) return true;
+  int64_t largest = 0;  // what the largest request may come to need, so that it grows once
+  for (const auto& [age, sequence] : sequences_) largest = std::max(largest, rows_of(sequence->job->request));
+  const int64_t rounded = (std::max(largest, needed + there / 4) + block_rows - 1) / block_rows * block_rows;
+  const int64_t wanted = std::max(needed, std::min(rounded, pool_.count() * block_rows));
+  try {
+    if (cache_.keys.empty()) {
+      cache_ = make_cache(wanted);
+      return true;
+    }
+    for (auto* tensors : {&cache_.keys, &cache_.values}) {
+      for (at::Tensor& tensor : *tensors) {  // one at a time: at no time are there two caches
+        std::vector<int64_t> shape = tensor.sizes().vec();
+        shape.front() = wanted;
+        const at::Tensor larger = tensor.new_empty(shape);
+        larger.narrow(0, 0, tensor.size(0)).copy_(tensor);
+        tensor = larger;
+      }
+    }
+  } catch (const c10::OutOfMemoryError&) {
+    give_up_beyond(there);
+    return false;
+  }
+  return true;
+}
+
+// The cache stays as it is: whoever has blocks beyond waits, and whoever could never come to its end is refused.
+void Engine::give_up_beyond(int64_t slots) {
+  const int64_t blocks = slots / block_rows;
+  const std::vector<Scheduled*> running = scheduler_.running_sequences();
+  for (Scheduled* rows : running) {
+    if (std::any_of(rows->blocks.begin(), rows->blocks.end(), [&](int32_t block) { return block >= blocks; }))
+      scheduler_.preempt(*rows);
+  }
+  pool_.shrink(blocks);
+  for (const auto& [age, sequence] : sequences_) {
+    const int64_t rows = rows_of(sequence->job->request);
+    if (scheduler_.fits(rows)) continue;
+    sequence->finish = Finish::cancelled;
+    throw base::Error(base::ErrorCode::out_of_memory, "a request needs a self-attention cache of " +
+                                                          std::to_string(rows) + " rows; there is memory for " +
+                                                          std::to_string(slots));
+  }
+}
+
+// One pass over these pieces. Appends those whose text is read to its end.
+void Engine::run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
+  // Neighbours of one context read it together: in the order in which the contexts first occur.
+  std::map<const model::ContextStates*, size_t> places;
+  for (const Scheduler::Piece& piece : pieces)
+    places.emplace(sequence_of(*piece.sequence).context.get(), places.size());
+  std::stable_sort(pieces.begin(), pieces.end(), [&](const Scheduler::Piece& a, const Scheduler::Piece& b) {
+    return places.at(sequence_of(*a.sequence).context.get()) < places.at(sequence_of(*b.sequence).context.get());
+  });
+
+  std::vector<model::PagedPiece> rows;
+  std::vector<const model::ContextStates*> contexts;
+  std::vector<model::ContextMass> masses(pieces.size());
+  std::vector<model::ContextMass*> wanted(pieces.size(), nullptr);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const Scheduled& scheduled = *pieces[i].sequence;
+    const Sequence& sequence = sequence_of(scheduled);
+    rows.push_back({std::span(sequence.tokens)
+                        .subspan(static_cast<size_t>(scheduled.cached), static_cast<size_t>(pieces[i].count)),
+                    scheduled.cached, scheduled.blocks});
+    contexts.push_back(sequence.context.get());
+    if (sequence.job->request.attribution && scheduled.pending() == pieces[i].count) wanted[i] = &masses[i];
+  }
+  model::CrossAttentionInput input = cross(std::move(contexts));
+  input.masses = wanted;
+  model::BatchLayout layout = model::paged_layout(rows, block_rows, model_->decoder.device());
+  layout.by_block = options_.batch_invariant;
+  const at::Tensor hidden = model::forward(model_->decoder, layout, &cache_, input);
+  ++counters_.steps;
+  counters_.rows += hidden.size(0);
+
+  std::vector<at::Tensor> last;
+  const size_t first = sampled.size();
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    Scheduled& scheduled = *pieces[i].sequence;
+    scheduled.cached += pieces[i].count;
+    if (scheduled.pending() > 0) continue;
+    const model::SequenceRows& at = layout.sequences[i];
+    last.push_back(hidden.narrow(0, at.first + at.count - 1, 1));
+    Sampled next = {&sequence_of(scheduled), {}, {}};
+    if (masses[i].layers > 0) {
+      const at::Tensor mean = masses[i].sum.div(static_cast<double>(masses[i].layers)).to(at::kCPU).contiguous();
+      next.masses.assign(mean.const_data_ptr<float>(), mean.const_data_ptr<float>() + mean.numel());
+    }
+    sampled.push_back(std::move(next));
+  }
+  if (last.empty()) return;
+  const at::Tensor logits = model::logits(model_->decoder, last.size() == 1 ? last.front() : at::cat(last, 0));
+  for (size_t i = first; i < sampled.size(); ++i)
+    sampled[i].logits = logits.narrow(0, static_cast<int64_t>(i - first), 1);
+}
+
+void Engine::copy_block(int32_t from, int32_t to) {
+  for (auto* tensors : {&cache_.keys, &cache_.values}) {
+    for (const at::Tensor& tensor : *tensors)
+      tensor.narrow(0, to * block_rows, block_rows).copy_(tensor.narrow(0, from * block_rows, block_rows));
+  }
+}
+
+// The other answers to a prompt that has just been read: they go on from the same row.
+void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
+  Sequence& from = *parent.sequence;
+  for (int64_t sample = 1; sample <= from.forks; ++sample) {
+    Sequence& other = add_sequence(std::make_unique<Sequence>(
+        from.job, sample, from.context, *tokenizer_, model_->decoder.config.vocabulary, model_->decoder.device()));
+    other.tokens = from.tokens;  // a window that slid before the first token
+    other.rows.length = other.rows.text = from.rows.length;
+    if (scheduler_.fork(other.rows, from.rows) && reserve() && other.rows.cached % block_rows != 0)
+      copy_block(from.rows.blocks.back(), other.rows.blocks.back());
+    sampled.push_back({&other, parent.logits, parent.masses});
+  }
+  from.forks = 0;
+}
+
+void Engine::sample(std::vector<Sampled>& sampled) {
+  if (sampled.empty()) return;
+  for (size_t i = 0, count = sampled.size(); i < count; ++i) {
+    const Sampled parent = sampled[i];
+    fork(parent, sampled);
+  }
+  std::vector<at::Tensor> rows;
+  std::vector<Sampler*> samplers;
+  std::vector<int64_t> alternatives;
+  for (const Sampled& one : sampled) {
+    rows.push_back(one.logits);
+    samplers.push_back(&one.sequence->sampler);
+    alternatives.push_back(one.sequence->job->request.log_probabilities);
+  }
+  const std::vector<Choice> choices =
+      choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives);
+  std::exception_ptr first_error;
+  for (size_t i = 0; i < sampled.size(); ++i) {
+    Sequence& sequence = *sampled[i].sequence;
+    if (sequence.finish) continue;  // cancelled by another's callback
+    if (sequence.job->request.attribution) sequence.completion.page_masses.push_back(sampled[i].masses);
+    try {
+      sequence.accept(choices[i], window_of(sequence.job->request));
+    } catch (...) {
+      if (!first_error) first_error = std::current_exception();
+    }
+  }
+  if (!first_error) return;
+  drop_finished();
+  std::rethrow_exception(first_error);
+}
+
+}  // namespace cepe::engine

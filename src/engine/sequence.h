@@ -1,0 +1,45 @@
+// One answer that is being generated.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <optional>
+
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/stop_strings.h"
+
+namespace cepe::engine {
+
+// A request, shared by its answers.
+struct Job {
+  RequestId id = 0;
+  Request request;
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+};
+
+struct Sequence {
+  Sequence(std::shared_ptr<Job> its_job, int64_t its_sample, ContextPointer its_context,
+           const text::Tokenizer& tokenizer, int64_t vocabulary, at::Device device);
+
+  // Takes the next token: text, stop strings, callback. Sets `finish` where the answer ends. window: positions of the
+  // decoder. Errors: what the callback throws (the answer ends as cancelled).
+  void accept(const Choice& choice, int64_t window);
+  // Ends the answer: on_finish is called.
+  void conclude();
+
+  Scheduled rows;  // what the scheduler sees
+  std::shared_ptr<Job> job;
+  std::vector<text::Token> tokens;  // of the decoder's window: text to read and what was generated
+  ContextPointer context;
+  Sampler sampler;
+  StopStrings stops;
+  text::StreamDecoder decoder;
+  Completion completion;
+  int64_t forks = 0;  // answers that will begin where this one has read the prompt
+  std::optional<Finish> finish;
+  std::chrono::steady_clock::time_point first_token;
+};
+
+}  // namespace cepe::engine

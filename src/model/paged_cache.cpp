@@ -1,0 +1,62 @@
+#include "model/paged_cache.h"
+
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace cepe::model {
+
+std::vector<CacheRun> cache_runs(const BatchLayout& layout, const SequenceRows& sequence, int64_t begin, int64_t end) {
+  if (begin >= end) return {};
+  if (sequence.blocks.empty()) return {{sequence.first_slot + begin, end - begin}};
+  std::vector<CacheRun> runs;
+  const int64_t size = layout.block_rows;
+  for (int64_t row = begin; row < end;) {
+    const int64_t within = row % size, count = std::min(size - within, end - row);
+    const int64_t slot = sequence.blocks[static_cast<size_t>(row / size)] * size + within;
+    const bool adjacent = !runs.empty() && runs.back().slot + runs.back().count == slot;
+    if (adjacent && !layout.by_block)
+      runs.back().count += count;
+    else
+      runs.push_back({slot, count});
+    row += count;
+  }
+  return runs;
+}
+
+void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values, at::Tensor cache_keys,
+                at::Tensor cache_values) {
+  if (layout.slots.defined()) {  // one kernel for the whole batch
+    cache_keys.index_copy_(0, layout.slots, keys.to(cache_keys.scalar_type()));
+    cache_values.index_copy_(0, layout.slots, values.to(cache_values.scalar_type()));
+    return;
+  }
+  for (const SequenceRows& sequence : layout.sequences) {
+    int64_t row = sequence.first;
+    for (const CacheRun& run : cache_runs(layout, sequence, sequence.cached, sequence.cached + sequence.count)) {
+      cache_keys.narrow(0, run.slot, run.count).copy_(keys.narrow(0, row, run.count));
+      cache_values.narrow(0, run.slot, run.count).copy_(values.narrow(0, row, run.count));
+      row += run.count;
+    }
+  }
+}
+
+at::Tensor gather_rows(const at::Tensor& cache, const std::vector<CacheRun>& runs) {
+  if (runs.size() == 1) return cache.narrow(0, runs.front().slot, runs.front().count);
+  std::vector<at::Tensor> parts;
+  parts.reserve(runs.size());
+  for (const CacheRun& run : runs) parts.push_back(cache.narrow(0, run.slot, run.count));
+  return at::cat(parts, 0);
+}
+
+int64_t slots_needed(const BatchLayout& layout, const SequenceRows& sequence) {
+  const int64_t reach = sequence.cached + sequence.count;
+  if (sequence.blocks.empty()) return sequence.first_slot + reach;
+  const int64_t blocks = (reach + layout.block_rows - 1) / layout.block_rows;
+  if (blocks > static_cast<int64_t>(sequence.blocks.size())) return std::numeric_limits<int64_t>::max();
+  return (*std::max_element(sequence.blocks.begin(), sequence.blocks.begin() + blocks) + int64_t{1}) *
+         layout.block_rows;
+}
+
+}  // namespace cepe::model

@@ -1,0 +1,68 @@
+// A tiny model, its store and requests that differ in everything, for tests of the engine.
+#pragma once
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "context/context_store.h"
+#include "engine/engine.h"
+#include "letter_tokenizer.h"
+#include "tiny_models.h"
+
+namespace cepe::test {
+
+struct EngineBench {
+  const at::NoGradGuard none;
+  model::CepeModel model = tiny_model(41);
+  LetterTokenizer tokenizer;
+  TinyWeights random{42};
+  context::ContextStore store{*model.adapter, {}};
+
+  std::vector<text::Token> ids(int64_t count) {
+    const at::Tensor drawn = random.tokens({count}, 96);
+    return {drawn.const_data_ptr<int64_t>(), drawn.const_data_ptr<int64_t>() + count};
+  }
+  model::ContextStates states(const std::vector<text::Token>& tokens) {
+    return store.get_or_encode(context::split(tokens, model.adapter->chunk_size, 0));
+  }
+  engine::Request request(int64_t prompt, int64_t tokens) {
+    engine::Request request;
+    request.prompt = ids(prompt);
+    request.max_tokens = tokens;
+    request.log_probabilities = 2;
+    return request;
+  }
+  // Of unequal lengths, with contexts of their own, one that two share, and none; greedy and drawn.
+  std::vector<engine::Request> requests(const engine::Engine& engine) {
+    const std::vector<engine::ContextPointer> contexts = {nullptr, engine.prepare(states(ids(40))),
+                                                          engine.prepare(states(ids(13)))};
+    std::vector<engine::Request> list = {request(5, 20), request(70, 12), request(1, 25),
+                                         request(33, 9), request(12, 16), request(20, 8)};
+    for (size_t i = 0; i < list.size(); ++i) {
+      list[i].context = contexts[i % 3];
+      if (i % 2 == 1) list[i].sampling.temperature = 0.8, list[i].sampling.seed = i;
+    }
+    list[4].sampling.repetition_penalty = 1.3;
+    list[5].context = contexts[1];
+    return list;
+  }
+};
+
+// Submits each after so many steps more than the one before and runs until all are done.
+inline std::vector<engine::Completion> run_together(engine::Engine& engine, std::vector<engine::Request> requests,
+                                                    int steps_between = 0) {
+  std::vector<engine::Completion> found(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].on_finish = [&found, i](const engine::Completion& completion) { found[i] = completion; };
+    engine.submit(std::move(requests[i]));
+    for (int step = 0; step < steps_between; ++step) engine.step();
+  }
+  while (engine.step()) {
+  }
+  return found;
+}
+
+}  // namespace cepe::test
