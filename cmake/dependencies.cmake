@@ -20,6 +20,8 @@ cepe_pkg(pcre2 libpcre2-8)
 cepe_pkg(utf8proc libutf8proc)
 cepe_pkg(sentencepiece sentencepiece)
 cepe_pkg(sqlite sqlite3)
+cepe_pkg(xxhash libxxhash)
+cepe_pkg(hiredis hiredis)
 cepe_pkg(json nlohmann_json)
 
 if(NOT CEPE_FUZZ)

@@ -17,9 +17,10 @@ struct Chunk {
   int64_t document = 0;          // index of the document it came from
 };
 
-// Cuts one document's ids into chunks of at most chunk_size tokens. No token is added. Errors: invalid_argument for a
-// size < 1.
-std::vector<Chunk> split(std::span<const text::Token> ids, int64_t chunk_size, int64_t document);
+// Cuts one document's ids into chunks of at most chunk_size tokens. No token is added. Each chunk but the first begins
+// with the last `overlap` tokens of the one before, so that what stands at a border is read with its surroundings once.
+// Errors: invalid_argument for a size < 1, an overlap < 0 or not below the size.
+std::vector<Chunk> split(std::span<const text::Token> ids, int64_t chunk_size, int64_t document, int64_t overlap = 0);
 
 // SHA-256 of (fingerprint of the encoder's weights, type of the states, format version, ids): a collision would hand
 // over somebody else's text.
@@ -36,8 +37,9 @@ struct Arrangement {
 
 // With a prompt, documents go to the encoder and the prompt is the decoder's text. Without one (nullopt), the end of
 // the last document is the decoder's text. What does not fit `decoder_tokens` moves to the encoder, oldest first (the
-// first `keep_first` ids of the prompt, BOS say, stay). Errors: invalid_argument where there is nothing to read.
+// first `keep_first` ids of the prompt, BOS say, stay). `overlap` as in split. Errors: invalid_argument where there is
+// nothing to read.
 Arrangement arrange(const std::vector<std::vector<text::Token>>& documents, const std::vector<text::Token>* prompt,
-                    int64_t decoder_tokens, int64_t chunk_size, int64_t keep_first);
+                    int64_t decoder_tokens, int64_t chunk_size, int64_t keep_first, int64_t overlap = 0);
 
 }  // namespace cepe::context

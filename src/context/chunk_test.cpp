@@ -34,6 +34,28 @@ Ids joined(const std::vector<Chunk>& chunks, int64_t document) {
   return ids;
 }
 
+RC_GTEST_PROP(Split, OverlappingChunksRepeatTheEndOfTheOneBeforeAndHoldEverything, ()) {
+  const Ids ids = counting(*rc::gen::inRange(0, 200), 5);
+  const int size = *rc::gen::inRange(1, 50), overlap = *rc::gen::inRange(0, size);
+  const std::vector<Chunk> chunks = split(ids, size, 7, overlap);
+  Ids all;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Ids& part = chunks[i].ids;
+    RC_ASSERT(static_cast<int>(part.size()) <= size);
+    RC_ASSERT(i == 0 || static_cast<int>(part.size()) > overlap);
+    if (i > 0) RC_ASSERT(std::equal(part.begin(), part.begin() + overlap, all.end() - overlap));
+    all.insert(all.end(), part.begin() + (i == 0 ? 0 : overlap), part.end());
+  }
+  RC_ASSERT(all == ids);
+  if (overlap == 0) RC_ASSERT(chunks.size() == (ids.size() + static_cast<size_t>(size) - 1) / static_cast<size_t>(size));
+}
+
+TEST(Split, RefusesAnOverlapThatLeavesNothingNew) {
+  for (const int64_t overlap : {int64_t{-1}, int64_t{8}, int64_t{9}}) {
+    test::expect_error(ErrorCode::invalid_argument, "overlap", [&] { split(counting(20, 0), 8, 0, overlap); });
+  }
+}
+
 RC_GTEST_PROP(Split, LosesNothingAndOnlyTheLastChunkIsShort, ()) {
   const Ids ids = counting(*rc::gen::inRange(0, 200), 5);
   const int size = *rc::gen::inRange(1, 50);

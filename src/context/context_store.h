@@ -1,22 +1,37 @@
-// ContextStore: encoder states of chunks, computed once. Asked for chunks, it returns what it has and encodes what is
-// missing. This one keeps them on disk under the cache folder, by content; the tiers above it come behind the same
-// interface.
+// ContextStore: encoder states of chunks, computed once. Asked for chunks, it looks in its tiers (the encoder's device,
+// host memory, disk, perhaps a remote server), encodes what is missing and keeps it.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "base/files.h"
 #include "context/chunk.h"
+#include "context/disk_tier.h"
+#include "context/memory_tier.h"
+#include "context/remote_tier.h"
 #include "model/cepe_model.h"
 
 namespace cepe::context {
 
+// automatic: bfloat16, or float32 where the encoder runs in float32 throughout. int8: a scale a row, half the bytes in
+// host memory, on disk and beyond.
+enum class StateType { automatic, bfloat16, int8 };
+
 struct StoreOptions {
   base::Path folder;                     // made with mode 0700; empty = nothing is kept on disk
-  int64_t max_bytes = int64_t{8} << 30;  // oldest used go first
+  int64_t max_bytes = int64_t{8} << 30;  // of the disk; oldest used go first
   int64_t chunks_per_batch = 16;         // chunks encoded in one forward pass
+  // Budgets in memory. What running requests hold is kept above them, shared by all that ask for it.
+  int64_t host_bytes = 0;
+  int64_t device_bytes = 0;  // taken at once; on the CPU, where states are handed out as they are kept, unused
+  StateType type = StateType::automatic;
+  // False: what was encoded is on the disk when get_or_encode returns. True: soon after, or once `flush` or the
+  // destructor return.
+  bool write_behind = false;
+  std::shared_ptr<RemoteTier> remote;  // may be none
 };
 
 // Of chunks asked for. One that a request names twice is encoded once and found once.
@@ -24,6 +39,8 @@ struct StoreCounters {
   int64_t found = 0, encoded = 0;  // chunks
   int64_t found_tokens = 0, encoded_tokens = 0;
   double encode_seconds = 0, read_seconds = 0;  // encoding: until the device is done
+  int64_t joined = 0;                           // of those found: another request was encoding or reading them
+  TierCounters device, host, disk, remote;
 };
 
 class ContextStore {
@@ -33,17 +50,24 @@ class ContextStore {
   ContextStore(const model::Adapter& adapter, StoreOptions options);
   ~ContextStore();
 
-  // States of all chunks in order, one page each, rounded to the stored type (bfloat16; float32 where the encoder runs
-  // in float32) BEFORE their first use, so that the first and the second answer agree. Shows progress of what must be
-  // encoded; what was encoded before an interrupt is kept (throws base::Interrupted). A corrupt or short record is
-  // dropped, logged, encoded again. One thread at a time. Errors: invalid_argument for an empty chunk or an id outside
-  // the encoder's vocabulary, naming the document.
-  model::ContextStates get_or_encode(std::span<const Chunk> chunks);
+  // States of all chunks in order, one page each, rounded to the stored type BEFORE their first use, so that the first
+  // and the second answer agree. The pages are pinned as long as anybody holds their tensors. Shows progress of what
+  // must be encoded; what was encoded before an interrupt is kept (throws base::Interrupted). A corrupt or short record
+  // is dropped, logged, encoded again. `sources`: names of the documents that the chunks count, for people who look
+  // into the store. Any thread at any time; chunks that several are missing are encoded once, in common batches.
+  // Errors: invalid_argument for an empty chunk or an id outside the encoder's vocabulary, naming the document.
+  model::ContextStates get_or_encode(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
-  const StoreCounters& counters() const;
+  // The same without handing anything out: memory does not grow with the number of chunks. How many were encoded.
+  int64_t encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
+
+  // Until all that was encoded is on the disk.
+  void flush();
+  StoreCounters counters() const;
 
  private:
   struct State;
+  model::ContextStates request(std::span<const Chunk> chunks, std::span<const std::string> sources, bool shows);
   std::unique_ptr<State> state_;
 };
 
@@ -51,8 +75,8 @@ class ContextStore {
 at::ScalarType stored_type(const model::Encoder& encoder);
 
 // Fingerprint of everything that decides the states: encoder weights (embedding included), its configuration, the
-// arithmetic (packed, bfloat16, float32), format version.
-base::Digest encoder_fingerprint(const model::Encoder& encoder);
+// arithmetic (packed, bfloat16, float32), format version, the type in which they are kept.
+base::Digest encoder_fingerprint(const model::Encoder& encoder, StateType type = StateType::automatic);
 
 struct StoreUsage {
   int64_t chunks = 0, bytes = 0;

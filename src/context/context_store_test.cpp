@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/amax.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
@@ -10,13 +11,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <thread>
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "context/record_folder.h"
+#include "disk_records.h"
 #include "expect_error.h"
+#include "tiny_encoder.h"
 
 namespace cepe::context {
 namespace {
@@ -26,50 +29,11 @@ using base::Path;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
-constexpr int64_t vocabulary = 50, width = 16, head_width = 8, heads = 2, groups = 1, feed_forward = 24;
-
-model::Linear random_linear(int64_t rows, int64_t columns, at::ScalarType type) {
-  return {(at::randn({rows, columns}) * 0.3).to(type), {}, nullptr};
-}
-
-model::Norm random_norm() { return {at::randn({width}), {}, 1e-5, model::NormKind::rms}; }
-
-model::Adapter tiny_adapter(at::ScalarType type = at::kFloat, int64_t layers = 2) {
-  model::Adapter adapter;
-  model::Encoder& encoder = adapter.encoder;
-  encoder.config.vocabulary = vocabulary;
-  encoder.config.width = width;
-  encoder.config.layers = layers;
-  encoder.config.heads = heads;
-  encoder.config.groups = groups;
-  encoder.config.head_width = head_width;
-  encoder.config.feed_forward = feed_forward;
-  encoder.config.rope.width = head_width;
-  encoder.activation_type = type;
-  encoder.embedding = random_linear(vocabulary, width, type);
-  for (int64_t i = 0; i < layers; ++i) {
-    encoder.layers.push_back(
-        {random_norm(),
-         random_linear((heads + 2 * groups) * head_width, width, type),
-         random_linear(width, heads * head_width, type),
-         random_norm(),
-         {random_linear(2 * feed_forward, width, type), random_linear(width, feed_forward, type)}});
-  }
-  encoder.norm = random_norm();
-  return adapter;
-}
-
-std::vector<text::Token> some_ids(int64_t count, int64_t first) {
-  std::vector<text::Token> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<text::Token>((first + i * i + i * first) % vocabulary));
-  return ids;
-}
-
-std::vector<Chunk> some_chunks() {
-  std::vector<Chunk> chunks = split(some_ids(21, 3), 8, 0);
-  for (const Chunk& chunk : split(some_ids(13, 11), 8, 1)) chunks.push_back(chunk);
-  return chunks;
-}
+using test::some_chunks;
+using test::some_ids;
+using test::tiny_adapter;
+using test::vocabulary;
+using test::width;
 
 void expect_same(const model::ContextStates& found, const model::ContextStates& expected) {
   EXPECT_EQ(found.rows, expected.rows);
@@ -82,7 +46,7 @@ void expect_same(const model::ContextStates& found, const model::ContextStates& 
 
 class Store : public testing::Test {
  protected:
-  Path parent = fs::temp_directory_path() / ("cepe-context-store-" + std::to_string(::getpid()));
+  Path parent = test::quick_folder() / ("cepe-context-store-" + std::to_string(::getpid()));
   Path folder = parent / "chunks";
   model::Adapter adapter = tiny_adapter();
   void TearDown() override { fs::remove_all(parent); }
@@ -161,20 +125,20 @@ TEST_F(Store, EncodesACorruptRecordAgainToTheSameStates) {
   ContextStore store(adapter, options());
   const std::vector<Chunk> chunks = some_chunks();
   const model::ContextStates first = store.get_or_encode(chunks);
-  const RecordName name(key_of(chunks[1].ids, encoder_fingerprint(adapter.encoder)));
-  const Path record = folder / name.subfolder / name.file;
-  ASSERT_TRUE(fs::exists(record));
+  Path segment;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (is_segment_name(entry.path().filename().string())) segment = entry.path();
   {
-    std::fstream file(record, std::ios::in | std::ios::out | std::ios::binary);
+    std::fstream file(segment, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(200);
     file << "spoilt";
   }
   testing::internal::CaptureStderr();
-  expect_same(store.get_or_encode(chunks), first);
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr(record.string()));
-  EXPECT_EQ(store.counters().encoded, 5 + 1);
-  expect_same(store.get_or_encode(chunks), first);
-  EXPECT_EQ(store.counters().encoded, 5 + 1);
+  expect_same(ContextStore(adapter, options()).get_or_encode(chunks), first);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr(segment.string()));
+  ContextStore later(adapter, options());
+  expect_same(later.get_or_encode(chunks), first);
+  EXPECT_EQ(later.counters().encoded, 0);
 }
 
 TEST_F(Store, WorksOnWithoutAFolderItCanUse) {
@@ -186,7 +150,7 @@ TEST_F(Store, WorksOnWithoutAFolderItCanUse) {
   broken.get_or_encode(some_chunks());
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
-  EXPECT_EQ(broken.counters().encoded, 10);
+  EXPECT_EQ(broken.counters().encoded, 5) << "what somebody holds is shared";
   ContextStore none(adapter, {});
   expect_same(none.get_or_encode(some_chunks()), found);
 }
@@ -223,6 +187,137 @@ TEST_F(Store, LeavesNoGradientBehind) {
   adapter.encoder.norm.weight.requires_grad_(true);
   ContextStore store(adapter, {});
   EXPECT_FALSE(store.get_or_encode(some_chunks()).pages[0].requires_grad());
+}
+
+TEST_F(Store, KeepsInMemoryWhatTheBudgetAllowsAndWhatSomebodyHolds) {
+  const std::vector<Chunk> chunks = split(some_ids(80, 3), 8, 0);
+  StoreOptions memory;
+  memory.host_bytes = 4 * 8 * width * 4;  // four chunks of float32
+  ContextStore store(adapter, memory);
+  {
+    const model::ContextStates all = store.get_or_encode(chunks);
+    EXPECT_EQ(store.counters().host.pages, 10) << "pinned";
+    expect_same(store.get_or_encode(chunks), all);
+    EXPECT_EQ(store.counters().encoded, 10);
+    EXPECT_EQ(store.counters().host.hits, 10);
+    for (const at::Tensor& page : all.pages) EXPECT_EQ(page.storage().nbytes(), page.nbytes()) << "nothing else is held";
+  }
+  const std::span recent = std::span(chunks).last(4);
+  store.get_or_encode(recent);
+  EXPECT_EQ(store.counters().encoded, 10);
+  EXPECT_EQ(store.counters().host.pages, 4);
+  EXPECT_EQ(store.counters().host.evicted, 6);
+  store.get_or_encode(std::span(chunks).first(1));
+  EXPECT_EQ(store.counters().encoded, 11);
+}
+
+TEST_F(Store, ManyThreadsEncodeEachChunkOnceAndGetTheSameStates) {
+  for (const bool on_disk : {false, true}) {
+    StoreOptions chosen;
+    if (on_disk) chosen.folder = folder;
+    chosen.host_bytes = 1 << 20;
+    ContextStore store(adapter, chosen);
+    std::vector<Chunk> chunks;
+    for (int64_t i = 0; i < 40; ++i) chunks.push_back({some_ids(16, 3 + i), 0});
+    const model::ContextStates expected = ContextStore(adapter, {}).get_or_encode(chunks);
+    std::vector<model::ContextStates> found(6);
+    std::vector<std::thread> threads;
+    for (size_t n = 0; n < found.size(); ++n) {
+      threads.emplace_back([&, n] {
+        const size_t first = n * 4;  // they overlap
+        found[n] = store.get_or_encode(std::span(chunks).subspan(first, 20));
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(store.counters().encoded, 40);
+    EXPECT_EQ(store.counters().found, 6 * 20 - 40);
+    for (size_t n = 0; n < found.size(); ++n) {
+      for (size_t i = 0; i < 20; ++i) {
+        const float distance = (found[n].pages[i] - expected.pages[n * 4 + i]).abs().max().item<float>();
+        ASSERT_LT(distance, 1e-5) << "thread " << n << ", chunk " << i;
+      }
+    }
+  }
+}
+
+TEST_F(Store, AFailureReachesAllThatWaitAndNobodyHangs) {
+  adapter.encoder.layers[1].output.weight = at::randn({3, 3});  // its product fails
+  ContextStore store(adapter, {});
+  std::atomic<int> failed = 0;
+  std::vector<std::thread> threads;
+  for (int n = 0; n < 4; ++n) {
+    threads.emplace_back([&] {
+      try {
+        store.get_or_encode(some_chunks());
+      } catch (const std::exception&) {
+        ++failed;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failed, 4);
+}
+
+TEST_F(Store, EightBitStatesTakeHalfTheBytesAndStayNear) {
+  const model::ContextStates exact = ContextStore(adapter, {}).get_or_encode(some_chunks());
+  StoreOptions chosen = options();
+  chosen.type = StateType::int8;
+  chosen.host_bytes = 1 << 20;
+  chosen.device_bytes = 100000;
+  ContextStore store(adapter, chosen);
+  const model::ContextStates first = store.get_or_encode(some_chunks());
+  EXPECT_EQ(store.counters().host.bytes, 34 * (width + 4));
+  for (size_t i = 0; i < exact.pages.size(); ++i) {
+    const at::Tensor bound = exact.pages[i].abs().amax(-1, true) * (0.5 / 127 + 1.0 / 256);
+    EXPECT_TRUE(((first.pages[i].to(at::kFloat) - exact.pages[i]).abs() <= bound).all().item<bool>()) << "page " << i;
+    EXPECT_FALSE(at::equal(first.pages[i].to(at::kFloat), exact.pages[i]));
+  }
+  expect_same(store.get_or_encode(some_chunks()), first);
+  ContextStore later(adapter, chosen);
+  expect_same(later.get_or_encode(some_chunks()), first);
+  EXPECT_EQ(later.counters().encoded, 0);
+  EXPECT_EQ(later.counters().disk.hits, 5);
+  ContextStore other(adapter, options());
+  other.get_or_encode(some_chunks());
+  EXPECT_EQ(other.counters().encoded, 5) << "states of another type are other states";
+}
+
+TEST_F(Store, PagesOfTheArenaAreReusedOnlyOnceNobodyHoldsThem) {
+  StoreOptions chosen;
+  chosen.type = StateType::int8;  // pages of their own on the CPU too
+  adapter.chunk_size = 8;
+  chosen.device_bytes = 3 * 8 * width * 2;
+  ContextStore store(adapter, chosen);
+  const std::vector<Chunk> chunks = split(some_ids(80, 3), 8, 0);
+  const at::Tensor row = store.get_or_encode(std::span(chunks).first(1)).pages[0].select(0, 2);  // of a page let go of
+  const at::Tensor before = row.clone();
+  const model::ContextStates held = store.get_or_encode(std::span(chunks).subspan(1, 2));
+  std::vector<at::Tensor> copies;
+  for (const at::Tensor& page : held.pages) copies.push_back(page.clone());
+  for (size_t i = 3; i < 10; ++i) store.get_or_encode(std::span(chunks).subspan(i, 1));
+  EXPECT_TRUE(at::equal(row, before));
+  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(at::equal(held.pages[i], copies[i]));
+}
+
+TEST_F(Store, WritesBehindAndIsDoneOnceItIsFlushedOrGone) {
+  StoreOptions chosen = options();
+  chosen.write_behind = true;
+  const std::vector<std::string> names{"one.txt", "two.txt"};
+  {
+    ContextStore store(adapter, chosen);
+    EXPECT_EQ(store.encode_missing(some_chunks(), names), 5);
+    store.flush();
+    EXPECT_EQ(store_usage(folder).chunks, 5);
+    EXPECT_EQ(store.encode_missing(some_chunks(), names), 0);
+    store.get_or_encode(split(some_ids(8, 40), 8, 0));
+  }
+  EXPECT_EQ(store_usage(folder).chunks, 6);
+  DiskTierOptions disk;
+  disk.folder = folder;
+  const DiskUsage usage = DiskTier(disk).usage();
+  ASSERT_EQ(usage.documents.size(), 3u);
+  EXPECT_EQ(usage.documents[1].source, "one.txt");
+  EXPECT_EQ(usage.documents[1].chunks, 3);
 }
 
 // Runs in a process of its own: interrupts, once caught, stay.

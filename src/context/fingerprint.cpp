@@ -88,10 +88,11 @@ class Fingerprint {
 
 }  // namespace
 
-base::Digest encoder_fingerprint(const model::Encoder& encoder) {
+base::Digest encoder_fingerprint(const model::Encoder& encoder, StateType type) {
   Fingerprint print;
   print.add(format_version);
-  print.add(static_cast<int64_t>(stored_type(encoder)));
+  print.add(static_cast<int64_t>(type == StateType::automatic ? stored_type(encoder) : at::kBFloat16));
+  if (type == StateType::int8) print.add(int64_t{8});
   print.add(static_cast<int64_t>(encoder.activation_type));
   print.add(static_cast<int64_t>(encoder.norm.weight.device().type()));  // each kind of device rounds in its own way
   print.add(encoder.config);

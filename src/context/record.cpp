@@ -1,10 +1,8 @@
 #include "context/record.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
+#include <xxhash.h>
 
 #include <bit>
-#include <cerrno>
 #include <cstring>
 
 namespace cepe::context {
@@ -13,105 +11,114 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "records are written as they stand in memory");
 
 constexpr char magic[8] = {'C', 'E', 'P', 'E', 'P', 'A', 'G', 'E'};
-constexpr uint32_t version = 1;
+constexpr uint32_t version = 2;
+constexpr uint64_t most_rows = uint64_t{1} << 24, most_width = uint64_t{1} << 20;
 
-struct Header {
+struct Head {
   char magic[8];
   uint32_t version, type;
   uint64_t rows, width;
   ChunkKey key;
-  base::Digest checksum;
+  uint64_t value_bytes;
+  uint32_t source_bytes;
+  std::byte zeros[4];
+  std::array<std::byte, 16> checksum;
+  std::byte more_zeros[16];
+  std::array<std::byte, 16> head_checksum;
 };
-static_assert(sizeof(Header) == 96);
+static_assert(sizeof(Head) == record_head_bytes);
 
-Header make_header(const ChunkKey& key, const RecordShape& shape) {
-  Header header{};
-  std::memcpy(header.magic, magic, sizeof magic);
-  header.version = version;
-  header.type = static_cast<uint32_t>(shape.type);
-  header.rows = static_cast<uint64_t>(shape.rows);
-  header.width = static_cast<uint64_t>(shape.width);
-  header.key = key;
-  return header;
+std::array<std::byte, 16> bytes_of(XXH128_hash_t hash) {
+  std::array<std::byte, 16> bytes;
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, hash);
+  std::memcpy(bytes.data(), &canonical, bytes.size());
+  return bytes;
 }
 
-std::span<const std::byte> bytes_of(const Header& header) { return std::as_bytes(std::span(&header, 1)); }
-
-// Of a header whose checksum is still zero.
-base::Digest checksum_of(const Header& header, std::span<const std::byte> values) {
-  base::Sha256 hash;
-  hash.update(bytes_of(header));
-  hash.update(values);
-  return hash.finish();
+std::array<std::byte, 16> checksum_of(std::span<const std::byte> values, std::string_view source) {
+  XXH3_state_t* state = XXH3_createState();
+  XXH3_128bits_reset(state);
+  XXH3_128bits_update(state, values.data(), values.size());
+  XXH3_128bits_update(state, source.data(), source.size());
+  const auto checksum = bytes_of(XXH3_128bits_digest(state));
+  XXH3_freeState(state);
+  return checksum;
 }
 
-// False at the end of the file (errno 0) or where it cannot be read.
-bool read_all(int descriptor, std::span<std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::read(descriptor, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count == 0) errno = 0;
-    if (count <= 0) return false;
-    bytes = bytes.subspan(static_cast<size_t>(count));
-  }
-  return true;
+std::array<std::byte, 16> checksum_of(const Head& head) {
+  return bytes_of(XXH3_128bits(&head, offsetof(Head, head_checksum)));
 }
 
-bool write_all(int descriptor, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(descriptor, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return false;
-    bytes = bytes.subspan(static_cast<size_t>(count));
-  }
-  return true;
-}
-
-std::string unreadable() { return errno ? std::string("cannot be read: ") + std::strerror(errno) : "ends too early"; }
-
-std::string difference(const Header& found, const Header& expected) {
-  if (std::memcmp(found.magic, expected.magic, sizeof magic) != 0) return "not a record of encoded text";
-  if (found.version != expected.version) {
-    return "a record of format version " + std::to_string(found.version) + ", not " + std::to_string(expected.version);
-  }
-  if (found.key != expected.key) return "the record of another chunk";
-  if (found.type != expected.type || found.rows != expected.rows || found.width != expected.width) {
-    const auto shape = [](const Header& header) {
-      return std::to_string(header.rows) + " x " + std::to_string(header.width) + " values of type " +
-             std::to_string(header.type);
-    };
-    return "holds " + shape(found) + ", not " + shape(expected);
-  }
-  return "";
-}
+size_t padded(size_t bytes) { return (bytes + record_alignment - 1) / record_alignment * record_alignment; }
 
 }  // namespace
 
 size_t RecordShape::payload_bytes() const {
-  return static_cast<size_t>(rows) * static_cast<size_t>(width) * (type == Type::bfloat16 ? 2 : 4);
+  const size_t values = static_cast<size_t>(rows) * static_cast<size_t>(width);
+  if (type == Type::int8) return values + static_cast<size_t>(rows) * sizeof(float);
+  return values * (type == Type::bfloat16 ? 2 : 4);
 }
 
-size_t RecordShape::file_bytes() const { return sizeof(Header) + payload_bytes(); }
-
-std::string read_record(int descriptor, const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
-  struct stat status {};
-  if (::fstat(descriptor, &status) != 0) return unreadable();
-  if (!S_ISREG(status.st_mode)) return "not a regular file";
-  Header found{};
-  const Header expected = make_header(key, shape);
-  if (!read_all(descriptor, std::as_writable_bytes(std::span(&found, 1)))) return unreadable();
-  if (std::string wrong = difference(found, expected); !wrong.empty()) return wrong;
-  if (static_cast<size_t>(status.st_size) != shape.file_bytes()) {
-    return std::to_string(status.st_size) + " bytes long, not " + std::to_string(shape.file_bytes());
-  }
-  if (!read_all(descriptor, values)) return unreadable();
-  return found.checksum == checksum_of(expected, values) ? "" : "its bytes contradict its checksum";
+std::string to_string(const RecordShape& shape) {
+  const char* names[] = {"bfloat16", "float32", "int8"};
+  return std::to_string(shape.rows) + " x " + std::to_string(shape.width) + " " +
+         names[static_cast<uint32_t>(shape.type) - 1] + " values";
 }
 
-bool write_record(int descriptor, const ChunkKey& key, const RecordShape& shape, std::span<const std::byte> values) {
-  Header header = make_header(key, shape);
-  header.checksum = checksum_of(header, values);
-  return write_all(descriptor, bytes_of(header)) && write_all(descriptor, values);
+size_t RecordInfo::record_bytes() const { return padded(record_head_bytes + shape.payload_bytes() + source_bytes); }
+
+size_t record_bytes(const RecordShape& shape, std::string_view source) {
+  return padded(record_head_bytes + shape.payload_bytes() + std::min(source.size(), longest_source));
+}
+
+RecordHead make_head(const ChunkKey& key, const RecordShape& shape, std::span<const std::byte> values,
+                     std::string_view source) {
+  source = source.substr(0, longest_source);
+  Head head{};
+  std::memcpy(head.magic, magic, sizeof magic);
+  head.version = version;
+  head.type = static_cast<uint32_t>(shape.type);
+  head.rows = static_cast<uint64_t>(shape.rows);
+  head.width = static_cast<uint64_t>(shape.width);
+  head.key = key;
+  head.value_bytes = values.size();
+  head.source_bytes = static_cast<uint32_t>(source.size());
+  head.checksum = checksum_of(values, source);
+  head.head_checksum = checksum_of(head);
+  return std::bit_cast<RecordHead>(head);
+}
+
+std::string make_tail(const RecordShape& shape, std::string_view source) {
+  std::string tail(source.substr(0, longest_source));
+  tail.resize(record_bytes(shape, source) - record_head_bytes - shape.payload_bytes());
+  return tail;
+}
+
+std::optional<RecordInfo> read_head(std::span<const std::byte> bytes) {
+  if (bytes.size() < record_head_bytes) return std::nullopt;
+  Head head;
+  std::memcpy(&head, bytes.data(), sizeof head);
+  if (std::memcmp(head.magic, magic, sizeof magic) != 0 || head.version != version) return std::nullopt;
+  if (head.head_checksum != checksum_of(head)) return std::nullopt;
+  if (head.type < 1 || head.type > 3 || head.rows > most_rows || head.width > most_width) return std::nullopt;
+  RecordInfo info{head.key,
+                  {static_cast<RecordShape::Type>(head.type), static_cast<int64_t>(head.rows),
+                   static_cast<int64_t>(head.width)},
+                  head.source_bytes,
+                  head.checksum};
+  if (head.value_bytes != info.shape.payload_bytes() || info.source_bytes > longest_source) return std::nullopt;
+  return info;
+}
+
+std::string difference(const RecordInfo& found, const ChunkKey& key, const RecordShape& shape) {
+  if (found.key != key) return "the record of another chunk";
+  if (found.shape != shape) return "holds " + to_string(found.shape) + ", not " + to_string(shape);
+  return "";
+}
+
+bool agrees(const RecordInfo& info, std::span<const std::byte> values, std::string_view source) {
+  return info.checksum == checksum_of(values, source);
 }
 
 }  // namespace cepe::context

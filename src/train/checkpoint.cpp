@@ -51,7 +51,7 @@ Path plain(const Path& folder) {
 }
 
 // With what is missing above it, each synced into its parent.
-void make_folder(FileLayer& files, const Path& folder) {
+void make_folder(base::FileLayer& files, const Path& folder) {
   if (!files.exists(folder)) {
     if (folder.has_relative_path()) make_folder(files, folder.parent_path());
     files.create_folder(folder);
@@ -59,13 +59,13 @@ void make_folder(FileLayer& files, const Path& folder) {
   files.sync_folder(folder.parent_path());
 }
 
-void remove_if_there(FileLayer& files, const Path& path) {
+void remove_if_there(base::FileLayer& files, const Path& path) {
   if (files.exists(path)) files.remove(path);
 }
 
 }  // namespace
 
-CheckpointFolder::CheckpointFolder(const Path& folder, int64_t keep, FileLayer& files)
+CheckpointFolder::CheckpointFolder(const Path& folder, int64_t keep, base::FileLayer& files)
     : folder_(plain(folder)), keep_(keep), files_(files) {
   if (keep < 1) {
     throw Error(ErrorCode::invalid_argument,
@@ -75,10 +75,10 @@ CheckpointFolder::CheckpointFolder(const Path& folder, int64_t keep, FileLayer& 
   settle_leftovers();
 }
 
-CheckpointFolder::CheckpointFolder(const Path& folder, FileLayer& files, Reading)
+CheckpointFolder::CheckpointFolder(const Path& folder, base::FileLayer& files, Reading)
     : folder_(plain(folder)), keep_(1), files_(files) {}
 
-CheckpointFolder CheckpointFolder::to_read(const Path& folder, FileLayer& files) { return {folder, files, Reading{}}; }
+CheckpointFolder CheckpointFolder::to_read(const Path& folder, base::FileLayer& files) { return {folder, files, Reading{}}; }
 
 Path CheckpointFolder::path_of(int64_t step) const { return folder_ / name_of(step); }
 

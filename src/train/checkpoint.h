@@ -12,7 +12,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "train/file_layer.h"
+#include "base/file_layer.h"
 
 namespace cepe::train {
 
@@ -30,11 +30,11 @@ class CheckpointFolder {
  public:
   // `keep`: so many of the newest stay (1 or more). Makes the folder; removes, with a notice, what a crash left half
   // written. `files` outlives this object. Errors: invalid_argument, io.
-  CheckpointFolder(const base::Path& folder, int64_t keep, FileLayer& files = disk());
+  CheckpointFolder(const base::Path& folder, int64_t keep, base::FileLayer& files = base::disk());
 
   // For looking only, also beside a run that is writing: nothing is made, removed or put back. Only newest, load_newest
   // and steps may be called; a folder that is not there has none.
-  static CheckpointFolder to_read(const base::Path& folder, FileLayer& files = disk());
+  static CheckpointFolder to_read(const base::Path& folder, base::FileLayer& files = base::disk());
 
   // Once this returns, no crash of the process or the machine loses it. Needs the memory of one tensor at most, and
   // none for contiguous ones on the CPU. Only then are older ones removed, and damaged ones that load_newest met.
@@ -55,7 +55,7 @@ class CheckpointFolder {
 
  private:
   struct Reading {};
-  CheckpointFolder(const base::Path& folder, FileLayer& files, Reading);
+  CheckpointFolder(const base::Path& folder, base::FileLayer& files, Reading);
   void settle_leftovers();
   void settle_replaced(const std::string& name);
   void publish(int64_t step);
@@ -67,7 +67,7 @@ class CheckpointFolder {
 
   base::Path folder_;
   int64_t keep_;
-  FileLayer& files_;
+  base::FileLayer& files_;
   std::set<int64_t> damaged_;  // met by load_newest
 };
 

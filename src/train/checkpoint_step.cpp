@@ -73,7 +73,7 @@ std::vector<formats::NamedTensor> describe(const CheckpointState& content) {
 // Appends and hashes, a piece at a time while it is in the processor's cache.
 class HashedOutput {
  public:
-  HashedOutput(FileLayer& files, const Path& file) : output_(files.create(file)) {}
+  HashedOutput(base::FileLayer& files, const Path& file) : output_(files.create(file)) {}
 
   void append(std::span<const std::byte> bytes) {
     constexpr size_t piece = size_t{1} << 20;
@@ -93,12 +93,12 @@ class HashedOutput {
   }
 
  private:
-  std::unique_ptr<FileLayer::Output> output_;
+  std::unique_ptr<base::FileLayer::Output> output_;
   base::Sha256 hash_;
   uint64_t bytes_ = 0;
 };
 
-Json write_tensors(FileLayer& files, const Path& file, const CheckpointState& content) {
+Json write_tensors(base::FileLayer& files, const Path& file, const CheckpointState& content) {
   const at::NoGradGuard no_gradients;
   const formats::SafetensorsPlan plan = formats::plan_safetensors(describe(content), nullptr);
   HashedOutput output(files, file);
@@ -144,13 +144,13 @@ Json names_of(const CheckpointState& content) {
   formats::fail_corrupt(file.string(), what);
 }
 
-std::string_view text_in(const FileLayer::Content& content) {
+std::string_view text_in(const base::FileLayer::Content& content) {
   return {reinterpret_cast<const char*>(content.bytes.data()), content.bytes.size()};
 }
 
-Json read_manifest(FileLayer& files, const Path& folder, int64_t step) {
+Json read_manifest(base::FileLayer& files, const Path& folder, int64_t step) {
   const Path file = folder / manifest_file;
-  const FileLayer::Content content = files.read(file);
+  const base::FileLayer::Content content = files.read(file);
   Json manifest = base::parse_json(text_in(content), file.string());
   if (!manifest.is_object() || seal(manifest) != text_in(content)) fail_corrupt(file, "its checksum does not hold");
   const std::string format = base::json_string(manifest, "format", file.string());
@@ -165,12 +165,12 @@ Json read_manifest(FileLayer& files, const Path& folder, int64_t step) {
 }
 
 // The file's content, once it is what the manifest says.
-FileLayer::Content read_checked(FileLayer& files, const Path& file, const Json& manifest) {
+base::FileLayer::Content read_checked(base::FileLayer& files, const Path& file, const Json& manifest) {
   const std::string name = file.filename().string();
   const Path manifest_path = file.parent_path() / manifest_file;
   if (!manifest.contains("files") || !manifest["files"].contains(name)) fail_corrupt(manifest_path, "lacks " + name);
   const Json& expected = manifest["files"][name];
-  FileLayer::Content content = files.read(file);
+  base::FileLayer::Content content = files.read(file);
   const auto bytes = static_cast<uint64_t>(base::json_integer(expected, "bytes", manifest_path.string()));
   if (content.bytes.size() != bytes) {
     fail_corrupt(file, std::to_string(content.bytes.size()) + " bytes, expected " + std::to_string(bytes));
@@ -181,10 +181,10 @@ FileLayer::Content read_checked(FileLayer& files, const Path& file, const Json& 
   return content;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> read_tensors(FileLayer& files, const Path& folder,
+std::vector<std::pair<std::string, at::Tensor>> read_tensors(base::FileLayer& files, const Path& folder,
                                                              const Json& manifest) {
   const Path file = folder / tensors_file;
-  const FileLayer::Content content = read_checked(files, file, manifest);
+  const base::FileLayer::Content content = read_checked(files, file, manifest);
   const formats::ParsedFile parsed = formats::parse_safetensors(content.bytes, file.string());
   std::map<std::string_view, const formats::TensorView*> views;
   for (const auto& [name, view] : parsed.tensors) views[name] = &view;
@@ -201,7 +201,7 @@ std::vector<std::pair<std::string, at::Tensor>> read_tensors(FileLayer& files, c
 
 }  // namespace
 
-void write_step(FileLayer& files, const Path& folder, int64_t step, const CheckpointState& content) {
+void write_step(base::FileLayer& files, const Path& folder, int64_t step, const CheckpointState& content) {
   const std::string state = text_of(content.state);
   files.create_folder(folder);
   Json manifest{{"format", format_name}, {"step", step}, {"tensors", names_of(content)}};
@@ -215,16 +215,16 @@ void write_step(FileLayer& files, const Path& folder, int64_t step, const Checkp
   files.sync_folder(folder);
 }
 
-CheckpointState read_step(FileLayer& files, const Path& folder, int64_t step) {
+CheckpointState read_step(base::FileLayer& files, const Path& folder, int64_t step) {
   const Json manifest = read_manifest(files, folder, step);
-  const FileLayer::Content state = read_checked(files, folder / state_file, manifest);
+  const base::FileLayer::Content state = read_checked(files, folder / state_file, manifest);
   CheckpointState content;
   content.state = base::parse_json(text_in(state), (folder / state_file).string());
   content.tensors = read_tensors(files, folder, manifest);
   return content;
 }
 
-bool is_complete(FileLayer& files, const Path& folder, int64_t step) {
+bool is_complete(base::FileLayer& files, const Path& folder, int64_t step) {
   try {
     read_manifest(files, folder, step);
     return true;

@@ -17,13 +17,13 @@
 #include <vector>
 
 #include "base/error.h"
-#include "train/file_layer.h"
+#include "base/file_layer.h"
 
 namespace cepe::test {
 
 struct Crash {};  // no std::exception: nobody may take it for an error and go on
 
-class CrashingFiles : public train::FileLayer {
+class CrashingFiles : public base::FileLayer {
   struct Node;
   using NodePointer = std::shared_ptr<Node>;
   using Entries = std::map<std::string, NodePointer>;
@@ -31,10 +31,20 @@ class CrashingFiles : public train::FileLayer {
     std::string erased;
     std::optional<std::pair<std::string, NodePointer>> inserted;
   };
+  struct Write {
+    size_t place;
+    std::string bytes;
+    std::optional<size_t> cut;  // instead of writing: to this size
+  };
   struct Node {
     bool is_folder = false;
     std::string data;
     size_t synced = 0;  // bytes of data
+    // A file that is written anywhere: what is on the medium, and the writes since.
+    bool anywhere = false;
+    std::string on_medium;
+    std::vector<Write> writes;
+    bool held = false;  // by a Growing
     Entries entries;
     Entries durable;
     std::vector<Change> pending;  // from durable to entries
@@ -115,6 +125,66 @@ class CrashingFiles : public train::FileLayer {
     for (const auto& [name, node] : find(folder)->entries) names.push_back(name);
     return names;
   }
+  std::unique_ptr<Growing> grow(const base::Path& file, bool make) override {
+    begin_operation();
+    NodePointer node = look_up(file);
+    if (make == (node != nullptr) || (node && node->held)) return nullptr;
+    if (make) insert(file, node = std::make_shared<Node>());
+    return std::make_unique<Grown>(*this, node, file);
+  }
+  std::unique_ptr<Reading> open(const base::Path& file) override {
+    begin_operation();
+    const NodePointer node = look_up(file);
+    return node && !node->is_folder ? std::make_unique<Read>(*this, node) : nullptr;
+  }
+
+  // A file that may be written anywhere, as a database's is. Syncing it makes its name durable where `names` says so.
+  class Anywhere {
+   public:
+    Anywhere(CrashingFiles& files, const base::Path& path) : files_(files), path_(path) {
+      node_ = files.look_up(path);
+      if (!node_) files.insert(path, node_ = std::make_shared<Node>());
+      node_->anywhere = true;
+    }
+    std::string_view content() {
+      files_.begin_operation();
+      return node_->data;
+    }
+    void write(size_t place, std::string_view bytes) {
+      if (files_.stopped_) files_.begin_operation();
+      const bool stops = files_.will_stop();
+      const Write write{place, std::string(stops ? bytes.substr(0, files_.random_() % (bytes.size() + 1)) : bytes), {}};
+      put(node_->data, write);
+      node_->writes.push_back(write);
+      files_.begin_operation();
+    }
+    void cut(size_t size) {
+      files_.begin_operation();
+      const Write write{0, "", size};
+      put(node_->data, write);
+      node_->writes.push_back(write);
+    }
+    void sync(bool names) {
+      files_.begin_operation();
+      node_->on_medium = node_->data;
+      node_->writes.clear();
+      if (names) files_.sync_folder(path_.parent_path());
+    }
+
+   private:
+    friend CrashingFiles;
+    static void put(std::string& data, const Write& write) {
+      if (write.cut) return data.resize(*write.cut);
+      if (data.size() < write.place + write.bytes.size()) data.resize(write.place + write.bytes.size());
+      data.replace(write.place, write.bytes.size(), write.bytes);
+    }
+    CrashingFiles& files_;
+    base::Path path_;
+    NodePointer node_;
+  };
+  bool has(const base::Path& path) const { return look_up(path) != nullptr; }
+  bool stopped() const { return stopped_; }
+
   Content read(const base::Path& file) override {
     begin_operation();
     const auto bytes = std::make_shared<const std::string>(find(file)->data);
@@ -138,6 +208,50 @@ class CrashingFiles : public train::FileLayer {
     void sync() override {
       files_.begin_operation();
       node_->synced = node_->data.size();
+    }
+
+   private:
+    CrashingFiles& files_;
+    NodePointer node_;
+  };
+
+  class Grown : public Growing {
+   public:
+    Grown(CrashingFiles& files, NodePointer node, base::Path path)
+        : file_(files, node), files_(files), node_(std::move(node)), path_(std::move(path)) {
+      node_->held = true;
+    }
+    ~Grown() override { node_->held = false; }
+    int64_t size() override {
+      files_.begin_operation();
+      return static_cast<int64_t>(node_->data.size());
+    }
+    void append(std::span<const std::byte> bytes) override { file_.append(bytes); }
+    void sync() override { file_.sync(); }
+    void cut(int64_t size) override {
+      files_.begin_operation();
+      node_->data.resize(static_cast<size_t>(size));
+      node_->synced = std::min(node_->synced, node_->data.size());
+    }
+    bool has_name() override { return files_.look_up(path_) == node_; }
+
+   private:
+    File file_;
+    CrashingFiles& files_;
+    NodePointer node_;
+    base::Path path_;
+  };
+  class Read : public Reading {
+   public:
+    Read(CrashingFiles& files, NodePointer node) : files_(files), node_(std::move(node)) {}
+    int64_t size() override { return static_cast<int64_t>(node_->data.size()); }
+    size_t read(int64_t place, std::span<std::byte> bytes) override {
+      files_.begin_operation();
+      const std::string_view data = node_->data;
+      if (static_cast<size_t>(place) >= data.size()) return 0;
+      const std::string_view part = data.substr(static_cast<size_t>(place), bytes.size());
+      std::copy(part.begin(), part.end(), reinterpret_cast<char*>(bytes.data()));
+      return part.size();
     }
 
    private:
@@ -186,6 +300,14 @@ class CrashingFiles : public train::FileLayer {
 
   // What a restart finds.
   void settle(Node& node) {
+    if (node.anywhere) {
+      node.data = node.on_medium;
+      for (const Write& write : node.writes)
+        if (keeps()) Anywhere::put(node.data, write);
+      node.on_medium = node.data;
+      node.writes.clear();
+      return;
+    }
     if (!node.is_folder) return tear(node);
     for (const Change& change : node.pending) {
       if (keeps()) apply(node.durable, change);

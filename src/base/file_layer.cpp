@@ -1,6 +1,8 @@
-#include "train/file_layer.h"
+#include "base/file_layer.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -12,12 +14,8 @@
 
 #include "base/error.h"
 
-namespace cepe::train {
+namespace cepe::base {
 namespace {
-
-using base::Error;
-using base::ErrorCode;
-using base::Path;
 
 [[noreturn]] void fail(const Path& path, std::string_view action, const std::error_code& reason) {
   const ErrorCode code = reason == std::errc::no_such_file_or_directory ? ErrorCode::not_found : ErrorCode::io;
@@ -28,10 +26,13 @@ std::error_code last_error() { return {errno, std::generic_category()}; }
 
 class OpenDescriptor {
  public:
-  OpenDescriptor(const Path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  OpenDescriptor(const Path& path, int flags, mode_t mode = 0)
+      : value_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
   ~OpenDescriptor() {
     if (value_ >= 0) ::close(value_);
   }
+  OpenDescriptor(OpenDescriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
+  OpenDescriptor& operator=(OpenDescriptor&&) = delete;
   OpenDescriptor(const OpenDescriptor&) = delete;
   OpenDescriptor& operator=(const OpenDescriptor&) = delete;
   int get() const { return value_; }
@@ -47,7 +48,7 @@ class DiskOutput : public FileLayer::Output {
   void sync() override { writer_.commit(); }
 
  private:
-  base::FileWriter writer_;
+  FileWriter writer_;
 };
 
 // Reads it once in the plain way: where the medium cannot, that is an error here, but a signal that ends the process
@@ -62,6 +63,59 @@ void check_readable(const Path& file) {
     if (count < 0 && errno != EINTR) fail(file, "read", last_error());
   }
 }
+
+struct stat status_of(const OpenDescriptor& file, const Path& path) {
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) fail(path, "look at", last_error());
+  return status;
+}
+
+class GrowingFile : public FileLayer::Growing {
+ public:
+  GrowingFile(OpenDescriptor file, Path path) : file_(std::move(file)), path_(std::move(path)) {}
+  int64_t size() override { return status_of(file_, path_).st_size; }
+  void append(std::span<const std::byte> bytes) override {
+    while (!bytes.empty()) {
+      const ssize_t count = ::write(file_.get(), bytes.data(), bytes.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail(path_, "write", last_error());
+      bytes = bytes.subspan(static_cast<size_t>(count));
+    }
+  }
+  void cut(int64_t size) override {
+    if (::ftruncate(file_.get(), size) != 0) fail(path_, "shorten", last_error());
+  }
+  void sync() override {
+    if (::fdatasync(file_.get()) != 0) fail(path_, "sync", last_error());  // with the size, without the times
+  }
+  bool has_name() override { return status_of(file_, path_).st_nlink > 0; }
+
+ private:
+  OpenDescriptor file_;
+  Path path_;
+};
+
+class ReadFile : public FileLayer::Reading {
+ public:
+  ReadFile(OpenDescriptor file, Path path) : file_(std::move(file)), path_(std::move(path)) {}
+  int64_t size() override { return status_of(file_, path_).st_size; }
+  size_t read(int64_t place, std::span<std::byte> bytes) override {
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t count = ::pread(file_.get(), bytes.data() + done, bytes.size() - done,
+                                    place + static_cast<int64_t>(done));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail(path_, "read", last_error());
+      if (count == 0) break;
+      done += static_cast<size_t>(count);
+    }
+    return done;
+  }
+
+ private:
+  OpenDescriptor file_;
+  Path path_;
+};
 
 class Disk : public FileLayer {
  public:
@@ -114,8 +168,30 @@ class Disk : public FileLayer {
 
   Content read(const Path& file) override {
     check_readable(file);
-    const auto mapped = std::make_shared<base::MappedFile>(file);
+    const auto mapped = std::make_shared<MappedFile>(file);
     return {mapped, mapped->bytes()};
+  }
+
+  std::unique_ptr<Growing> grow(const Path& file, bool make) override {
+    // Without O_NONBLOCK a pipe of that name would hang us.
+    OpenDescriptor opened(file, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | (make ? O_CREAT | O_EXCL : 0), 0600);
+    if (opened.get() < 0 && (make ? errno == EEXIST : errno == ENOENT || errno == ELOOP || errno == ENXIO)) return {};
+    if (opened.get() < 0) fail(file, make ? "create" : "open", last_error());
+    if (!S_ISREG(status_of(opened, file).st_mode)) return {};
+    if (::flock(opened.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) return {};
+      fail(file, "lock", last_error());
+    }
+    auto growing = std::make_unique<GrowingFile>(std::move(opened), file);
+    return growing->has_name() ? std::move(growing) : nullptr;  // removed before it was locked
+  }
+
+  std::unique_ptr<Reading> open(const Path& file) override {
+    OpenDescriptor opened(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (opened.get() < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENXIO)) return {};
+    if (opened.get() < 0) fail(file, "open", last_error());
+    if (!S_ISREG(status_of(opened, file).st_mode)) return {};
+    return std::make_unique<ReadFile>(std::move(opened), file);
   }
 };
 
@@ -126,4 +202,4 @@ FileLayer& disk() {
   return layer;
 }
 
-}  // namespace cepe::train
+}  // namespace cepe::base

@@ -1,0 +1,220 @@
+#include "context/catalogue.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <ctime>
+
+namespace cepe::context {
+namespace {
+
+constexpr int64_t schema_version = 2;
+
+std::span<const std::byte> bytes_of(const ChunkKey& key) { return key; }
+
+CatalogueRecord record_in(const Database::Statement& row) {
+  CatalogueRecord record;
+  const std::span<const std::byte> key = row.bytes(0);
+  if (key.size() != record.key.size()) throw DatabaseError(SQLITE_CORRUPT, "a key of another length");
+  std::copy(key.begin(), key.end(), record.key.begin());
+  record.place = {row.text(1), row.integer(2), row.integer(3)};
+  const int64_t type = row.integer(4);
+  if (type < 1 || type > 3) throw DatabaseError(SQLITE_CORRUPT, "a type that there is not");
+  record.shape = {static_cast<RecordShape::Type>(type), row.integer(5), row.integer(6)};
+  record.used = row.integer(7);
+  record.source = row.text(8);
+  return record;
+}
+
+constexpr const char* find_text =
+    "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
+    "WHERE key = ?";
+constexpr const char* all_text =
+    "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
+    "ORDER BY source, name, offset";
+constexpr const char* of_segment_text =
+    "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
+    "WHERE name = ? ORDER BY offset";
+
+}  // namespace
+
+int64_t wall_clock() {
+  timespec time{};
+  ::clock_gettime(CLOCK_REALTIME, &time);
+  return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
+}
+
+Catalogue::Catalogue(const base::Path& folder, const char* vfs)
+    : file_(folder / file_name), database_(file_, vfs), system_files_(vfs == nullptr) {
+  struct stat status {};
+  if (system_files_ && ::stat(file_.c_str(), &status) == 0) {
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
+  }
+  database_.run("PRAGMA cell_size_check = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+}
+
+bool Catalogue::is_current() const {
+  struct stat status {};
+  return !system_files_ || (::stat(file_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_);
+}
+
+bool Catalogue::is_new() {
+  Database::Statement& row = database_.statement("PRAGMA user_version").with();
+  row.step();
+  const int64_t version = row.integer(0);
+  row.done();
+  if (version != 0 && version != schema_version) {
+    throw DatabaseError(SQLITE_CORRUPT, "tables of version " + std::to_string(version));
+  }
+  return version == 0;
+}
+
+void Catalogue::make_tables() {
+  database_.run(
+      "CREATE TABLE segments (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL);"
+      "CREATE TABLE records (key BLOB PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, "
+      "length INTEGER NOT NULL, type INTEGER NOT NULL, rows INTEGER NOT NULL, width INTEGER NOT NULL, "
+      "used INTEGER NOT NULL, source TEXT NOT NULL) WITHOUT ROWID;"
+      "CREATE INDEX records_by_use ON records (used, length);"
+      "CREATE INDEX records_by_segment ON records (segment, length);");
+  database_.run(("PRAGMA user_version = " + std::to_string(schema_version)).c_str());
+}
+
+// What a damaged table of contents would make of our statements is seen here.
+void Catalogue::check_tables() {
+  for (const char* text : {find_text, all_text, of_segment_text}) database_.statement(text);
+  totals();
+  segments();
+}
+
+bool Catalogue::is_consistent() {
+  Database::Statement& row = database_.statement("PRAGMA integrity_check(1)").with();
+  const bool consistent = row.step() && row.text(0) == "ok";
+  row.done();
+  return consistent;
+}
+
+std::optional<CatalogueRecord> Catalogue::find(const ChunkKey& key) {
+  Database::Statement& row = database_.statement(find_text).with(bytes_of(key));
+  if (!row.step()) return std::nullopt;
+  CatalogueRecord record = record_in(row);
+  row.done();
+  return record;
+}
+
+CatalogueTotals Catalogue::totals() {
+  CatalogueTotals totals;
+  Database::Statement& live = database_.statement("SELECT COUNT(*), COALESCE(SUM(length), 0) FROM records").with();
+  live.step();
+  totals.records = live.integer(0);
+  totals.live_bytes = live.integer(1);
+  live.done();
+  Database::Statement& files = database_.statement("SELECT COALESCE(SUM(bytes), 0) FROM segments").with();
+  files.step();
+  totals.file_bytes = files.integer(0);
+  files.done();
+  return totals;
+}
+
+std::vector<SegmentUse> Catalogue::segments() {
+  Database::Statement& row = database_
+                                 .statement("SELECT name, bytes, COUNT(length), COALESCE(SUM(length), 0) FROM segments "
+                                            "LEFT JOIN records ON segment = id GROUP BY id ORDER BY id")
+                                 .with();
+  std::vector<SegmentUse> found;
+  while (row.step()) found.push_back({row.text(0), row.integer(1), row.integer(2), row.integer(3)});
+  return found;
+}
+
+std::vector<CatalogueRecord> Catalogue::records_of(const std::string& segment) {
+  Database::Statement& row = database_.statement(of_segment_text).with(std::string_view(segment));
+  std::vector<CatalogueRecord> found;
+  while (row.step()) found.push_back(record_in(row));
+  return found;
+}
+
+void Catalogue::for_each(const std::function<void(const CatalogueRecord&)>& visitor) {
+  std::vector<CatalogueRecord> all;  // read before visiting, which may change them
+  Database::Statement& row = database_.statement(all_text).with();
+  while (row.step()) all.push_back(record_in(row));
+  for (const CatalogueRecord& record : all) visitor(record);
+}
+
+int64_t Catalogue::segment_id(const std::string& name) {
+  database_.statement("INSERT OR IGNORE INTO segments (name, bytes) VALUES (?, 0)").with(std::string_view(name)).run();
+  Database::Statement& row = database_.statement("SELECT id FROM segments WHERE name = ?").with(std::string_view(name));
+  if (!row.step()) throw DatabaseError(SQLITE_CORRUPT, "a segment that was added is not there");
+  const int64_t id = row.integer(0);
+  row.done();
+  return id;
+}
+
+void Catalogue::add(const CatalogueRecord& record) {
+  database_
+      .statement("INSERT OR REPLACE INTO records (key, segment, offset, length, type, rows, width, used, source) "
+                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+      .with(bytes_of(record.key), segment_id(record.place.segment), record.place.offset, record.place.length,
+            static_cast<int64_t>(record.shape.type), record.shape.rows, record.shape.width, record.used,
+            std::string_view(record.source))
+      .run();
+}
+
+void Catalogue::add_if_new(const CatalogueRecord& record) {
+  if (!find(record.key)) add(record);
+}
+
+void Catalogue::set_size(const std::string& segment, int64_t bytes) {
+  database_.statement("UPDATE segments SET bytes = ? WHERE id = ?").with(bytes, segment_id(segment)).run();
+}
+
+void Catalogue::touch(const std::map<ChunkKey, int64_t>& used) {
+  for (const auto& [key, time] : used)
+    database_.statement("UPDATE records SET used = MAX(used, ?) WHERE key = ?").with(time, bytes_of(key)).run();
+}
+
+void Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
+  database_
+      .statement("DELETE FROM records WHERE key = ? AND offset = ? AND segment = "
+                 "(SELECT id FROM segments WHERE name = ?)")
+      .with(bytes_of(key), place.offset, std::string_view(place.segment))
+      .run();
+}
+
+void Catalogue::move(const ChunkKey& key, const RecordPlace& from, const RecordPlace& to) {
+  database_
+      .statement("UPDATE records SET segment = ?, offset = ?, length = ? WHERE key = ? AND offset = ? AND segment = "
+                 "(SELECT id FROM segments WHERE name = ?)")
+      .with(segment_id(to.segment), to.offset, to.length, bytes_of(key), from.offset, std::string_view(from.segment))
+      .run();
+}
+
+int64_t Catalogue::drop_oldest(int64_t bytes, int64_t keep_since) {
+  std::vector<ChunkKey> keys;
+  int64_t dropped = 0;
+  Database::Statement& row =
+      database_.statement("SELECT key, length FROM records WHERE used < ? ORDER BY used").with(keep_since);
+  while (dropped < bytes && row.step()) {
+    const std::span<const std::byte> key = row.bytes(0);
+    if (key.size() != sizeof(ChunkKey)) throw DatabaseError(SQLITE_CORRUPT, "a key of another length");
+    std::copy(key.begin(), key.end(), keys.emplace_back().begin());
+    dropped += std::max<int64_t>(row.integer(1), 0);
+  }
+  row.done();
+  for (const ChunkKey& key : keys) database_.statement("DELETE FROM records WHERE key = ?").with(bytes_of(key)).run();
+  return dropped;
+}
+
+void Catalogue::remove_segment(const std::string& segment) {
+  database_.statement("DELETE FROM records WHERE segment = (SELECT id FROM segments WHERE name = ?)")
+      .with(std::string_view(segment))
+      .run();
+  database_.statement("DELETE FROM segments WHERE name = ?").with(std::string_view(segment)).run();
+}
+
+void Catalogue::clear() {
+  database_.statement("DELETE FROM records").with().run();
+  database_.statement("DELETE FROM segments").with().run();
+}
+
+}  // namespace cepe::context

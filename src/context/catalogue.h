@@ -1,0 +1,91 @@
+// Where each record stands: a SQLite file beside the segments (WAL, synchronous FULL), shared by any number of processes.
+// Everything in it but the times of use can be made again from the heads of the records, and is where it is damaged.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file_layer.h"
+#include "context/database.h"
+#include "context/segment.h"
+
+namespace cepe::context {
+
+struct CatalogueRecord {
+  ChunkKey key{};
+  RecordPlace place;
+  RecordShape shape;
+  int64_t used = 0;    // nanoseconds since 1970
+  std::string source;  // the document's name where it is known
+};
+
+struct SegmentUse {
+  std::string name;
+  int64_t bytes = 0;  // of the file, as last acknowledged
+  int64_t records = 0, live_bytes = 0;
+};
+
+struct CatalogueTotals {
+  int64_t records = 0, live_bytes = 0, file_bytes = 0;
+};
+
+// All functions throw DatabaseError.
+class Catalogue {
+ public:
+  static constexpr const char* file_name = "catalogue.sqlite";
+  static constexpr const char* lock_name = "catalogue.lock";
+
+  Database& database() { return database_; }
+  // False where the file was removed or another one has its name.
+  bool is_current() const;
+
+  bool is_consistent();  // reads all of it
+
+  std::optional<CatalogueRecord> find(const ChunkKey& key);
+  CatalogueTotals totals();
+  std::vector<SegmentUse> segments();
+  std::vector<CatalogueRecord> records_of(const std::string& segment);
+  // Visits all records, those of a source together.
+  void for_each(const std::function<void(const CatalogueRecord&)>& visitor);
+
+  // To be called within a transaction.
+  void add(const CatalogueRecord& record);  // in place of an earlier one of the same key
+  void add_if_new(const CatalogueRecord& record);
+  void set_size(const std::string& segment, int64_t bytes);
+  void touch(const std::map<ChunkKey, int64_t>& used);
+  // A record that stands at this place still.
+  void drop(const ChunkKey& key, const RecordPlace& place);
+  void move(const ChunkKey& key, const RecordPlace& from, const RecordPlace& to);
+  // Drops what was used longest ago, but not since `keep_since`, until so many bytes are dropped. How many were.
+  int64_t drop_oldest(int64_t bytes, int64_t keep_since);
+  void remove_segment(const std::string& segment);  // with its records
+  void clear();
+
+ private:
+  friend std::unique_ptr<Catalogue> open_catalogue(const base::Path&, base::FileLayer&, const char*, bool);
+  Catalogue(const base::Path& folder, const char* vfs);
+  bool is_new();
+  void make_tables();
+  void check_tables();
+  int64_t segment_id(const std::string& name);
+
+  base::Path file_;
+  Database database_;
+  bool system_files_;
+  uint64_t device_ = 0, inode_ = 0;
+};
+
+// Opens the catalogue of a folder, makes it where there is none, and makes it anew from the segments where it is damaged
+// (or `damaged` says so and nobody else has mended it yet): one process at a time. Says so (warning) where it had to.
+// `folder` holds no link. Errors: DatabaseError, io.
+std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
+                                          bool damaged);
+
+// Nanoseconds since 1970.
+int64_t wall_clock();
+
+}  // namespace cepe::context

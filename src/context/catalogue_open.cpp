@@ -1,0 +1,82 @@
+// Opening the catalogue, and making it from the segments where there is none or a damaged one.
+#include <chrono>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "context/catalogue.h"
+
+namespace cepe::context {
+namespace {
+
+using Lock = std::unique_ptr<base::FileLayer::Growing>;
+
+// Held by whoever opens a catalogue or makes one: nobody may find half of the three files of SQLite.
+Lock wait_for_lock(const base::Path& folder, base::FileLayer& files) {
+  const base::Path file = folder / Catalogue::lock_name;
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+  while (std::chrono::steady_clock::now() < give_up) {
+    if (Lock lock = files.grow(file, true)) return lock;
+    if (Lock lock = files.grow(file, false)) return lock;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  throw base::Error(base::ErrorCode::io, file.string() + ": held by another process for two minutes");
+}
+
+void remove_catalogue(const base::Path& folder, base::FileLayer& files) {
+  // The log before the tables: a new file must never find the log of an old one.
+  for (const char* ending : {"-wal", "-shm", "-journal", ""}) {
+    const base::Path file = folder / (std::string(Catalogue::file_name) + ending);
+    if (files.exists(file)) files.remove(file);
+  }
+  files.sync_folder(folder);
+}
+
+// Records of all segments, as their heads tell.
+int64_t take_in(Catalogue& catalogue, const base::Path& folder, base::FileLayer& files) {
+  int64_t records = 0;
+  int64_t now = wall_clock();
+  for (const std::string& name : list_segments(files, folder)) {
+    const auto segment = files.open(folder / name);
+    if (!segment) continue;
+    catalogue.set_size(name, segment->size());
+    scan_segment(*segment, [&](const RecordInfo& info, int64_t offset, const std::string& source) {
+      const RecordPlace place{name, offset, static_cast<int64_t>(info.record_bytes())};
+      catalogue.add_if_new({info.key, place, info.shape, now++, source});
+      ++records;
+    });
+  }
+  return records;
+}
+
+}  // namespace
+
+std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
+                                          bool damaged) {
+  const Lock lock = wait_for_lock(folder, files);
+  std::string why = damaged ? "damaged" : "";
+  for (int attempt = 0;; ++attempt) {
+    if (!why.empty()) remove_catalogue(folder, files);
+    try {
+      std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs));
+      if (catalogue->is_new()) {
+        Transaction transaction(catalogue->database());
+        catalogue->make_tables();
+        const int64_t records = take_in(*catalogue, folder, files);
+        transaction.commit();
+        files.sync_folder(folder);  // the name of the catalogue
+        if (!why.empty()) {
+          base::warn((folder / Catalogue::file_name).string() + ": " + why + "; made anew from the segments, with " +
+                     std::to_string(records) + " records");
+        }
+      }
+      catalogue->check_tables();
+      return catalogue;
+    } catch (const DatabaseError& error) {
+      if (!error.is_damage() || attempt > 0) throw;
+      why = error.what();
+    }
+  }
+}
+
+}  // namespace cepe::context

@@ -1,0 +1,144 @@
+// Whatever bit of a segment, a head or the catalogue changes, wrong states are never handed out, and the store goes on.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+#include <random>
+
+#include "base/log.h"
+#include "context/disk_tier.h"
+#include "disk_records.h"
+
+namespace cepe::context {
+namespace {
+
+using base::Path;
+using test::Found;
+namespace fs = std::filesystem;
+
+using Bytes = std::map<Path, std::string>;
+
+class DiskDamage : public testing::Test {
+ protected:
+  Path folder = test::quick_folder() / ("cepe-disk-damage-" + std::to_string(::getpid()));
+  void SetUp() override { base::set_log_level(base::LogLevel::error); }
+  void TearDown() override {
+    base::set_log_level(base::LogLevel::notice);
+    fs::remove_all(folder);
+  }
+  DiskTierOptions options() const { return {folder, int64_t{1} << 30, 2000}; }
+
+  Bytes content() const {
+    Bytes bytes;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      std::ifstream file(entry.path(), std::ios::binary);
+      bytes[entry.path()] = {std::istreambuf_iterator<char>(file), {}};
+    }
+    return bytes;
+  }
+  void put_back(const Bytes& bytes) const {
+    for (const auto& entry : fs::directory_iterator(folder)) fs::remove(entry.path());
+    for (const auto& [path, text] : bytes) std::ofstream(path, std::ios::binary) << text;
+  }
+};
+
+constexpr int records = 20;
+
+TEST_F(DiskDamage, TenThousandFlippedBitsNeverGiveWrongStates) {
+  {
+    DiskTier tier(options());
+    for (int number = 0; number < records; number += 4)
+      ASSERT_TRUE(test::put(tier, {number, number + 1, number + 2, number + 3}, "a book"));
+  }
+  const Bytes whole = content();
+  std::vector<Path> catalogue, segments;
+  for (const auto& [path, text] : whole) {
+    if (text.empty()) continue;
+    (path.extension() == ".pages" ? segments : catalogue).push_back(path);
+  }
+  ASSERT_EQ(catalogue.size(), 1u);
+  ASSERT_GE(segments.size(), 3u);
+  std::mt19937_64 random(1);
+  int right = 0, nothing = 0;
+  int64_t verified_damaged = 0;
+  for (int flip = 0; flip < 10000; ++flip) {
+    Bytes damaged = whole;
+    const bool in_catalogue = flip % 2 == 0;
+    std::string& text = damaged[(in_catalogue ? catalogue : segments)[random() % (in_catalogue ? 1 : segments.size())]];
+    size_t place = random() % text.size();
+    if (flip % 4 == 1) place = place / 256 * 256 + random() % record_head_bytes;  // in a head
+    text[place] = static_cast<char>(text[place] ^ (1 << random() % 8));
+    put_back(damaged);
+    DiskTier tier(options());
+    if (flip % 50 == 1) verified_damaged += tier.verify().damaged;
+    for (int number = 0; number < records; ++number) {
+      const Found found = test::find(tier, number);
+      ASSERT_NE(found, Found::wrong) << "flip " << flip << ", record " << number;
+      ++(found == Found::right ? right : nothing);
+    }
+    if (flip % 10 != 0) continue;
+    ASSERT_TRUE(test::put(tier, {1000, 3})) << "flip " << flip;
+    if (test::has(tier, 1000) && test::has(tier, 3)) continue;
+    ASSERT_TRUE(test::put(tier, {1000, 3})) << "flip " << flip;  // now what was wrong with the catalogue is seen
+    ASSERT_TRUE(test::has(tier, 1000) && test::has(tier, 3)) << "flip " << flip;
+  }
+  EXPECT_GT(right, 10000 * records * 9 / 10) << "one bit costs one record at most, or the catalogue is made anew";
+  EXPECT_GT(nothing, 4000) << "half of the bits are in records";
+  EXPECT_GT(verified_damaged, 50);
+}
+
+TEST_F(DiskDamage, ACatalogueThatIsGoneOrRubbishIsMadeAnewFromTheSegments) {
+  {
+    DiskTier tier(options());
+    ASSERT_TRUE(test::put(tier, {1, 2, 3}, "a book"));
+  }
+  for (const std::string& rubbish : {std::string(), std::string("rubbish"), std::string(40000, 'x')}) {
+    std::ofstream(folder / Catalogue::file_name, std::ios::binary) << rubbish;
+    DiskTier tier(options());
+    for (int number = 1; number <= 3; ++number) EXPECT_TRUE(test::has(tier, number)) << rubbish.size() << " bytes";
+    ASSERT_EQ(tier.usage().documents.size(), 1u);
+    EXPECT_EQ(tier.usage().documents[0].source, "a book");
+  }
+  fs::remove(folder / Catalogue::file_name);
+  DiskTier tier(options());
+  EXPECT_TRUE(test::has(tier, 2));
+}
+
+TEST_F(DiskDamage, ACatalogueThatIsSpoiltUnderARunningProcessIsMendedByIt) {
+  DiskTier tier(options());
+  ASSERT_TRUE(test::put(tier, {1, 2, 3}));
+  tier.collect();  // all of it is in the file of tables
+  for (int round = 0; round < 3; ++round) {
+    const Path file = folder / Catalogue::file_name;
+    const auto size = fs::file_size(file);
+    std::fstream(file, std::ios::in | std::ios::out | std::ios::binary) << std::string(size, 'x');
+    {  // what was cached is read anew once another process wrote
+      DiskTier other(options());
+      EXPECT_TRUE(test::has(other, 1));
+      EXPECT_TRUE(test::put(other, {100 + round}));
+    }
+    EXPECT_TRUE(test::put(tier, {200 + round}));
+    for (const int number : {1, 2, 3, 100 + round, 200 + round}) EXPECT_TRUE(test::has(tier, number)) << number;
+    tier.collect();
+  }
+}
+
+TEST_F(DiskDamage, ShortSegmentsCostTheRecordsThatAreCutOffOnly) {
+  {
+    DiskTier tier(options());
+    ASSERT_TRUE(test::put(tier, {1, 2, 3, 4}));
+  }
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".pages") fs::resize_file(entry.path(), 2 * 256 + 100);
+  DiskTier tier(options());
+  EXPECT_TRUE(test::has(tier, 1));
+  EXPECT_TRUE(test::has(tier, 2));
+  EXPECT_FALSE(test::has(tier, 3));
+  EXPECT_FALSE(test::has(tier, 4));
+  ASSERT_TRUE(test::put(tier, {3, 4}));
+  for (int number = 1; number <= 4; ++number) EXPECT_TRUE(test::has(tier, number)) << number;
+}
+
+}  // namespace
+}  // namespace cepe::context

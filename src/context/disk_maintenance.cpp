@@ -1,0 +1,131 @@
+// What `cepe store` does with the disk tier. Unlike the rest of it, an error here is an error.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "context/disk_tier.h"
+
+namespace cepe::context {
+
+using base::Error;
+using base::ErrorCode;
+
+template <class Action>
+void DiskTier::strictly(Action action) {
+  const std::scoped_lock lock(mutex_);
+  if (!usable()) throw Error(ErrorCode::io, options_.folder.string() + ": cannot be used as a store of encoded text");
+  bool damaged = false;
+  for (int attempt = 0;; ++attempt) {
+    try {
+      if (damaged || !catalogue_ || !catalogue_->is_current()) reopen();
+      return action();
+    } catch (const DatabaseError& error) {
+      const std::string message = (folder_ / Catalogue::file_name).string() + ": " + error.what();
+      if (!error.is_damage()) throw Error(ErrorCode::io, message);
+      if (attempt > 1) throw Error(ErrorCode::corrupt, message);
+      damaged = true;
+    }
+  }
+}
+
+DiskUsage DiskTier::usage() {
+  DiskUsage usage;
+  strictly([&] {
+    usage = {};
+    catalogue_->for_each([&](const CatalogueRecord& record) {
+      ++usage.chunks;
+      usage.bytes += record.place.length;
+      if (usage.documents.empty() || usage.documents.back().source != record.source) {
+        usage.documents.push_back({record.source, 0, 0, 0});
+      }
+      StoredDocument& document = usage.documents.back();
+      ++document.chunks;
+      document.bytes += record.place.length;
+      document.used = std::max(document.used, record.used);
+    });
+    usage.segments = catalogue_->segments();
+    for (const SegmentUse& segment : usage.segments) usage.file_bytes += segment.bytes;
+  });
+  return usage;
+}
+
+DiskTier::Verified DiskTier::verify() {
+  std::vector<CatalogueRecord> records;
+  strictly([&] {
+    records.clear();
+    catalogue_->for_each([&](const CatalogueRecord& record) { records.push_back(record); });
+  });
+  Verified verified;
+  base::Progress progress("reading encoded chunks", static_cast<int64_t>(records.size()), "chunks");
+  std::vector<std::byte> values;
+  for (const CatalogueRecord& record : records) {
+    base::throw_if_interrupted();
+    ++verified.records;
+    verified.bytes += record.place.length;
+    // A figure of a damaged catalogue is no size to allocate.
+    const bool plausible = record.shape.rows > 0 && record.shape.width > 0 && record.place.length > 0 &&
+                           record.shape.rows < record.place.length && record.shape.width < record.place.length &&
+                           static_cast<int64_t>(record.shape.payload_bytes()) < record.place.length;
+    std::string wrong = "its place in the catalogue is impossible";
+    if (plausible) {
+      values.resize(record.shape.payload_bytes());
+      wrong = read_at(record, record.key, record.shape, values);
+    }
+    if (!wrong.empty()) {
+      drop(record, wrong);
+      ++verified.damaged;
+    }
+    progress.advance(1);
+  }
+  return verified;
+}
+
+DiskTier::Collected DiskTier::collect() {
+  Collected collected;
+  const auto [earlier, earlier_bytes] = options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
+  strictly([&] {
+    // Sums over the files themselves, so that orphans count.
+    const auto measure = [&] {
+      std::pair<int64_t, int64_t> sum;
+      for (const std::string& name : list_segments(files_, folder_)) {
+        const auto file = files_.open(folder_ / name);
+        sum.first += file != nullptr;
+        sum.second += file ? file->size() : 0;
+      }
+      return sum;
+    };
+    const int64_t records = catalogue_->totals().records;
+    const auto [files, bytes] = measure();
+    writer_.close();
+    look_at_files();
+    remove_orphans();
+    remove_dead_segments();
+    if (!fits(0)) reclaim(0, wall_clock());
+    while (compact_deadest(50)) {
+    }
+    catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");
+    const auto [files_left, bytes_left] = measure();
+    collected = {records - catalogue_->totals().records, files - files_left + earlier,
+                 bytes - bytes_left + earlier_bytes};
+  });
+  return collected;
+}
+
+DiskUsage DiskTier::clear() {
+  DiskUsage before = usage();
+  if (!options_.vfs) remove_earlier_records(folder_);
+  strictly([&] {
+    writer_.close();
+    readers_.clear();
+    touched_.clear();
+    // Whoever appends to a segment sees that it is gone before it acknowledges anything in it.
+    Transaction transaction(catalogue_->database());
+    catalogue_->clear();
+    for (const std::string& name : list_segments(files_, folder_)) files_.remove(folder_ / name);
+    transaction.commit();
+  });
+  return before;
+}
+
+}  // namespace cepe::context

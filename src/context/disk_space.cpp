@@ -1,0 +1,133 @@
+// How the disk tier stays within its limit: what was used longest ago is dropped from the catalogue, segments without
+// records are removed, and those with many dead bytes are written anew without them.
+#include <algorithm>
+
+#include "base/error.h"
+#include "context/disk_tier.h"
+
+namespace cepe::context {
+
+bool DiskTier::fits(int64_t bytes) { return catalogue_->totals().file_bytes + bytes <= options_.max_bytes; }
+
+void DiskTier::note_uses() {
+  Transaction transaction(catalogue_->database());
+  catalogue_->touch(touched_);
+  transaction.commit();
+  touched_.clear();
+}
+
+void DiskTier::reclaim(int64_t bytes, int64_t keep_since) {
+  note_uses();
+  look_at_files();
+  remove_dead_segments();
+  if (fits(bytes)) return;
+  // Some air, so as not to do this again at once.
+  const int64_t target = options_.max_bytes - options_.max_bytes / 16 - bytes;
+  const int64_t excess = catalogue_->totals().live_bytes - target;
+  if (excess > 0) {
+    Transaction transaction(catalogue_->database());
+    catalogue_->drop_oldest(excess, keep_since);
+    transaction.commit();
+  }
+  remove_dead_segments();
+  while (!fits(bytes) && compact_deadest(1)) {
+  }
+}
+
+// The sizes of the files as they are: a catalogue may be wrong in a figure.
+void DiskTier::look_at_files() {
+  const std::vector<SegmentUse> segments = catalogue_->segments();
+  Transaction transaction(catalogue_->database());
+  for (const SegmentUse& segment : segments) {
+    const auto file = is_segment_name(segment.name) ? files_.open(folder_ / segment.name) : nullptr;
+    if (!file) {
+      catalogue_->remove_segment(segment.name);
+    } else if (file->size() > segment.bytes || !writer_.holds(segment.name)) {
+      catalogue_->set_size(segment.name, file->size());
+    }
+  }
+  transaction.commit();
+}
+
+// False where somebody is appending to it, or it has records after all. The file goes last: killed between the two, we
+// leave a file that nobody knows, where the other order would leave records without their bytes.
+bool DiskTier::remove_dead_segment(const std::string& name) {
+  const auto lock = files_.grow(folder_ / name, false);
+  if (!lock) return false;
+  {
+    Transaction transaction(catalogue_->database());
+    // Whoever adds records to it holds the lock until they are acknowledged: what is not there now will not come.
+    if (!catalogue_->records_of(name).empty()) return false;
+    catalogue_->remove_segment(name);
+    transaction.commit();
+  }
+  files_.remove(folder_ / name);
+  readers_.erase(name);
+  return true;
+}
+
+void DiskTier::remove_dead_segments() {
+  for (const SegmentUse& segment : catalogue_->segments()) {
+    if (segment.records > 0) continue;
+    if (writer_.holds(segment.name)) writer_.close();
+    remove_dead_segment(segment.name);
+  }
+}
+
+bool DiskTier::compact_deadest(int64_t least_percent) {
+  std::vector<SegmentUse> segments = catalogue_->segments();
+  const auto dead = [](const SegmentUse& segment) { return segment.bytes - segment.live_bytes; };
+  std::erase_if(segments, [&](const SegmentUse& segment) {
+    return dead(segment) <= 0 || dead(segment) * 100 < segment.bytes * least_percent;
+  });
+  std::sort(segments.begin(), segments.end(), [&](const auto& a, const auto& b) { return dead(a) > dead(b); });
+  return std::any_of(segments.begin(), segments.end(), [&](const SegmentUse& segment) { return compact(segment.name); });
+}
+
+// Copies the records of a segment that are whole into another one and removes it. False where somebody holds it.
+bool DiskTier::compact(const std::string& name) {
+  if (writer_.holds(name)) writer_.close();
+  const auto lock = files_.grow(folder_ / name, false);
+  const auto segment = files_.open(folder_ / name);
+  if (!lock || !segment) return false;
+  std::vector<std::pair<CatalogueRecord, RecordPlace>> moved;
+  try {
+    for (const CatalogueRecord& record : catalogue_->records_of(name)) {
+      std::vector<std::byte> values(record.shape.rows < 1 || record.shape.width < 1 ||
+                                            record.place.length < static_cast<int64_t>(record_head_bytes) ||
+                                            record.place.length > segment->size()
+                                        ? 0
+                                        : record.shape.payload_bytes());
+      if (values.empty() || values.size() > static_cast<size_t>(record.place.length)) continue;
+      if (!read_record(*segment, record.place, record.key, record.shape, values).empty()) continue;
+      moved.emplace_back(record, writer_.append(record.key, record.shape, values, record.source));
+    }
+    writer_.sync();
+    Transaction transaction(catalogue_->database());
+    for (const auto& [record, place] : moved) catalogue_->move(record.key, record.place, place);
+    for (const auto& [changed, size] : writer_.sizes()) catalogue_->set_size(changed, size);
+    catalogue_->remove_segment(name);
+    transaction.commit();
+  } catch (...) {
+    writer_.take_back();
+    throw;
+  }
+  writer_.forget();
+  files_.remove(folder_ / name);
+  readers_.erase(name);
+  return true;
+}
+
+// Files that the catalogue does not know, of processes that were killed before they acknowledged anything.
+int64_t DiskTier::remove_orphans() {
+  std::vector<std::string> known;
+  for (const SegmentUse& segment : catalogue_->segments()) known.push_back(segment.name);
+  int64_t removed = 0;
+  for (const std::string& name : list_segments(files_, folder_)) {
+    if (std::find(known.begin(), known.end(), name) != known.end() || writer_.holds(name)) continue;
+    removed += remove_dead_segment(name);
+  }
+  return removed;
+}
+
+}  // namespace cepe::context

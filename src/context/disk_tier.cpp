@@ -1,0 +1,276 @@
+#include "context/disk_tier.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+namespace cepe::context {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+constexpr int most_rebuilds = 10;        // of one process: a medium that spoils everything is no use
+constexpr int most_attempts = 50;        // to write while somebody clears the folder again and again
+constexpr size_t most_readers = 64;      // open segments
+constexpr size_t most_touched = 1 << 14;  // times of use that wait
+
+int64_t segment_limit(const DiskTierOptions& options) {
+  return std::max<int64_t>(std::min(options.segment_bytes, options.max_bytes / 16), 1);
+}
+
+base::Path without_links(const base::Path& folder) {
+  std::error_code problem;
+  base::Path plain = std::filesystem::canonical(folder, problem);
+  return problem ? folder : plain;
+}
+
+}  // namespace
+
+DiskTier::DiskTier(DiskTierOptions options, base::FileLayer& files)
+    : options_(std::move(options)), files_(files), writer_(files, options_.folder, segment_limit(options_)) {
+  if (options_.max_bytes < 0) {
+    throw Error(ErrorCode::invalid_argument,
+                "a limit of " + std::to_string(options_.max_bytes) + " bytes for " + options_.folder.string());
+  }
+  folder_ = options_.folder;
+  try {
+    open(false);
+  } catch (const std::exception& error) {
+    refuse(error.what());
+  }
+}
+
+DiskTier::~DiskTier() {
+  try {
+    flush();
+  } catch (...) {  // only times of use
+  }
+}
+
+void DiskTier::open(bool damaged) {
+  if (options_.vfs) {
+    if (!files_.exists(folder_)) files_.create_folder(folder_);
+    files_.sync_folder(folder_.parent_path());
+  } else {
+    if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty()) throw Error(ErrorCode::io, wrong);
+    folder_ = without_links(options_.folder);
+  }
+  writer_ = SegmentWriter(files_, folder_, segment_limit(options_));
+  catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
+}
+
+void DiskTier::refuse(const std::string& what) {
+  writable_ = false;
+  if (std::exchange(refused_, true)) return;
+  base::warn(options_.folder.string() + ": encoded text is not kept: " + what);
+}
+
+// Another process may have mended it, or removed the folder.
+void DiskTier::reopen() {
+  const bool damaged = catalogue_ && catalogue_->is_current();
+  if (damaged && ++rebuilt_ > most_rebuilds) throw Error(ErrorCode::corrupt, "its catalogue is damaged again and again");
+  writer_.close();
+  readers_.clear();
+  catalogue_.reset();
+  open(damaged);
+}
+
+// False where the catalogue refuses; damage is mended and the action tried again.
+template <class Action>
+bool DiskTier::guarded(Action action) {
+  for (int attempt = 0; usable(); ++attempt) {
+    try {
+      try {
+        action();
+        return true;
+      } catch (const DatabaseError& error) {
+        if (error.is_busy()) {
+          base::warn(options_.folder.string() + ": another process holds the catalogue; this time it is not used");
+          return false;
+        }
+        if (!error.is_damage() || attempt > 1) throw;
+        base::detail((folder_ / Catalogue::file_name).string() + ": " + error.what());
+        reopen();
+      }
+    } catch (const std::exception& error) {
+      refuse(error.what());
+      return false;
+    }
+  }
+  return false;
+}
+
+std::optional<CatalogueRecord> DiskTier::find(const ChunkKey& key) {
+  const std::scoped_lock lock(mutex_);
+  std::optional<CatalogueRecord> found;
+  guarded([&] { found = catalogue_->find(key); });
+  return found;
+}
+
+std::shared_ptr<base::FileLayer::Reading> DiskTier::reader(const std::string& segment) {
+  const std::scoped_lock lock(mutex_);
+  if (const auto known = readers_.find(segment); known != readers_.end()) return known->second;
+  if (!is_segment_name(segment)) return nullptr;
+  std::shared_ptr<base::FileLayer::Reading> opened = files_.open(folder_ / segment);
+  if (!opened) return nullptr;
+  if (readers_.size() >= most_readers) readers_.clear();
+  return readers_[segment] = std::move(opened);
+}
+
+std::string DiskTier::read_at(const CatalogueRecord& record, const ChunkKey& key, const RecordShape& shape,
+                              std::span<std::byte> values) {
+  try {
+    const auto segment = reader(record.place.segment);
+    return segment ? read_record(*segment, record.place, key, shape, values) : "its segment is gone";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
+  std::optional<CatalogueRecord> record = find(key);
+  while (record) {
+    const std::string wrong = read_at(*record, key, shape, values);
+    if (wrong.empty()) {
+      const std::scoped_lock lock(mutex_);
+      touched_[key] = wall_clock();
+      return true;
+    }
+    const std::optional<CatalogueRecord> again = find(key);  // it may have been moved meanwhile
+    const bool moved = again && (again->place.segment != record->place.segment ||
+                                 again->place.offset != record->place.offset);
+    if (!moved) {
+      if (again) drop(*record, wrong);
+      return false;
+    }
+    record = again;
+  }
+  return false;
+}
+
+void DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
+  base::warn((options_.folder / record.place.segment).string() + ", byte " + std::to_string(record.place.offset) +
+             ": " + why + "; dropped, its text is encoded again");
+  const std::scoped_lock lock(mutex_);
+  readers_.erase(record.place.segment);
+  guarded([&] {
+    Transaction transaction(catalogue_->database());
+    catalogue_->drop(record.key, record.place);
+    transaction.commit();
+    // The record may be whole and the catalogue wrong about it.
+    if (std::has_single_bit(++dropped_) && !catalogue_->is_consistent()) {
+      throw DatabaseError(SQLITE_CORRUPT, "tables and indices contradict each other");
+    }
+  });
+}
+
+void DiskTier::flush() {
+  const std::scoped_lock lock(mutex_);
+  if (touched_.empty() || !writable_) return;
+  guarded([&] {
+    // A crash may lose these, so nobody waits for the medium.
+    catalogue_->database().run("PRAGMA synchronous = NORMAL");
+    Transaction transaction(catalogue_->database());
+    catalogue_->touch(touched_);
+    transaction.commit();
+  });
+  guarded([&] { catalogue_->database().run("PRAGMA synchronous = FULL"); });
+  touched_.clear();
+}
+
+bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
+  if (items.empty()) return true;
+  if (touched_.size() > most_touched) flush();
+  const std::scoped_lock lock(mutex_);
+  for (int attempt = 0; attempt < most_attempts && writable_ && usable(); ++attempt) {
+    bool whole = false;
+    Outcome outcome = Outcome::again;
+    if (!guarded([&] { outcome = try_write(items, keep_since, whole); })) return false;
+    if (outcome != Outcome::again) return outcome == Outcome::done && whole;
+  }
+  return false;
+}
+
+DiskTier::Outcome DiskTier::try_write(std::span<const Item> items, int64_t keep_since, bool& whole) {
+  if (!catalogue_->is_current()) reopen();  // somebody removed the folder, or made the catalogue anew
+  const size_t count = count_that_fit(items, keep_since);
+  whole = count == items.size();
+  if (count == 0) return Outcome::refused;
+  try {
+    return append(items.first(count));
+  } catch (const DatabaseError&) {
+    writer_.take_back();
+    throw;
+  } catch (const Error& error) {
+    writer_.take_back();
+    if (error.code() == ErrorCode::not_found) return Outcome::again;  // the folder is gone
+    throw;
+  }
+}
+
+// First the bytes, then the catalogue.
+DiskTier::Outcome DiskTier::append(std::span<const Item> items) {
+  offer_segments();
+  std::vector<CatalogueRecord> records;
+  for (const Item& item : items) {
+    const std::string_view source = item.source.substr(0, longest_source);
+    const RecordPlace place = writer_.append(item.key, item.shape, item.values, source);
+    records.push_back({item.key, place, item.shape, 0, std::string(source)});
+  }
+  writer_.sync();
+  Transaction transaction(catalogue_->database());
+  if (!writer_.all_there() || !catalogue_->is_current()) {  // cleared, or made anew, since we looked
+    writer_.close();
+    return Outcome::again;
+  }
+  int64_t now = wall_clock();
+  for (CatalogueRecord& record : records) {
+    record.used = now++;
+    catalogue_->add(record);
+  }
+  for (const auto& [segment, size] : writer_.sizes()) catalogue_->set_size(segment, size);
+  catalogue_->touch(touched_);
+  transaction.commit();
+  touched_.clear();
+  writer_.forget();
+  return Outcome::done;
+}
+
+void DiskTier::offer_segments() {
+  if (writer_.is_open()) return;
+  std::vector<std::string> names;
+  for (const SegmentUse& segment : catalogue_->segments()) {
+    if (segment.bytes < segment_limit(options_)) names.push_back(segment.name);
+  }
+  writer_.offer(std::move(names));
+}
+
+size_t DiskTier::count_that_fit(std::span<const Item> items, int64_t keep_since) {
+  int64_t bytes = 0;
+  for (const Item& item : items) bytes += static_cast<int64_t>(record_bytes(item.shape, item.source));
+  if (fits(bytes)) return items.size();
+  if (full_since_ != keep_since) {
+    reclaim(bytes, keep_since);
+    if (fits(bytes)) return items.size();
+    full_since_ = keep_since;
+  }
+  int64_t room = options_.max_bytes - catalogue_->totals().file_bytes;
+  size_t count = 0;
+  for (; count < items.size(); ++count) {
+    room -= static_cast<int64_t>(record_bytes(items[count].shape, items[count].source));
+    if (room < 0) break;
+  }
+  if (!std::exchange(full_said_, true)) {
+    base::notice(options_.folder.string() + ": this text alone fills the " + base::human_bytes(options_.max_bytes) +
+                 " kept there; the rest of it is encoded anew each time");
+  }
+  return count;
+}
+
+}  // namespace cepe::context

@@ -1,0 +1,143 @@
+// The disk tier: records in segment files (segment.h), their places in a catalogue (catalogue.h). Tensor-free.
+//
+// Several processes may share a folder, each appending to a segment of its own. `write` returns true once the records are
+// acknowledged: their bytes synced, then the catalogue committed. From there on no crash of the process or the machine
+// loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). Where the folder
+// cannot be used or the disk is full, that is said once, and nothing is kept from then on. Links are not followed.
+// Any thread at any time.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file_layer.h"
+#include "context/catalogue.h"
+#include "context/segment.h"
+
+namespace cepe::context {
+
+struct DiskTierOptions {
+  base::Path folder;                              // made with mode 0700; its files are 0600
+  int64_t max_bytes = int64_t{8} << 30;           // of all segments; what was used longest ago goes first
+  int64_t segment_bytes = int64_t{256} << 20;     // of one; less where max_bytes is small
+  const char* vfs = nullptr;                      // SQLite's layer of files; a test brings its own
+};
+
+struct StoredDocument {
+  std::string source;  // "" where it is not known
+  int64_t chunks = 0, bytes = 0;
+  int64_t used = 0;  // nanoseconds since 1970: the chunk that was used last
+};
+
+struct DiskUsage {
+  int64_t chunks = 0, bytes = 0;  // of records
+  std::vector<SegmentUse> segments;
+  int64_t file_bytes = 0;
+  std::vector<StoredDocument> documents;
+};
+
+class DiskTier {
+ public:
+  struct Item {
+    ChunkKey key;
+    RecordShape shape;
+    std::span<const std::byte> values;
+    std::string_view source;  // name of its document, or ""
+  };
+
+  // Errors: invalid_argument for a negative limit.
+  explicit DiskTier(DiskTierOptions options, base::FileLayer& files = base::disk());
+  ~DiskTier();
+
+  // Fills `values` and marks the record as used. False where there is none.
+  bool read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values);
+
+  // True once all are acknowledged. Records that were used or written since `keep_since` (nanoseconds since 1970) are
+  // not evicted for these: a request larger than the limit keeps its beginning instead of pushing itself out, and this
+  // returns false.
+  bool write(std::span<const Item> items, int64_t keep_since);
+
+  // Times of use go into the catalogue, which a crash may lose.
+  void flush();
+
+  // What looks after a folder, each on its own. Errors: io, corrupt.
+  DiskUsage usage();
+  struct Verified {
+    int64_t records = 0, bytes = 0;
+    int64_t damaged = 0;  // and dropped
+  };
+  Verified verify();  // reads every record
+  struct Collected {
+    int64_t dropped_records = 0;  // over the limit, or without their bytes
+    int64_t removed_files = 0;    // segments, and files of earlier versions
+    int64_t freed_bytes = 0;
+  };
+  // Drops what is over the limit, compacts segments that are half dead or more, removes files that nobody needs.
+  Collected collect();
+  // Removes every record. How many there were.
+  DiskUsage clear();
+
+ private:
+  enum class Outcome { done, again, refused };
+
+  void open(bool damaged);
+  bool usable() const { return catalogue_ != nullptr; }
+  template <class Action>
+  bool guarded(Action action);
+  template <class Action>
+  void strictly(Action action);
+  void reopen();
+  void refuse(const std::string& what);
+
+  std::optional<CatalogueRecord> find(const ChunkKey& key);
+  std::string read_at(const CatalogueRecord& record, const ChunkKey& key, const RecordShape& shape,
+                      std::span<std::byte> values);
+  void drop(const CatalogueRecord& record, const std::string& why);
+  std::shared_ptr<base::FileLayer::Reading> reader(const std::string& segment);
+
+  Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);
+  Outcome append(std::span<const Item> items);
+  void offer_segments();
+  size_t count_that_fit(std::span<const Item> items, int64_t keep_since);
+
+  // Space (disk_space.cpp).
+  bool fits(int64_t bytes);
+  void note_uses();
+  void reclaim(int64_t bytes, int64_t keep_since);
+  void look_at_files();
+  void remove_dead_segments();
+  bool remove_dead_segment(const std::string& name);
+  bool compact(const std::string& name);
+  bool compact_deadest(int64_t least_percent);
+  int64_t remove_orphans();
+
+  DiskTierOptions options_;
+  base::FileLayer& files_;
+  base::Path folder_;  // without links
+  std::mutex mutex_;
+  std::unique_ptr<Catalogue> catalogue_;
+  SegmentWriter writer_;
+  std::map<std::string, std::shared_ptr<base::FileLayer::Reading>> readers_;
+  std::map<ChunkKey, int64_t> touched_;
+  bool writable_ = true;
+  bool refused_ = false;  // and said so
+  bool full_said_ = false;
+  int64_t full_since_ = -1;  // the request for which nothing more can go
+  int rebuilt_ = 0;
+  unsigned dropped_ = 0;  // damaged records
+};
+
+// "" once the folder is there and private (made with mode 0700, the folders above it with the usual one), or what is
+// wrong with it.
+std::string make_private_folder(const base::Path& folder);
+
+// Files of earlier versions, one a chunk: <two digits>/<key>.states. Removes them and nothing else: their number and
+// bytes.
+std::pair<int64_t, int64_t> remove_earlier_records(const base::Path& folder);
+
+}  // namespace cepe::context

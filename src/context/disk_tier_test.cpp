@@ -1,0 +1,354 @@
+#include "context/disk_tier.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "disk_records.h"
+#include "expect_error.h"
+
+namespace cepe::context {
+namespace {
+
+using base::Path;
+using test::has;
+using test::put;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+constexpr int64_t plenty = int64_t{1} << 30;
+constexpr int64_t one = 256;  // bytes of a record of small_shape
+
+class Disk : public testing::Test {
+ protected:
+  Path parent = test::quick_folder() / ("cepe-disk-tier-" + std::to_string(::getpid()));
+  Path folder = parent / "chunks";
+  void SetUp() override { fs::create_directories(parent); }
+  void TearDown() override { fs::remove_all(parent); }
+
+  DiskTierOptions options(int64_t max_bytes = plenty, int64_t segment_bytes = 2000) const {
+    return {folder, max_bytes, segment_bytes};
+  }
+  std::vector<Path> segments() const {
+    std::vector<Path> found;
+    for (const auto& entry : fs::directory_iterator(folder))
+      if (is_segment_name(entry.path().filename().string())) found.push_back(entry.path());
+    return found;
+  }
+  int64_t bytes_on_disk() const {
+    int64_t bytes = 0;
+    for (const Path& path : segments()) bytes += static_cast<int64_t>(fs::file_size(path));
+    return bytes;
+  }
+};
+
+TEST_F(Disk, GivesBackWhatWasWrittenToAnyTierOnTheFolder) {
+  DiskTier writer(options()), reader(options());
+  EXPECT_FALSE(has(reader, 1));
+  EXPECT_TRUE(put(writer, {1, 2}));
+  EXPECT_TRUE(has(writer, 1));
+  EXPECT_TRUE(has(reader, 1));
+  EXPECT_TRUE(has(reader, 2));
+  EXPECT_FALSE(has(reader, 3));
+}
+
+TEST_F(Disk, GivesNothingUnderAnotherShape) {
+  DiskTier tier(options());
+  put(tier, {1});
+  RecordShape other = test::small_shape;
+  other.rows = 2;
+  std::vector<std::byte> values(other.payload_bytes());
+  EXPECT_FALSE(tier.read(test::record_key(1), other, values));
+}
+
+TEST_F(Disk, IsReadableForItsOwnerOnly) {
+  DiskTier tier(options());
+  put(tier, {1});
+  const auto mode = [](const Path& path) { return static_cast<int>(fs::status(path).permissions()) & 0777; };
+  EXPECT_EQ(mode(folder), 0700);
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    EXPECT_EQ(mode(entry.path()), 0600) << entry.path();
+    ++files;
+  }
+  EXPECT_GE(files, 3);
+}
+
+TEST_F(Disk, FillsSegmentsOneAfterAnotherAndGoesOnInThoseOfEarlierProcesses) {
+  for (int number = 0; number < 14; ++number) {
+    DiskTier tier(options());
+    EXPECT_TRUE(put(tier, {number}));
+  }
+  EXPECT_EQ(segments().size(), 2u);  // 7 of 256 bytes in 2000
+  DiskTier one_writer(options()), other(options());
+  put(one_writer, {20});
+  put(other, {21});
+  EXPECT_EQ(segments().size(), 4u);  // nobody appends to what another one holds
+}
+
+TEST_F(Disk, EvictsWhatWasUsedLongestAgo) {
+  DiskTier tier(options(4 * one));
+  for (int number = 1; number <= 4; ++number) put(tier, {number});
+  EXPECT_TRUE(has(tier, 1));  // now 2 is the oldest
+  EXPECT_TRUE(put(tier, {5}));
+  EXPECT_FALSE(has(tier, 2));
+  EXPECT_TRUE(has(tier, 1));
+  EXPECT_TRUE(has(tier, 5));
+  EXPECT_LE(bytes_on_disk(), 4 * one);
+}
+
+TEST_F(Disk, TimesOfUseOutliveTheProcess) {
+  {
+    DiskTier tier(options(4 * one));
+    for (int number = 1; number <= 4; ++number) put(tier, {number});
+    EXPECT_TRUE(has(tier, 1));
+  }
+  DiskTier later(options(4 * one));
+  put(later, {5});
+  EXPECT_TRUE(has(later, 1));
+  EXPECT_FALSE(has(later, 2));
+}
+
+TEST_F(Disk, StaysWithinItsLimitWhateverOthersWrite) {
+  DiskTier tier(options(40 * one)), other(options(40 * one));
+  for (int number = 1; number <= 400; ++number) {
+    EXPECT_TRUE(put(number % 2 ? tier : other, {number}));
+    if (number % 3 == 0) has(tier, number - 20);  // what stays is mixed with what goes
+    ASSERT_LE(bytes_on_disk(), 42 * one) << number;
+  }
+  EXPECT_TRUE(has(tier, 400));
+  EXPECT_GT(tier.usage().chunks, 20);
+}
+
+TEST_F(Disk, KeepsTheBeginningOfARequestLargerThanItsLimit) {
+  DiskTier tier(options(4 * one));
+  const int64_t start = wall_clock();
+  for (int number = 1; number <= 10; number += 2) EXPECT_EQ(put(tier, {number, number + 1}, "", start), number <= 3);
+  for (int number = 1; number <= 10; ++number) EXPECT_EQ(has(tier, number), number <= 4) << number;
+}
+
+TEST_F(Disk, WarnsOnceAboutAFolderThatCannotBeMade) {
+  std::ofstream(folder) << "a file";
+  testing::internal::CaptureStderr();
+  DiskTier tier(options());
+  EXPECT_FALSE(put(tier, {1}));
+  EXPECT_FALSE(has(tier, 1));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_THAT(said, HasSubstr(folder.string()));
+  test::expect_error(base::ErrorCode::io, folder.string(), [&] { tier.usage(); });
+}
+
+TEST_F(Disk, WillNotUseAFolderThatAnyoneMayWriteTo) {
+  fs::create_directories(folder);
+  fs::permissions(folder, fs::perms::all);
+  testing::internal::CaptureStderr();
+  DiskTier tier(options());
+  EXPECT_FALSE(put(tier, {1}));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("every user may write"));
+  EXPECT_TRUE(fs::is_empty(folder));
+}
+
+TEST_F(Disk, FollowsNoLinkInsideTheFolderAndAnyLinkToIt) {
+  const Path real = parent / "real";
+  fs::create_directories(real);
+  fs::create_directory_symlink(real, folder);
+  {
+    DiskTier tier(options());
+    EXPECT_TRUE(put(tier, {1}));
+    EXPECT_TRUE(has(tier, 1));
+  }
+  const Path segment = segments().at(0), outside = parent / "outside";
+  fs::rename(segment, outside);
+  fs::create_symlink(outside, segment);
+  const auto size = fs::file_size(outside);
+  testing::internal::CaptureStderr();
+  DiskTier tier(options());
+  EXPECT_FALSE(has(tier, 1));
+  EXPECT_TRUE(put(tier, {1, 2}));
+  EXPECT_TRUE(has(tier, 1));
+  EXPECT_EQ(fs::file_size(outside), size);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr(segment.filename().string()));
+}
+
+TEST_F(Disk, ALinkInPlaceOfTheCatalogueIsNotFollowed) {
+  fs::create_directories(folder);
+  const Path outside = parent / "outside";
+  std::ofstream(outside) << "";
+  fs::create_symlink(outside, folder / Catalogue::file_name);
+  testing::internal::CaptureStderr();
+  DiskTier tier(options());
+  EXPECT_FALSE(put(tier, {1}));
+  EXPECT_EQ(fs::file_size(outside), 0u);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("not kept"));
+}
+
+// Files of this process may not grow beyond so many bytes: a disk that is full.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    handler_ = ::signal(SIGXFSZ, SIG_IGN);
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FullDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    ::signal(SIGXFSZ, handler_);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int) = nullptr;
+};
+
+TEST_F(Disk, WarnsOnceWhenTheDiskIsFullAndLeavesNoHalfRecord) {
+  DiskTier tier(options(plenty, plenty));
+  put(tier, {1});
+  const RecordShape large{RecordShape::Type::bfloat16, 256, 64};
+  const std::vector<std::byte> content(large.payload_bytes());
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk full(4096);
+    for (const int number : {2, 3}) {
+      const DiskTier::Item item{test::record_key(number), large, content, ""};
+      EXPECT_FALSE(tier.write({&item, 1}, 0));
+    }
+  }
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_TRUE(has(tier, 1));  // reading goes on
+  EXPECT_EQ(bytes_on_disk(), one);
+}
+
+TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {
+  DiskTier tier(options());
+  put(tier, {1});
+  fs::remove_all(folder);
+  EXPECT_TRUE(put(tier, {2}));
+  EXPECT_TRUE(has(tier, 2));
+  EXPECT_FALSE(has(tier, 1));
+  DiskTier other(options());
+  EXPECT_TRUE(has(other, 2));
+}
+
+TEST_F(Disk, ManyWritersReadersOneWhoClearsAndOneWhoCollectsNeverSeeAWrongRecord) {
+  testing::internal::CaptureStderr();
+  std::atomic<int> found = 0, wrong = 0, refused = 0;
+  std::atomic<bool> ended = false;
+  const auto work = [&](int seed) {
+    DiskTier tier(options());
+    for (int i = 0; i < 100; ++i) {
+      const int number = (i * seed) % 5;
+      if (!put(tier, {number, number + 5})) ++refused;
+      const test::Found result = test::find(tier, number);
+      if (result == test::Found::right) ++found;
+      if (result == test::Found::wrong) ++wrong;
+    }
+  };
+  std::thread cleaner([&] {
+    DiskTier tier(options());
+    for (int i = 0; !ended; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      i % 3 ? (void)tier.collect() : (void)tier.clear();
+    }
+  });
+  std::vector<std::thread> workers;
+  for (const int seed : {1, 2, 3}) workers.emplace_back(work, seed);
+  for (std::thread& worker : workers) worker.join();
+  ended = true;
+  cleaner.join();
+  EXPECT_GT(found, 100);
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(refused, 0);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // nobody gave up, nothing was damaged
+}
+
+TEST_F(Disk, OneTierServesManyThreads) {
+  DiskTier tier(options());
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> workers;
+  for (int seed = 0; seed < 4; ++seed) {
+    workers.emplace_back([&tier, &wrong, seed] {
+      for (int i = 0; i < 50; ++i) {
+        if (!put(tier, {i * 4 + seed})) ++wrong;
+        if (!has(tier, i * 4 + seed)) ++wrong;
+      }
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(tier.usage().chunks, 200);
+}
+
+TEST_F(Disk, CollectingCompactsWhatIsHalfDeadAndRemovesWhatNobodyKnows) {
+  {
+    DiskTier tier(options());
+    for (int number = 0; number < 28; ++number) put(tier, {number});
+  }
+  const Path orphan = folder / "segment-0123456789abcdef.pages";
+  std::ofstream(orphan) << "half a record";
+  const Path earlier = folder / "ab" / (std::string(64, 'a') + ".states");
+  fs::create_directories(earlier.parent_path());
+  std::ofstream(earlier) << "of an earlier version";
+  std::ofstream(folder / "notes.txt") << "mine";
+  DiskTier tier(options(14 * one));
+  has(tier, 0);
+  const DiskTier::Collected collected = tier.collect();
+  EXPECT_GE(collected.dropped_records, 14);
+  EXPECT_FALSE(fs::exists(orphan));
+  EXPECT_FALSE(fs::exists(earlier.parent_path()));
+  EXPECT_TRUE(fs::exists(folder / "notes.txt"));
+  EXPECT_LE(bytes_on_disk(), 14 * one);
+  EXPECT_TRUE(has(tier, 0));
+  EXPECT_TRUE(has(tier, 27));
+  EXPECT_EQ(tier.verify().damaged, 0);
+}
+
+TEST_F(Disk, VerifyingNamesAndDropsWhatIsDamaged) {
+  DiskTier tier(options());
+  put(tier, {1, 2, 3});
+  std::fstream file(segments().at(0), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(256 + 200);
+  file << "spoilt";
+  file.close();
+  testing::internal::CaptureStderr();
+  const DiskTier::Verified verified = tier.verify();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("byte 256: its bytes contradict its checksum"));
+  EXPECT_EQ(verified.records, 3);
+  EXPECT_EQ(verified.damaged, 1);
+  EXPECT_EQ(tier.verify().damaged, 0);
+  EXPECT_EQ(tier.usage().chunks, 2);
+}
+
+TEST_F(Disk, TellsWhichDocumentsItHolds) {
+  DiskTier tier(options());
+  put(tier, {1, 2}, "a.txt");
+  put(tier, {3}, "b.txt");
+  put(tier, {4});
+  const DiskUsage usage = tier.usage();
+  ASSERT_EQ(usage.documents.size(), 3u);
+  EXPECT_EQ(usage.documents[1].source, "a.txt");
+  EXPECT_EQ(usage.documents[1].chunks, 2);
+  EXPECT_EQ(usage.chunks, 4);
+  EXPECT_GE(usage.file_bytes, usage.bytes);
+}
+
+TEST_F(Disk, RefusesANegativeLimit) {
+  test::expect_error(base::ErrorCode::invalid_argument, "-1 bytes", [&] { DiskTier tier(options(-1)); });
+}
+
+}  // namespace
+}  // namespace cepe::context

@@ -1,0 +1,59 @@
+#include "context/write_behind.h"
+
+#include <iterator>
+
+namespace cepe::context {
+namespace {
+
+int64_t size_of(const PendingRecord& record) { return static_cast<int64_t>(record.shape.payload_bytes()); }
+
+}  // namespace
+
+WriteBehind::WriteBehind(int64_t most_bytes, std::function<void(std::vector<PendingRecord>)> write)
+    : most_bytes_(most_bytes), write_(std::move(write)) {}
+
+WriteBehind::~WriteBehind() {
+  {
+    const std::scoped_lock lock(mutex_);
+    ended_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void WriteBehind::push(std::vector<PendingRecord> records) {
+  std::unique_lock lock(mutex_);
+  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  changed_.wait(lock, [&] { return waiting_bytes_ < 4 * most_bytes_; });
+  for (PendingRecord& record : records) {
+    waiting_bytes_ += size_of(record);
+    waiting_.push_back(std::move(record));
+  }
+  changed_.notify_all();
+}
+
+void WriteBehind::drain() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return waiting_.empty() && !writing_; });
+}
+
+void WriteBehind::run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return ended_ || !waiting_.empty(); });
+    if (waiting_.empty()) return;
+    auto end = waiting_.begin();
+    for (int64_t bytes = 0; end != waiting_.end() && bytes < most_bytes_; ++end) bytes += size_of(*end);
+    std::vector<PendingRecord> taken(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
+    waiting_.erase(waiting_.begin(), end);
+    for (const PendingRecord& record : taken) waiting_bytes_ -= size_of(record);
+    writing_ = true;
+    lock.unlock();
+    write_(std::move(taken));
+    lock.lock();
+    writing_ = false;
+    changed_.notify_all();
+  }
+}
+
+}  // namespace cepe::context

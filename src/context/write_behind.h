@@ -1,0 +1,50 @@
+// What was encoded goes to the disk (and further) beside the encoding: a thread takes whatever waits, all of it at once,
+// so that one sync serves many chunks.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "context/state_codec.h"
+
+namespace cepe::context {
+
+struct PendingRecord {
+  ChunkKey key{};
+  RecordShape shape;
+  at::Tensor packed;  // in host memory
+  std::string source;
+  int64_t keep_since = 0;
+  bool from_remote = false;
+};
+
+class WriteBehind {
+ public:
+  // `write` is called on a thread of its own, with no more than about `most_bytes` at a time. It must not throw.
+  WriteBehind(int64_t most_bytes, std::function<void(std::vector<PendingRecord>)> write);
+  ~WriteBehind();  // after all is written
+  WriteBehind(const WriteBehind&) = delete;
+  WriteBehind& operator=(const WriteBehind&) = delete;
+
+  // Waits while four times `most_bytes` wait already.
+  void push(std::vector<PendingRecord> records);
+  // Until all that was pushed is written.
+  void drain();
+
+ private:
+  void run();
+
+  int64_t most_bytes_;
+  std::function<void(std::vector<PendingRecord>)> write_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<PendingRecord> waiting_;
+  int64_t waiting_bytes_ = 0;
+  bool writing_ = false, ended_ = false;
+  std::thread thread_;
+};
+
+}  // namespace cepe::context
