@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <functional>
 #include <numeric>
+#include <optional>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -22,6 +23,7 @@
 #include "base/parse_values.h"
 #include "model/cepe_model.h"
 #include "model/initialise_random.h"
+#include "model/recorded_step.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
@@ -325,9 +327,16 @@ class Bench {
   double decoding(const ContextStates& context, model::CrossAttentionPath path, int64_t cached) const {
     model::KvCache kept = cache(cached + options_.tokens);
     at::Tensor token = tokens(1);
+    std::optional<model::RecordedStep> recorded;
+    if (path != model::CrossAttentionPath::projected && model::RecordedStep::takes(model_, kept, &context))
+      recorded.emplace(model_, kept, &context);
     const auto cross = context.rows > 0 ? input(context, path) : model::CrossAttentionInput{};
     int64_t place = cached;
     const auto step = [&] {
+      if (recorded) {
+        token = at::argmax(recorded->logits(token, place++), -1);
+        return;
+      }
       const at::Tensor hidden = model::forward(model_.decoder, model::single_layout(token, place++), &kept, cross);
       token = at::argmax(model::logits(model_.decoder, hidden), -1);
     };

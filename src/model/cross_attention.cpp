@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
@@ -88,8 +89,18 @@ at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const 
 
 }  // namespace
 
+const ops::PageTable& ContextStates::table() const {
+  if (!table_) {
+    std::vector<std::vector<ops::RowPage>> one(1);
+    for (const at::Tensor& page : pages) one.front().push_back({page.unsqueeze(1), page.unsqueeze(1)});
+    table_ = std::make_shared<ops::PageTable>(ops::page_table(one, pages.front().device()));
+  }
+  return *table_;
+}
+
 void ContextStates::append(const at::Tensor& page) {
   if (page.size(0) == 0) return;
+  table_.reset();
   pages.push_back(page);
   rows += page.size(0);
 }
@@ -143,6 +154,13 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
     std::vector<ops::RowPage> pages;
     for (const at::Tensor& page : context.pages) pages.push_back({page.unsqueeze(1), page.unsqueeze(1)});
     gathered = ops::row_attention(query_rows.to(at::kFloat).contiguous(), pages, scale_of(shape)).output;
+  } else if (!differentiated && queries.scalar_type() == at::kBFloat16 &&
+             ops::takes_paged_attention(context.table(), queries.device())) {
+    const int64_t count = query_rows.size(0);
+    const at::Tensor bounds = at::arange(0, count + 1, count, queries.options().dtype(at::kInt));  // one sequence
+    gathered = ops::paged_attention({query_rows.contiguous(), bounds, count}, context.table(), scale_of(shape),
+                                    queries.scalar_type())
+                   .output;
   } else {
     PartialAttention total;
     for (const at::Tensor& states : tiles(context, tile_rows(1))) {

@@ -21,6 +21,7 @@
 #include "model/linear.h"
 #include "model/norm.h"
 #include "model/shared_context.h"
+#include "ops/paged_attention.h"
 
 namespace cepe::model {
 
@@ -45,7 +46,13 @@ struct ContextStates {
   };
   std::vector<Projected> kept;
 
+  // The pages as kernels read them; made when first asked for (one thread at a time), dropped by append.
+  const ops::PageTable& table() const;
+
   void append(const at::Tensor& page);
+
+ private:
+  mutable std::shared_ptr<const ops::PageTable> table_;
 };
 
 // What the last row of a sequence gave to each page of its context: the softmax's mass, mean over heads, added up over

@@ -37,10 +37,8 @@ std::vector<ops::PageTable> context_tables(const ContextStates& context, at::Dev
   std::vector<ops::PageTable> tables;
   for (const ContextStates::Projected& kept : context.kept)
     tables.push_back(table_of(pages_of(kept.keys, kept.values), device));
-  if (!tables.empty()) return tables;
-  std::vector<ops::RowPage> pages;
-  for (const at::Tensor& states : context.pages) pages.push_back({states.unsqueeze(1), states.unsqueeze(1)});
-  return {table_of(std::move(pages), device)};
+  if (tables.empty()) tables.push_back(context.table());
+  return tables;
 }
 
 at::Tensor row_bounds(int64_t rows, at::Device device) { return at::tensor({int64_t{0}, rows}, at::kInt).to(device); }
@@ -62,8 +60,7 @@ bool RecordedStep::takes(const CepeModel& model, const KvCache& cache, const Con
     const ContextStates::Projected& kept = context->kept.front();
     return taken({kept.keys.narrow(0, 0, 1), kept.values.narrow(0, 0, 1)});
   }
-  const at::Tensor states = context->pages.front().unsqueeze(1);
-  return taken({states, states});
+  return ops::takes_paged_attention(context->table(), device);
 }
 
 RecordedStep::RecordedStep(const CepeModel& model, KvCache& cache, const ContextStates* context)
