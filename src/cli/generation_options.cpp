@@ -96,7 +96,8 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
   request.end_tokens = end_tokens(runtime);
-  if (options.endless) request.endless = {&runtime.context_store(), leading_ids(*runtime.tokenizer), options.decoder_tokens};
+  if (options.endless)
+    request.endless = {&runtime.context_store(), leading_ids(*runtime.tokenizer), options.decoder_tokens};
   return request;
 }
 
