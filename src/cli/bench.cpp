@@ -35,6 +35,7 @@ struct BenchOptions {
   int64_t tokens = 32;
   int64_t sequences = 1;
   bool own_contexts = false;
+  bool batch_invariant = false;
   uint64_t seed = 0;
   bool json = false;
   BenchShapeOptions shape;
@@ -158,6 +159,7 @@ Json decode_cases(const Runtime& runtime, const BenchOptions& options, const std
   Json cases = Json::array();
   engine::EngineOptions settings = engine_options(options.model);
   settings.max_sequences = options.sequences;
+  settings.batch_invariant = options.batch_invariant;
   engine::Engine engine(runtime.model, *runtime.tokenizer, settings);
   for (const int64_t length : lengths) {
     base::detail("bench: " + std::to_string(length) + " context tokens");
@@ -297,6 +299,8 @@ void add_bench(CLI::App& program, CommonOptions& common) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
   command->add_flag("--own-contexts", options->own_contexts, "with --sequences: a context for each of them");
+  command->add_flag("--batch-invariant", options->batch_invariant,
+                    "each sequence passes alone: the same bits whoever else is there");
   command->add_option("--seed", options->seed, "of the random ids")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object instead of text");
   add_shape_options(*command, options->shape);

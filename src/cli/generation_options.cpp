@@ -86,7 +86,8 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
   request.end_tokens = runtime.end_tokens();
-  if (options.endless) request.endless = {&runtime.context_store(), leading_ids(*runtime.tokenizer), 0};
+  if (options.endless)
+    request.endless = {&runtime.context_store(), leading_ids(*runtime.tokenizer), options.decoder_tokens};
   return request;
 }
 

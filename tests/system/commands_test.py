@@ -124,13 +124,22 @@ class Commands(ProgramTest):
         self.assertEqual(result["device"], "cpu")
         self.assertEqual([entry["context_tokens"] for entry in result["decode"]], [0, 1024])
         for entry in result["decode"]:
-            self.assertEqual(set(entry), {"context_tokens", "tokens_per_second", "first_token_seconds",
+            self.assertEqual(set(entry), {"context_tokens", "sequences", "tokens_per_second", "first_token_seconds",
                                           "bytes_per_token", "bound_tokens_per_second", "ratio"})
             self.assertAlmostEqual(entry["bound_tokens_per_second"] * entry["bytes_per_token"],
                                    result["memory_bandwidth_bytes_per_second"],
                                    delta=1e-6 * result["memory_bandwidth_bytes_per_second"])
             self.assertAlmostEqual(entry["ratio"], entry["tokens_per_second"] / entry["bound_tokens_per_second"])
         self.assertEqual(result["encode"]["tokens"], 1024)
+
+    def test_bench_counts_what_sequences_share_once(self):
+        arguments = ("bench", "--model", self.model, "--adapter", self.adapter, "--contexts", "1K", "--tokens", "4",
+                     "--json")
+        alone, shared, own = (self.json_of(*arguments, *more)["decode"][0]["bytes_per_token"]
+                              for more in ((), ("--sequences", "4"), ("--sequences", "4", "--own-contexts")))
+        self.assertAlmostEqual(shared, alone / 4, delta=4)
+        self.assertGreater(own, shared)
+        self.assertLess(own, alone)
 
     def test_bench_names_the_device_whose_memory_it_measured(self):
         text = self.succeed("bench", "--model", self.model, "--adapter", "none", "--contexts", "0", "--tokens", "2").out

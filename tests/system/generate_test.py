@@ -61,6 +61,27 @@ class Generate(ProgramTest):
         self.refuse(["--kept-memory", "lots"], "generate", "--model", self.model, "--prompt", "Q", "--kept-memory",
                     "lots")
 
+    def test_attribution_tells_which_documents_and_chunks_the_answer_leaned_on(self):
+        books = [self.write(name, BOOK + name) for name in ("one.txt", "two.txt")]
+        arguments = ("--prompt", "Q:", "--document", books[0], "--document", books[1], "--attribution")
+        found = json.loads(self.with_adapter(*arguments, "--json").out)
+        attribution = found["attribution"]
+        self.assertEqual([one["document"] for one in attribution["documents"]], [str(book) for book in books])
+        self.assertAlmostEqual(sum(one["mass"] for one in attribution["documents"]), 1, places=4)
+        self.assertAlmostEqual(sum(one["mass"] for one in attribution["chunks"]), 1, places=4)
+        self.assertEqual(sum(one["tokens"] for one in attribution["chunks"]), found["usage"]["context_tokens"])
+        self.assertEqual(len(attribution["by_token"]), len(found["tokens"]))
+        self.assertRegex(self.with_adapter(*arguments).err, r"leaned on\n +[0-9.]+ %  .*(one|two)\.txt\n")
+
+    def test_without_end_an_answer_goes_on_beyond_the_models_positions(self):
+        arguments = ("--prompt", "Once", "--max-tokens", "200", "--json", "--endless", "--attribution")
+        whole, slid = (json.loads(self.with_adapter(*arguments, *more).out) for more in ((), ("--decoder-tokens", "64")))
+        self.assertEqual((slid["finish"], len(slid["tokens"])), ("length", 200))
+        self.assertEqual(slid["tokens"][:60], whole["tokens"][:60])
+        self.assertEqual(whole["attribution"]["documents"], [])
+        self.assertIsNone(slid["attribution"]["documents"][0]["document"], "what was said went to the encoder")
+        self.refuse(["--adapter"], "generate", "--model", self.model, "--adapter", "none", "--prompt", "Q", "--endless")
+
     def test_without_a_prompt_the_end_of_the_document_is_continued(self):
         book = self.write("continued.txt", BOOK)
         result = json.loads(
