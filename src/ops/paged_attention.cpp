@@ -65,7 +65,8 @@ void check(const BatchQueries& queries, const PageTable& table, const BatchAtten
            tensor.device() == rows.device();
   };
   const auto is_real = [&](const at::Tensor& tensor) { return is(tensor, at::kFloat) || is(tensor, at::kBFloat16); };
-  if (!is_real(rows) || rows.dim() != 3 || rows.size(1) != table.groups || rows.size(2) != table.width) {
+  const bool known = table.keys.defined() && table.keys.numel() > 0;  // no page at all has no shape
+  if (!is_real(rows) || rows.dim() != 3 || (known && (rows.size(1) != table.groups || rows.size(2) != table.width))) {
     refuse("queries must be contiguous float32 or bfloat16 [N, " + std::to_string(table.groups) + ", " +
            std::to_string(table.width) + "]");
   }
@@ -161,6 +162,7 @@ PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device
 }
 
 bool takes_paged_attention(const PageTable& table, at::Device device) {
+  if (table.keys.defined() && table.keys.numel() == 0) return true;
   if (device.is_cpu()) return table.type == at::kBFloat16 || table.type == at::kFloat;
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
   if (!kernels || table.type != at::kBFloat16 || table.key_stride % 8 != 0) return false;
@@ -183,6 +185,11 @@ int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& tabl
 void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
   check(queries, table, result);
   if (queries.rows.numel() == 0) return;
+  if (table.keys.numel() == 0) {
+    result.output.zero_();
+    result.log_sum_exp.fill_(-std::numeric_limits<double>::infinity());
+    return;
+  }
   if (queries.rows.is_cpu()) return attend_on_cpu(queries, table, scale, result);
   if (!takes_paged_attention(table, queries.rows.device())) {
     refuse("no kernel for " + std::string(c10::toString(table.type)) + " of width " + std::to_string(table.width) +

@@ -45,11 +45,12 @@ inline void expect_rows(PagedCase& made, int64_t first, int64_t count, const std
                         double scale) {
   std::vector<at::Tensor> keys, values;
   for (const ops::RowPage& page : pages) {
-    keys.push_back(page.keys.to(at::kCPU, at::kDouble));
-    values.push_back(page.values.to(at::kCPU, at::kDouble));
+    keys.push_back(page.keys.to(at::kDouble));
+    values.push_back(page.values.to(at::kDouble));
   }
   if (keys.empty() || at::cat(keys).size(0) == 0) return;
-  const at::Tensor queries = made.queries.narrow(0, first, count).to(at::kDouble);
+  if (count == 0) return;
+  const at::Tensor queries = made.queries.narrow(0, first, count).to(keys.front().device(), at::kDouble);
   const at::Tensor scores = at::einsum("rgd,mgd->rgm", {queries, at::cat(keys)}) * scale;
   made.output.narrow(0, first, count).copy_(at::einsum("rgm,mgd->rgd", {at::softmax(scores, -1), at::cat(values)}));
   made.log_sum_exp.narrow(0, first, count).copy_(at::logsumexp(scores, {2}));

@@ -87,6 +87,8 @@ __device__ inline int sequence_of(const PagedAttentionRun& run, const Cut& cut, 
   }
 }
 
+// Thread blocks that have a tile: no block between two that have one goes without.
+__device__ inline int64_t busy_blocks(int64_t total, int64_t blocks) { return total < blocks ? total : blocks; }
 // The first tile of thread block `block` of `blocks`, and the thread block that has a tile.
 __device__ inline int64_t first_tile_of(int64_t total, int64_t block, int64_t blocks) { return total * block / blocks; }
 __device__ inline int block_of(int64_t total, int64_t tile, int64_t blocks) {

@@ -35,10 +35,11 @@ __device__ Slots slots_of(const PagedAttentionRun& run, const Cut& cut, int row,
   if (work.tiles == 0) return {};
   const Amount before = amount_before(run, cut, low);
   const int64_t total = amount_before(run, cut, static_cast<int>(run.sequences)).tiles;
+  const int64_t busy = busy_blocks(total, blocks);
   const int within = row - work.first_query;
   const int unit = group * work.blocks + within / cut.query_rows;
   const int64_t begin = before.tiles + int64_t{unit} * work.tiles;
-  const int first = block_of(total, begin, blocks), last = block_of(total, begin + work.tiles - 1, blocks);
+  const int first = block_of(total, begin, busy), last = block_of(total, begin + work.tiles - 1, busy);
   return {int64_t{first} + before.units + unit, last - first + 1, within % cut.query_rows};
 }
 
@@ -172,16 +173,16 @@ void choose_rows(const PagedAttentionRun& run, Use& use) {
   // few, some, many: columns of a warp for 16, 32 and 64 query rows.
   constexpr int one = width * 2 * (same ? 1 : 2) * 32;
   constexpr auto stages = [](int rows, int columns) {
-    const int rest = 232448 - width / columns * rows * 128 - rows * 84;
+    const int rest = 232448 - width / columns * rows * 128 - rows * 84 - 64;
     const int share = same ? rest : rest / 4 < 3 * one ? rest / 2 : rest / 4;
     return std::clamp(share / one, 2, 5);
   };
   if (run.most_query_rows <= 16) {
-    use.template with<PagedPlan<width, few, 16, 32, stages(16, few), same>>();
+    use.template with<PagedPlan<width, few, 16, 32, stages(16, few), same, false>>();
   } else if (run.most_query_rows <= 32 || most_rows == 32) {
-    use.template with<PagedPlan<width, some, 32, 32, stages(32, some), same>>();
+    use.template with<PagedPlan<width, some, 32, 32, stages(32, some), same, false>>();
   } else if constexpr (most_rows == 64) {
-    use.template with<PagedPlan<width, many, 64, 32, stages(64, many), same>>();
+    use.template with<PagedPlan<width, many, 64, 32, stages(64, many), same, false>>();
   }
 }
 

@@ -13,25 +13,34 @@
 
 namespace cepe::ops::cuda {
 
-// width = warps * columns; rows: query rows of a unit; same: keys serve as values.
-template <int width_, int columns_, int rows_, int tile_, int stages_, bool same_>
+// width = warps * columns; rows: query rows of a unit; same: keys serve as values; overlapped: see walk_overlapped;
+// together: cached rows, sixteen at a time, whose scores a warp sums up at once; resident: blocks of a multiprocessor
+// for which registers are allotted.
+template <int width_, int columns_, int rows_, int tile_, int stages_, bool same_, bool overlapped_, int together_ = 1,
+          int resident_ = 1>
 struct PagedPlan {
   static constexpr int width = width_, columns = columns_, rows = rows_, tile = tile_, stages = stages_;
-  static constexpr bool same = same_;
+  static constexpr bool same = same_, overlapped = overlapped_;
+  static constexpr int together = together_, resident = resident_;
   static constexpr int warps = width / columns, threads = warps * warp;
   static constexpr int row_tiles = rows / 16, steps = columns / 16, column_tiles = columns / 8, tile_columns = tile / 8;
-  // A row's 16-byte pieces are permuted among eight by the row's number, so that eight rows' pieces of one column lie
-  // in different banks: the row is padded to a multiple of eight.
   static constexpr int pieces = width / 8, row_bytes = (width + 63) / 64 * 128;
   static constexpr int tile_bytes = tile * row_bytes, stage_bytes = tile_bytes * (same ? 1 : 2);
   static constexpr int scores = rows * tile / 4;  // float4 of a warp's share of the scores
   static constexpr int turns = (scores + threads - 1) / threads;
   static constexpr int probability_stride = tile + 8;  // again eight rows in different banks
-  static constexpr int share_at = stages * stage_bytes, probability_at = share_at + warps * scores * 16,
-                       factor_at = probability_at + rows * probability_stride * 2, shared_bytes = factor_at + rows * 4;
+  static constexpr int sets = overlapped ? 2 : 1;      // of shares, probabilities and factors
+  static constexpr int share_at = stages * stage_bytes, probability_at = share_at + sets * warps * scores * 16,
+                       probability_bytes = rows * probability_stride * 2,
+                       factor_at = probability_at + sets * probability_bytes, barrier_at = factor_at + sets * rows * 4,
+                       shared_bytes = barrier_at + stages * 8;
   static_assert(width == warps * columns && columns % 16 == 0 && rows % 16 == 0 && tile % 16 == 0);
-  static_assert(tile <= 64 && shared_bytes <= 232448);
+  static_assert(tile <= 64 && stages >= (overlapped ? 4 : 2) && shared_bytes <= 232448);
 };
+
+// Where a row's 16-byte piece stands: permuted among eight by the row's number, so that the same pieces of eight rows
+// lie in different banks.
+__device__ constexpr int place_of(int row, int piece) { return piece ^ (row & 7); }
 
 // A part: tiles [first_tile, first_tile + tiles) of a unit.
 struct Part {
@@ -84,21 +93,55 @@ __device__ int rows_of(const PagedAttentionRun& run, const Cut& cut, const Part&
   return run.rows[part.first_page + tile / static_cast<unsigned>(cut.tiles_per_page)] - static_cast<int>(within);
 }
 
+// Rows beyond `rows` become zeros: a probability of zero times what stood there before might be no number.
 template <class Plan>
 __device__ void copy_rows(uint32_t to, const Bfloat16* from, int64_t stride, int rows) {
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < Plan::tile * Plan::pieces; i += Plan::threads) {
-    const int row = i / Plan::pieces, piece = i % Plan::pieces;
+  const auto copy = [&](int row, int piece) {
     const bool there = row < rows;
-    copy_16_bytes(to + row * Plan::row_bytes + (piece ^ (row & 7)) * 16, there ? from + row * stride + piece * 8 : from,
-                  there);
+    copy_16_bytes(to + row * Plan::row_bytes + place_of(row, piece) * 16,
+                  there ? from + row * stride + piece * 8 : from, there);
+  };
+  const int thread = static_cast<int>(threadIdx.x);
+  if constexpr (Plan::threads % Plan::pieces == 0) {
+    constexpr int step = Plan::threads / Plan::pieces;
+    const int first = thread / Plan::pieces, piece = thread % Plan::pieces;
+#pragma unroll
+    for (int row = 0; row < Plan::tile; row += step) copy(first + row, piece);
+  } else {
+#pragma unroll 4
+    for (int i = thread; i < Plan::tile * Plan::pieces; i += Plan::threads) copy(i / Plan::pieces, i % Plan::pieces);
   }
 }
 
+// What the walks over a part's tiles share.
 template <class Plan>
-__device__ void copy_tile(const PagedAttentionRun& run, uint32_t to, const Tile& tile) {
-  copy_rows<Plan>(to, tile.keys, run.key_stride, tile.rows);
-  if constexpr (!Plan::same) copy_rows<Plan>(to + Plan::tile_bytes, tile.values, run.value_stride, tile.rows);
+struct Desk {
+  unsigned char* memory;
+  __device__ uint32_t stage(int index) const { return shared_address(memory) + index * Plan::stage_bytes; }
+  __device__ float4* shares(int set) const {
+    return reinterpret_cast<float4*>(memory + Plan::share_at) + set * Plan::warps * Plan::scores;
+  }
+  __device__ float4* own_share(int set) const {
+    return shares(set) + static_cast<int>(threadIdx.x) / warp * Plan::scores;
+  }
+  __device__ Bfloat16* probabilities(int set) const {
+    return reinterpret_cast<Bfloat16*>(memory + Plan::probability_at + set * Plan::probability_bytes);
+  }
+  __device__ float* factors(int set) const {
+    return reinterpret_cast<float*>(memory + Plan::factor_at) + set * Plan::rows;
+  }
+};
+template <class Plan>
+__device__ int stage_after(int stage, int tiles = 1) {
+  return stage + tiles >= Plan::stages ? stage + tiles - Plan::stages : stage + tiles;
+}
+
+template <class Plan>
+__device__ void copy_tile(const PagedAttentionRun& run, const Desk<Plan>& desk, int stage, const Tile& tile) {
+  copy_rows<Plan>(desk.stage(stage), tile.keys, run.key_stride, tile.rows);
+  if constexpr (!Plan::same) {
+    copy_rows<Plan>(desk.stage(stage) + Plan::tile_bytes, tile.values, run.value_stride, tile.rows);
+  }
 }
 
 // Two neighbouring elements as bfloat16; zeros beyond the part's rows.
@@ -120,24 +163,27 @@ __device__ void share_of_scores(const uint32_t (&queries)[Plan::row_tiles][Plan:
   const int first_piece = own * (Plan::columns / 8) + ((lane >> 3) & 1);
   const uint32_t row = keys + ((lane & 7) + ((lane >> 4) & 1) * 8) * Plan::row_bytes;
 #pragma unroll
-  for (int pair = 0; pair < Plan::tile_columns / 2; ++pair) {
-    float sums[Plan::row_tiles][2][4] = {};
+  for (int first = 0; first < Plan::tile_columns / 2; first += Plan::together) {
+    float sums[Plan::row_tiles][Plan::together * 2][4] = {};
 #pragma unroll
     for (int step = 0; step < Plan::steps; ++step) {
-      uint32_t b[4];
-      load_matrices(b, row + pair * 16 * Plan::row_bytes + ((first_piece + step * 2) ^ (lane & 7)) * 16);
 #pragma unroll
-      for (int m = 0; m < Plan::row_tiles; ++m) {
-        multiply(sums[m][0], queries[m][step], b[0], b[1]);
-        multiply(sums[m][1], queries[m][step], b[2], b[3]);
+      for (int pair = 0; pair < Plan::together; ++pair) {
+        uint32_t b[4];
+        load_matrices(b, row + (first + pair) * 16 * Plan::row_bytes + place_of(lane, first_piece + step * 2) * 16);
+#pragma unroll
+        for (int m = 0; m < Plan::row_tiles; ++m) {
+          multiply(sums[m][pair * 2], queries[m][step], b[0], b[1]);
+          multiply(sums[m][pair * 2 + 1], queries[m][step], b[2], b[3]);
+        }
       }
     }
 #pragma unroll
     for (int m = 0; m < Plan::row_tiles; ++m) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float* from = sums[m][half];
-        share[(m * Plan::tile_columns + pair * 2 + half) * warp + (lane ^ (half << 2))] =
+      for (int n = 0; n < Plan::together * 2; ++n) {
+        const float* from = sums[m][n];
+        share[(m * Plan::tile_columns + first * 2 + n) * warp + (lane ^ ((n & 1) << 2))] =
             make_float4(from[0], from[1], from[2], from[3]);
       }
     }
@@ -236,7 +282,7 @@ __device__ void add_values(float (&sums)[Plan::row_tiles][Plan::column_tiles][4]
 #pragma unroll
     for (int pair = 0; pair < Plan::column_tiles / 2; ++pair) {
       uint32_t b[4];
-      load_transposed(b, values + (step * 16 + row) * Plan::row_bytes + ((first_piece + pair * 2) ^ (lane & 7)) * 16);
+      load_transposed(b, values + (step * 16 + row) * Plan::row_bytes + place_of(lane, first_piece + pair * 2) * 16);
 #pragma unroll
       for (int m = 0; m < Plan::row_tiles; ++m) {
         multiply(sums[m][pair * 2], a[m], b[0], b[1]);
@@ -285,23 +331,86 @@ __device__ void store_part(const Part& part, const float (&sums)[Plan::row_tiles
 }
 
 template <class Plan>
-__device__ void attend_part(const PagedAttentionRun& run, const Cut& cut, const Part& part, unsigned char* memory,
+using Queries = uint32_t[Plan::row_tiles][Plan::steps][4];
+template <class Plan>
+using Sums = float[Plan::row_tiles][Plan::column_tiles][4];
+
+// Tile by tile: scores, probabilities, sums, each by all warps.
+template <class Plan>
+__device__ void walk_in_step(const PagedAttentionRun& run, const Cut& cut, const Part& part, const Desk<Plan>& desk,
+                             const Queries<Plan>& queries, Sums<Plan>& sums, Softmax<Plan>& state, float scale) {
+  Tile next = {};  // the table is read one tile ahead of the copy, or the scores, that need it
+  if (Plan::stages - 1 < part.tiles) next = tile_of<Plan>(run, cut, part, Plan::stages - 1);
+  int next_rows = rows_of<Plan>(run, cut, part, 0);
+  int stage = 0;
+  for (int index = 0; index < part.tiles; ++index) {
+    const int rows = next_rows;
+    wait_for_copies<Plan::stages - 2>();
+    __syncthreads();  // the tile is there for all; its predecessor, the shares and the probabilities are done with
+    if (index + Plan::stages - 1 < part.tiles) {
+      copy_tile<Plan>(run, desk, stage_after<Plan>(stage, Plan::stages - 1), next);
+      if (index + Plan::stages < part.tiles) next = tile_of<Plan>(run, cut, part, index + Plan::stages);
+    }
+    end_of_copies();
+    if (index + 1 < part.tiles) next_rows = rows_of<Plan>(run, cut, part, index + 1);
+    const uint32_t keys = desk.stage(stage);
+    share_of_scores<Plan>(queries, keys, desk.own_share(0));
+    __syncthreads();
+    soften<Plan>(desk.shares(0), rows, scale, state, desk.probabilities(0), desk.factors(0));
+    __syncthreads();
+    add_values<Plan>(sums, Plan::same ? keys : keys + Plan::tile_bytes, shared_address(desk.probabilities(0)),
+                     desk.factors(0));
+    stage = stage_after<Plan>(stage);
+  }
+}
+
+// One barrier a tile: between two of them a warp adds up the values of one tile, softens the next one's scores and
+// takes its share of the scores of the one after that, so that warps are in different phases.
+template <class Plan>
+__device__ void walk_overlapped(const PagedAttentionRun& run, const Cut& cut, const Part& part, const Desk<Plan>& desk,
+                                const Queries<Plan>& queries, Sums<Plan>& sums, Softmax<Plan>& state, float scale) {
+  Tile next = {};
+  if (Plan::stages - 1 < part.tiles) next = tile_of<Plan>(run, cut, part, Plan::stages - 1);
+  int stage = 0;  // of the tile whose values are added
+  int rows = rows_of<Plan>(run, cut, part, 0);
+  wait_for_copies<Plan::stages - 3>();
+  __syncthreads();  // tiles 0 and 1 are there for all
+  share_of_scores<Plan>(queries, desk.stage(stage), desk.own_share(0));
+  __syncthreads();
+  for (int index = 0; index < part.tiles; ++index) {
+    const int set = index & 1;
+    const int rows_after = index + 1 < part.tiles ? rows_of<Plan>(run, cut, part, index + 1) : 0;
+    soften<Plan>(desk.shares(set), rows, scale, state, desk.probabilities(set), desk.factors(set));
+    if (index + 1 < part.tiles) {
+      share_of_scores<Plan>(queries, desk.stage(stage_after<Plan>(stage)), desk.own_share(set ^ 1));
+    }
+    wait_for_copies<Plan::stages - 4>();
+    __syncthreads();  // these probabilities, the next tile's shares and the tile after it are there for all
+    if (index + Plan::stages - 1 < part.tiles) {
+      copy_tile<Plan>(run, desk, stage_after<Plan>(stage, Plan::stages - 1), next);
+      if (index + Plan::stages < part.tiles) next = tile_of<Plan>(run, cut, part, index + Plan::stages);
+    }
+    end_of_copies();
+    const uint32_t keys = desk.stage(stage);
+    add_values<Plan>(sums, Plan::same ? keys : keys + Plan::tile_bytes, shared_address(desk.probabilities(set)),
+                     desk.factors(set));
+    stage = stage_after<Plan>(stage);
+    rows = rows_after;
+  }
+}
+
+template <class Plan>
+__device__ void attend_part(const PagedAttentionRun& run, const Cut& cut, const Part& part, const Desk<Plan>& desk,
                             float* all_sums, float2* all_states) {
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
-  const uint32_t base = shared_address(memory);
-  auto* shares = reinterpret_cast<float4*>(memory + Plan::share_at);
-  auto* probabilities = reinterpret_cast<Bfloat16*>(memory + Plan::probability_at);
-  auto* factors = reinterpret_cast<float*>(memory + Plan::factor_at);
-  const float scale = run.scale * 1.4426950408889634f;
-
-#pragma unroll
-  for (int stage = 0; stage < Plan::stages - 1; ++stage) {
-    if (stage < part.tiles) {
-      copy_tile<Plan>(run, base + stage * Plan::stage_bytes, tile_of<Plan>(run, cut, part, stage));
+#pragma unroll 1
+  for (int index = 0; index < Plan::stages - 1; ++index) {
+    if (index < part.tiles) {
+      copy_tile<Plan>(run, desk, index, tile_of<Plan>(run, cut, part, index));
     }
     end_of_copies();
   }
-  uint32_t queries[Plan::row_tiles][Plan::steps][4];
+  Queries<Plan> queries;
 #pragma unroll
   for (int m = 0; m < Plan::row_tiles; ++m) {
 #pragma unroll
@@ -313,35 +422,18 @@ __device__ void attend_part(const PagedAttentionRun& run, const Cut& cut, const 
       }
     }
   }
-  float sums[Plan::row_tiles][Plan::column_tiles][4] = {};
+  Sums<Plan> sums = {};
   Softmax<Plan> state;
 #pragma unroll
   for (int turn = 0; turn < Plan::turns; ++turn) {
     state.maximum[turn][0] = state.maximum[turn][1] = -INFINITY;
     state.denominator[turn][0] = state.denominator[turn][1] = 0;
   }
-
-  // The table is read one tile ahead of the copy that needs it.
-  Tile next = {};
-  if (Plan::stages - 1 < part.tiles) next = tile_of<Plan>(run, cut, part, Plan::stages - 1);
-  int stage = 0, free_stage = Plan::stages - 1;
-  for (int index = 0; index < part.tiles; ++index) {
-    wait_for_copies<Plan::stages - 2>();
-    __syncthreads();  // the tile is there for all; its predecessor, the shares and the probabilities are done with
-    const int rows = rows_of<Plan>(run, cut, part, index);
-    if (index + Plan::stages - 1 < part.tiles) {
-      copy_tile<Plan>(run, base + free_stage * Plan::stage_bytes, next);
-      if (index + Plan::stages < part.tiles) next = tile_of<Plan>(run, cut, part, index + Plan::stages);
-    }
-    end_of_copies();
-    const uint32_t keys = base + stage * Plan::stage_bytes;
-    share_of_scores<Plan>(queries, keys, shares + own * Plan::scores);
-    __syncthreads();
-    soften<Plan>(shares, rows, scale, state, probabilities, factors);
-    __syncthreads();
-    add_values<Plan>(sums, Plan::same ? keys : keys + Plan::tile_bytes, base + Plan::probability_at, factors);
-    stage = stage + 1 == Plan::stages ? 0 : stage + 1;
-    free_stage = free_stage + 1 == Plan::stages ? 0 : free_stage + 1;
+  const float scale = run.scale * 1.4426950408889634f;  // base 2
+  if constexpr (Plan::overlapped) {
+    walk_overlapped<Plan>(run, cut, part, desk, queries, sums, state, scale);
+  } else {
+    walk_in_step<Plan>(run, cut, part, desk, queries, sums, state, scale);
   }
   wait_for_copies<0>();
   store_part<Plan>(part, sums, state, all_sums, all_states);
@@ -349,15 +441,18 @@ __device__ void attend_part(const PagedAttentionRun& run, const Cut& cut, const 
 }
 
 template <class Plan>
-__global__ void __launch_bounds__(Plan::threads)
+__global__ void __launch_bounds__(Plan::threads, Plan::resident)
     attend_pages(const PagedAttentionRun run, const Cut cut, float* all_sums, float2* all_states) {
   extern __shared__ __align__(128) unsigned char memory[];
+  const Desk<Plan> desk{memory};
   const int64_t total = amount_before(run, cut, static_cast<int>(run.sequences)).tiles;
-  int64_t begin = first_tile_of(total, blockIdx.x, gridDim.x);
-  const int64_t end = first_tile_of(total, int64_t{blockIdx.x} + 1, gridDim.x);
+  const int64_t blocks = busy_blocks(total, gridDim.x);
+  if (blockIdx.x >= blocks) return;
+  int64_t begin = first_tile_of(total, blockIdx.x, blocks);
+  const int64_t end = first_tile_of(total, int64_t{blockIdx.x} + 1, blocks);
   while (begin < end) {
     const Part part = part_at<Plan>(run, cut, begin, end);
-    attend_part<Plan>(run, cut, part, memory, all_sums, all_states);
+    attend_part<Plan>(run, cut, part, desk, all_sums, all_states);
     begin += part.tiles;
   }
 }
