@@ -102,8 +102,8 @@ class ReadFile : public FileLayer::Reading {
   size_t read(int64_t place, std::span<std::byte> bytes) override {
     size_t done = 0;
     while (done < bytes.size()) {
-      const ssize_t count = ::pread(file_.get(), bytes.data() + done, bytes.size() - done,
-                                    place + static_cast<int64_t>(done));
+      const ssize_t count =
+          ::pread(file_.get(), bytes.data() + done, bytes.size() - done, place + static_cast<int64_t>(done));
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) fail(path_, "read", last_error());
       if (count == 0) break;

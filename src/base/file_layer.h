@@ -1,6 +1,6 @@
-// What saving a checkpoint and keeping encoded text ask of a file system, step by step, so that a test can put one in its
-// place that loses everything which was not synced. Every error is base::Error: io with the operating system's reason,
-// or not_found.
+// What saving a checkpoint and keeping encoded text ask of a file system, step by step, so that a test can put one in
+// its place that loses everything which was not synced. Every error is base::Error: io with the operating system's
+// reason, or not_found.
 #pragma once
 
 #include <cstddef>

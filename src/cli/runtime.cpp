@@ -9,6 +9,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/parse_values.h"
+#include "context/redis_tier.h"
 #include "model/adapter.h"
 #include "model/locate.h"
 #include "ops/device.h"
@@ -53,11 +54,27 @@ void attach_adapter(Runtime& runtime, const ModelOptions& options, const model::
   runtime.model.adapter = model::load_adapter(*runtime.adapter_folder, runtime.model.decoder, load);
 }
 
+context::RedisAddress remote_address(const ModelOptions& options) {
+  try {
+    return context::parse_redis_address(options.remote_store);
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("--remote-store: ") + error.what());
+  }
+}
+
 void open_store(Runtime& runtime, const ModelOptions& options, const CommonOptions& common) {
   if (!runtime.model.adapter) return;
   context::StoreOptions store;
   store.max_bytes = base::parse_bytes(options.cache_size, "--cache-size");
   if (!options.no_cache && store.max_bytes > 0) store.folder = common.chunks();
+  store.host_bytes = base::parse_bytes(options.host_cache, "--host-cache");
+  store.device_bytes = base::parse_bytes(options.device_cache, "--device-cache");
+  if (options.state_type == "bfloat16") store.type = context::StateType::bfloat16;
+  if (options.state_type == "int8") store.type = context::StateType::int8;
+  if (!options.remote_store.empty() && !options.no_cache) {
+    store.remote = context::open_redis(remote_address(options));
+  }
+  store.write_behind = true;  // an answer need not wait for the disk
   runtime.store = std::make_unique<context::ContextStore>(*runtime.model.adapter, std::move(store));
 }
 
@@ -86,6 +103,32 @@ void add_store_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--cache-size", options.cache_size, "most they may take there; the oldest go first")
       ->capture_default_str()
       ->group(group);
+  command.add_option("--host-cache", options.host_cache, "most they may take in memory between requests")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--device-cache", options.device_cache, "the same on the GPU, taken at once")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--state-type", options.state_type,
+                  "how they are kept: bfloat16, int8 (half the bytes, nearly the same answers); auto: bfloat16, or "
+                  "float32 with --dtype float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--remote-store", options.remote_store,
+                  "a server that several machines share: redis://host[:port][/database] or redis+unix:///path")
+      ->group(group);
+}
+
+void add_overlap_option(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--chunk-overlap", options.chunk_overlap,
+                  "tokens at the end of a chunk that the next one reads again")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Encoded chunks");
 }
 
 void add_attention_options(CLI::App& command, ModelOptions& options) {
@@ -155,6 +198,7 @@ std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, con
 
 std::unique_ptr<Runtime> open_runtime(const ModelOptions& options, const CommonOptions& common) {
   const model::LoadOptions load = load_options(options, common);
+  if (!options.remote_store.empty()) remote_address(options);
   const Path path = model::locate_model(options.model, common.cache());
   base::detail("model: " + path.string());
   auto runtime = std::make_unique<Runtime>(Runtime{model::open_model(path), {}, nullptr, name_of(path), {}, true, {}});

@@ -119,8 +119,9 @@ CatalogueTotals Catalogue::totals() {
 
 std::vector<SegmentUse> Catalogue::segments() {
   Database::Statement& row = database_
-                                 .statement("SELECT name, bytes, COUNT(length), COALESCE(SUM(length), 0) FROM segments "
-                                            "LEFT JOIN records ON segment = id GROUP BY id ORDER BY id")
+                                 .statement(
+                                     "SELECT name, bytes, COUNT(length), COALESCE(SUM(length), 0) FROM segments "
+                                     "LEFT JOIN records ON segment = id GROUP BY id ORDER BY id")
                                  .with();
   std::vector<SegmentUse> found;
   while (row.step()) found.push_back({row.text(0), row.integer(1), row.integer(2), row.integer(3)});
@@ -152,8 +153,9 @@ int64_t Catalogue::segment_id(const std::string& name) {
 
 void Catalogue::add(const CatalogueRecord& record) {
   database_
-      .statement("INSERT OR REPLACE INTO records (key, segment, offset, length, type, rows, width, used, source) "
-                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+      .statement(
+          "INSERT OR REPLACE INTO records (key, segment, offset, length, type, rows, width, used, source) "
+          "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
       .with(bytes_of(record.key), segment_id(record.place.segment), record.place.offset, record.place.length,
             static_cast<int64_t>(record.shape.type), record.shape.rows, record.shape.width, record.used,
             std::string_view(record.source))
@@ -175,16 +177,18 @@ void Catalogue::touch(const std::map<ChunkKey, int64_t>& used) {
 
 void Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
   database_
-      .statement("DELETE FROM records WHERE key = ? AND offset = ? AND segment = "
-                 "(SELECT id FROM segments WHERE name = ?)")
+      .statement(
+          "DELETE FROM records WHERE key = ? AND offset = ? AND segment = "
+          "(SELECT id FROM segments WHERE name = ?)")
       .with(bytes_of(key), place.offset, std::string_view(place.segment))
       .run();
 }
 
 void Catalogue::move(const ChunkKey& key, const RecordPlace& from, const RecordPlace& to) {
   database_
-      .statement("UPDATE records SET segment = ?, offset = ?, length = ? WHERE key = ? AND offset = ? AND segment = "
-                 "(SELECT id FROM segments WHERE name = ?)")
+      .statement(
+          "UPDATE records SET segment = ?, offset = ?, length = ? WHERE key = ? AND offset = ? AND segment = "
+          "(SELECT id FROM segments WHERE name = ?)")
       .with(segment_id(to.segment), to.offset, to.length, bytes_of(key), from.offset, std::string_view(from.segment))
       .run();
 }

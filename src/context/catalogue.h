@@ -1,5 +1,6 @@
-// Where each record stands: a SQLite file beside the segments (WAL, synchronous FULL), shared by any number of processes.
-// Everything in it but the times of use can be made again from the heads of the records, and is where it is damaged.
+// Where each record stands: a SQLite file beside the segments (WAL, synchronous FULL), shared by any number of
+// processes. Everything in it but the times of use can be made again from the heads of the records, and is where it is
+// damaged.
 #pragma once
 
 #include <functional>
@@ -79,9 +80,9 @@ class Catalogue {
   uint64_t device_ = 0, inode_ = 0;
 };
 
-// Opens the catalogue of a folder, makes it where there is none, and makes it anew from the segments where it is damaged
-// (or `damaged` says so and nobody else has mended it yet): one process at a time. Says so (warning) where it had to.
-// `folder` holds no link. Errors: DatabaseError, io.
+// Opens the catalogue of a folder, makes it where there is none, and makes it anew from the segments where it is
+// damaged (or `damaged` says so and nobody else has mended it yet): one process at a time. Says so (warning) where it
+// had to. `folder` holds no link. Errors: DatabaseError, io.
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged);
 

@@ -24,9 +24,9 @@ void require_sensible(const Cut& cut) {
   require_at_least("chunk size", cut.size, 1);
   require_at_least("the overlap of chunks", cut.overlap, 0);
   if (cut.overlap >= cut.size) {
-    throw base::Error(base::ErrorCode::invalid_argument, "chunks of " + std::to_string(cut.size) +
-                                                             " tokens cannot overlap by " +
-                                                             std::to_string(cut.overlap));
+    throw base::Error(
+        base::ErrorCode::invalid_argument,
+        "chunks of " + std::to_string(cut.size) + " tokens cannot overlap by " + std::to_string(cut.overlap));
   }
 }
 
@@ -38,10 +38,8 @@ void append_chunks(std::vector<Chunk>& chunks, Ids ids, const Cut& cut, int64_t 
   }
 }
 
-void append_documents(std::vector<Chunk>& chunks, std::span<const std::vector<text::Token>> documents,
-                      const Cut& cut) {
-  for (size_t i = 0; i < documents.size(); ++i)
-    append_chunks(chunks, documents[i], cut, static_cast<int64_t>(i));
+void append_documents(std::vector<Chunk>& chunks, std::span<const std::vector<text::Token>> documents, const Cut& cut) {
+  for (size_t i = 0; i < documents.size(); ++i) append_chunks(chunks, documents[i], cut, static_cast<int64_t>(i));
 }
 
 // Ids [keep, keep + what does not fit) of `text` go to the encoder as chunks of `document`, the others to the decoder.

@@ -47,7 +47,8 @@ RC_GTEST_PROP(Split, OverlappingChunksRepeatTheEndOfTheOneBeforeAndHoldEverythin
     all.insert(all.end(), part.begin() + (i == 0 ? 0 : overlap), part.end());
   }
   RC_ASSERT(all == ids);
-  if (overlap == 0) RC_ASSERT(chunks.size() == (ids.size() + static_cast<size_t>(size) - 1) / static_cast<size_t>(size));
+  if (overlap == 0)
+    RC_ASSERT(chunks.size() == (ids.size() + static_cast<size_t>(size) - 1) / static_cast<size_t>(size));
 }
 
 TEST(Split, RefusesAnOverlapThatLeavesNothingNew) {

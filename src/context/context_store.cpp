@@ -83,7 +83,8 @@ std::string source_of(const Chunk& chunk, std::span<const std::string> sources) 
 // Tokens of encoding that are over, on a bar.
 class Shown {
  public:
-  explicit Shown(const std::vector<FlightPointer>& flights) : flights_(flights), progress_("encoding", left(), "tokens") {
+  explicit Shown(const std::vector<FlightPointer>& flights)
+      : flights_(flights), progress_("encoding", left(), "tokens") {
     total_ = left();
   }
   void update() { progress_.advance(total_ - left() - progress_.done()); }
@@ -180,6 +181,8 @@ void ContextStore::flush() {
   if (state_->writer) state_->writer->drain();
   if (state_->disk) state_->disk->flush();
 }
+
+bool ContextStore::keeps_on_disk() const { return state_->disk && state_->disk->keeps(); }
 
 StoreCounters ContextStore::counters() const {
   const std::scoped_lock lock(state_->mutex);

@@ -1,9 +1,9 @@
 #include "context/context_store.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
@@ -200,7 +200,8 @@ TEST_F(Store, KeepsInMemoryWhatTheBudgetAllowsAndWhatSomebodyHolds) {
     expect_same(store.get_or_encode(chunks), all);
     EXPECT_EQ(store.counters().encoded, 10);
     EXPECT_EQ(store.counters().host.hits, 10);
-    for (const at::Tensor& page : all.pages) EXPECT_EQ(page.storage().nbytes(), page.nbytes()) << "nothing else is held";
+    for (const at::Tensor& page : all.pages)
+      EXPECT_EQ(page.storage().nbytes(), page.nbytes()) << "nothing else is held";
   }
   const std::span recent = std::span(chunks).last(4);
   store.get_or_encode(recent);

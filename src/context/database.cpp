@@ -78,14 +78,12 @@ void Database::Statement::bind(int index, int64_t value) {
 }
 
 void Database::Statement::bind(int index, std::string_view text) {
-  const int code =
-      sqlite3_bind_text(statement_, index, text.data(), static_cast<int>(text.size()), SQLITE_TRANSIENT);
+  const int code = sqlite3_bind_text(statement_, index, text.data(), static_cast<int>(text.size()), SQLITE_TRANSIENT);
   if (code != SQLITE_OK) fail(database_, code);
 }
 
 void Database::Statement::bind(int index, std::span<const std::byte> bytes) {
-  const int code =
-      sqlite3_bind_blob(statement_, index, bytes.data(), static_cast<int>(bytes.size()), SQLITE_TRANSIENT);
+  const int code = sqlite3_bind_blob(statement_, index, bytes.data(), static_cast<int>(bytes.size()), SQLITE_TRANSIENT);
   if (code != SQLITE_OK) fail(database_, code);
 }
 

@@ -81,7 +81,8 @@ bool DiskTier::compact_deadest(int64_t least_percent) {
     return dead(segment) <= 0 || dead(segment) * 100 < segment.bytes * least_percent;
   });
   std::sort(segments.begin(), segments.end(), [&](const auto& a, const auto& b) { return dead(a) > dead(b); });
-  return std::any_of(segments.begin(), segments.end(), [&](const SegmentUse& segment) { return compact(segment.name); });
+  return std::any_of(segments.begin(), segments.end(),
+                     [&](const SegmentUse& segment) { return compact(segment.name); });
 }
 
 // Copies the records of a segment that are whole into another one and removes it. False where somebody holds it.

@@ -15,9 +15,9 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr int most_rebuilds = 10;        // of one process: a medium that spoils everything is no use
-constexpr int most_attempts = 50;        // to write while somebody clears the folder again and again
-constexpr size_t most_readers = 64;      // open segments
+constexpr int most_rebuilds = 10;         // of one process: a medium that spoils everything is no use
+constexpr int most_attempts = 50;         // to write while somebody clears the folder again and again
+constexpr size_t most_readers = 64;       // open segments
 constexpr size_t most_touched = 1 << 14;  // times of use that wait
 
 int64_t segment_limit(const DiskTierOptions& options) {
@@ -58,7 +58,8 @@ void DiskTier::open(bool damaged) {
     if (!files_.exists(folder_)) files_.create_folder(folder_);
     files_.sync_folder(folder_.parent_path());
   } else {
-    if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty()) throw Error(ErrorCode::io, wrong);
+    if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty())
+      throw Error(ErrorCode::io, wrong);
     folder_ = without_links(options_.folder);
   }
   writer_ = SegmentWriter(files_, folder_, segment_limit(options_));
@@ -74,7 +75,8 @@ void DiskTier::refuse(const std::string& what) {
 // Another process may have mended it, or removed the folder.
 void DiskTier::reopen() {
   const bool damaged = catalogue_ && catalogue_->is_current();
-  if (damaged && ++rebuilt_ > most_rebuilds) throw Error(ErrorCode::corrupt, "its catalogue is damaged again and again");
+  if (damaged && ++rebuilt_ > most_rebuilds)
+    throw Error(ErrorCode::corrupt, "its catalogue is damaged again and again");
   writer_.close();
   readers_.clear();
   catalogue_.reset();
@@ -143,8 +145,8 @@ bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std
       return true;
     }
     const std::optional<CatalogueRecord> again = find(key);  // it may have been moved meanwhile
-    const bool moved = again && (again->place.segment != record->place.segment ||
-                                 again->place.offset != record->place.offset);
+    const bool moved =
+        again && (again->place.segment != record->place.segment || again->place.offset != record->place.offset);
     if (!moved) {
       if (again) drop(*record, wrong);
       return false;
@@ -168,6 +170,11 @@ void DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
       throw DatabaseError(SQLITE_CORRUPT, "tables and indices contradict each other");
     }
   });
+}
+
+bool DiskTier::keeps() {
+  const std::scoped_lock lock(mutex_);
+  return writable_ && usable();
 }
 
 void DiskTier::flush() {

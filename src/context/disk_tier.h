@@ -1,10 +1,10 @@
 // The disk tier: records in segment files (segment.h), their places in a catalogue (catalogue.h). Tensor-free.
 //
-// Several processes may share a folder, each appending to a segment of its own. `write` returns true once the records are
-// acknowledged: their bytes synced, then the catalogue committed. From there on no crash of the process or the machine
-// loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). Where the folder
-// cannot be used or the disk is full, that is said once, and nothing is kept from then on. Links are not followed.
-// Any thread at any time.
+// Several processes may share a folder, each appending to a segment of its own. `write` returns true once the records
+// are acknowledged: their bytes synced, then the catalogue committed. From there on no crash of the process or the
+// machine loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). Where the
+// folder cannot be used or the disk is full, that is said once, and nothing is kept from then on. Links are not
+// followed. Any thread at any time.
 #pragma once
 
 #include <map>
@@ -22,10 +22,10 @@
 namespace cepe::context {
 
 struct DiskTierOptions {
-  base::Path folder;                              // made with mode 0700; its files are 0600
-  int64_t max_bytes = int64_t{8} << 30;           // of all segments; what was used longest ago goes first
-  int64_t segment_bytes = int64_t{256} << 20;     // of one; less where max_bytes is small
-  const char* vfs = nullptr;                      // SQLite's layer of files; a test brings its own
+  base::Path folder;                           // made with mode 0700; its files are 0600
+  int64_t max_bytes = int64_t{8} << 30;        // of all segments; what was used longest ago goes first
+  int64_t segment_bytes = int64_t{256} << 20;  // of one; less where max_bytes is small
+  const char* vfs = nullptr;                   // SQLite's layer of files; a test brings its own
 };
 
 struct StoredDocument {
@@ -61,6 +61,9 @@ class DiskTier {
   // not evicted for these: a request larger than the limit keeps its beginning instead of pushing itself out, and this
   // returns false.
   bool write(std::span<const Item> items, int64_t keep_since);
+
+  // False once it was said that nothing is kept.
+  bool keeps();
 
   // Times of use go into the catalogue, which a crash may lose.
   void flush();

@@ -1,5 +1,5 @@
-// Single flight: a chunk is encoded once however many requests ask for it at the same time. Whoever has to wait for chunks
-// encodes: one thread at a time takes a batch of what all of them miss, and the others sleep.
+// Single flight: a chunk is encoded once however many requests ask for it at the same time. Whoever has to wait for
+// chunks encodes: one thread at a time takes a batch of what all of them miss, and the others sleep.
 #pragma once
 
 #include <condition_variable>

@@ -1,6 +1,6 @@
 // A tier in memory: pages by key within a budget of bytes, those that were used longest ago going first. A page that
-// anybody else still holds (the tensor or a view of it) is pinned: evicting it would free nothing. So a request pins its
-// pages by having them, and lets go by dropping them. Not for several threads at once.
+// anybody else still holds (the tensor or a view of it) is pinned: evicting it would free nothing. So a request pins
+// its pages by having them, and lets go by dropping them. Not for several threads at once.
 #pragma once
 
 #include <ATen/core/Tensor.h>

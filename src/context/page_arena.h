@@ -1,6 +1,6 @@
-// Device memory for pages, taken once: slots of equal size. A page is a tensor over its slot; the slot is free again once
-// the page and every view of it are gone, whoever drops them last, so that no slot is reused under somebody's eyes. (Work
-// that a GPU has still to do with a page must be on the stream that fills the next one, or be over.)
+// Device memory for pages, taken once: slots of equal size. A page is a tensor over its slot; the slot is free again
+// once the page and every view of it are gone, whoever drops them last, so that no slot is reused under somebody's
+// eyes. (Work that a GPU has still to do with a page must be on the stream that fills the next one, or be over.)
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -102,11 +102,11 @@ std::optional<RecordInfo> read_head(std::span<const std::byte> bytes) {
   if (std::memcmp(head.magic, magic, sizeof magic) != 0 || head.version != version) return std::nullopt;
   if (head.head_checksum != checksum_of(head)) return std::nullopt;
   if (head.type < 1 || head.type > 3 || head.rows > most_rows || head.width > most_width) return std::nullopt;
-  RecordInfo info{head.key,
-                  {static_cast<RecordShape::Type>(head.type), static_cast<int64_t>(head.rows),
-                   static_cast<int64_t>(head.width)},
-                  head.source_bytes,
-                  head.checksum};
+  RecordInfo info{
+      head.key,
+      {static_cast<RecordShape::Type>(head.type), static_cast<int64_t>(head.rows), static_cast<int64_t>(head.width)},
+      head.source_bytes,
+      head.checksum};
   if (head.value_bytes != info.shape.payload_bytes() || info.source_bytes > longest_source) return std::nullopt;
   return info;
 }

@@ -18,7 +18,9 @@ int64_t aligned(int64_t size) {
   return (size + alignment - 1) / alignment * alignment;
 }
 
-std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 }  // namespace
 
@@ -63,7 +65,8 @@ void SegmentWriter::make_room(int64_t bytes) {
   while (!offered_.empty()) {
     const std::string name = offered_.back();
     offered_.pop_back();
-    const bool ours = std::any_of(touched_.begin(), touched_.end(), [&](const auto& open) { return open->name == name; });
+    const bool ours =
+        std::any_of(touched_.begin(), touched_.end(), [&](const auto& open) { return open->name == name; });
     if (!ours && go_on_in(name, bytes)) return;
   }
   while (!current_) {

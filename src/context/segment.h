@@ -1,4 +1,5 @@
-// Segment files: records (record.h) one after another, appended by one process at a time and never changed. Tensor-free.
+// Segment files: records (record.h) one after another, appended by one process at a time and never changed.
+// Tensor-free.
 #pragma once
 
 #include <functional>

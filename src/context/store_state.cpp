@@ -54,7 +54,8 @@ RecordShape::Type kept_type(const model::Encoder& encoder, StateType type) {
 
 // [n, S] int64.
 at::Tensor ids_of(const std::vector<FlightPointer>& batch) {
-  at::Tensor ids = at::empty({static_cast<int64_t>(batch.size()), static_cast<int64_t>(batch[0]->ids.size())}, at::kLong);
+  at::Tensor ids =
+      at::empty({static_cast<int64_t>(batch.size()), static_cast<int64_t>(batch[0]->ids.size())}, at::kLong);
   auto* place = ids.mutable_data_ptr<int64_t>();
   for (const FlightPointer& flight : batch) place = std::copy(flight->ids.begin(), flight->ids.end(), place);
   return ids;
@@ -163,7 +164,7 @@ std::vector<at::Tensor> ContextStore::State::encode(const std::vector<FlightPoin
   const auto start = std::chrono::steady_clock::now();
   const int64_t rows = rows_of(*batch[0]);
   const at::Tensor packed = codec.pack(model::forward(encoder, ids_of(batch).to(device)));  // [n, ...]
-  const at::Tensor states = codec.unpack(packed, rows);                                    // [n, S, E]
+  const at::Tensor states = codec.unpack(packed, rows);                                     // [n, S, E]
   const at::Tensor on_host = keeps_packed() ? packed.cpu() : at::Tensor();
   ops::synchronise(device);  // others may use them on another stream
   std::vector<at::Tensor> landed;

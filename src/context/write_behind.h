@@ -1,5 +1,5 @@
-// What was encoded goes to the disk (and further) beside the encoding: a thread takes whatever waits, all of it at once,
-// so that one sync serves many chunks.
+// What was encoded goes to the disk (and further) beside the encoding: a thread takes whatever waits, all of it at
+// once, so that one sync serves many chunks.
 #pragma once
 
 #include <condition_variable>

@@ -78,7 +78,9 @@ CheckpointFolder::CheckpointFolder(const Path& folder, int64_t keep, base::FileL
 CheckpointFolder::CheckpointFolder(const Path& folder, base::FileLayer& files, Reading)
     : folder_(plain(folder)), keep_(1), files_(files) {}
 
-CheckpointFolder CheckpointFolder::to_read(const Path& folder, base::FileLayer& files) { return {folder, files, Reading{}}; }
+CheckpointFolder CheckpointFolder::to_read(const Path& folder, base::FileLayer& files) {
+  return {folder, files, Reading{}};
+}
 
 Path CheckpointFolder::path_of(int64_t step) const { return folder_ / name_of(step); }
 

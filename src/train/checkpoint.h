@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/file_layer.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "base/file_layer.h"
 
 namespace cepe::train {
 

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
+#include "base/file_layer.h"
 #include "base/files.h"
 #include "train/checkpoint.h"
-#include "base/file_layer.h"
 
 namespace cepe::train {
 

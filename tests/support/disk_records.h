@@ -32,8 +32,7 @@ inline bool put(context::DiskTier& tier, const std::vector<int>& numbers, const 
   std::vector<std::vector<std::byte>> values;
   std::vector<context::DiskTier::Item> items;
   for (const int number : numbers) values.push_back(record_values(number));
-  for (size_t i = 0; i < numbers.size(); ++i)
-    items.push_back({record_key(numbers[i]), small_shape, values[i], source});
+  for (size_t i = 0; i < numbers.size(); ++i) items.push_back({record_key(numbers[i]), small_shape, values[i], source});
   return tier.write(items, keep_since);
 }
 
