@@ -38,7 +38,8 @@ context::Arrangement arrange_turn(const Conversation& conversation) {
   const std::vector<text::Token> ids = conversation.prompt.encode(conversation.messages);
   const int64_t window = decoder_window(conversation.options.answer, runtime.source.decoder.max_positions, false);
   const int64_t chunk_size = runtime.model.adapter ? runtime.model.adapter->chunk_size : 256;
-  return context::arrange(conversation.documents, &ids, window, chunk_size, leading_ids(*runtime.tokenizer));
+  return context::arrange(conversation.documents, &ids, window, chunk_size, leading_ids(*runtime.tokenizer),
+                          conversation.options.model.chunk_overlap);
 }
 
 int64_t set_context(Conversation& conversation, const context::Arrangement& arrangement) {
@@ -129,6 +130,7 @@ void add_chat(CLI::App& program, CommonOptions& common) {
   command->add_option("--system", options->system, "system message")->group("Input");
   add_generation_options(*command, options->answer);
   add_store_options(*command, options->model);
+  add_overlap_option(*command, options->model);
   add_attention_options(*command, options->model);
 }
 

@@ -14,6 +14,7 @@ void add_info(CLI::App& program, CommonOptions& common);
 void add_tokenize(CLI::App& program, CommonOptions& common);
 void add_convert(CLI::App& program, CommonOptions& common);
 void add_bench(CLI::App& program, CommonOptions& common);
+void add_encode(CLI::App& program, CommonOptions& common);
 void add_store(CLI::App& program, CommonOptions& common);
 void add_adapter(CLI::App& program, CommonOptions& common);
 void add_train(CLI::App& program, CommonOptions& common);

@@ -126,4 +126,11 @@ std::vector<Document> read_documents(const std::vector<std::string>& arguments) 
   return documents;
 }
 
+std::vector<std::string> names_of(const std::vector<Document>& documents) {
+  std::vector<std::string> names;
+  names.reserve(documents.size());
+  for (const Document& document : documents) names.push_back(document.name);
+  return names;
+}
+
 }  // namespace cepe::cli

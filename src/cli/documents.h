@@ -14,6 +14,8 @@ struct Document {
   std::string text;
 };
 
+std::vector<std::string> names_of(const std::vector<Document>& documents);
+
 // The files of a folder that may hold text, sorted by path. Left out: what is hidden, what links elsewhere, folders of
 // things made or fetched by tools (node_modules, build, target, dist, out, venv, __pycache__, CMakeFiles), files whose
 // extension says that they are images, sound, archives, programs, weights.

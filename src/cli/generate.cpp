@@ -88,10 +88,11 @@ context::Arrangement arrange_input(const Runtime& runtime, const GenerateOptions
   const int64_t leading = leading_ids(*runtime.tokenizer);
   int64_t window = decoder_window(options.answer, runtime.source.decoder.max_positions, !prompt);
   const int64_t chunk_size = runtime.model.adapter ? runtime.model.adapter->chunk_size : 256;
-  if (prompt) return context::arrange(texts, &*prompt, window, chunk_size, leading);
+  if (prompt) return context::arrange(texts, &*prompt, window, chunk_size, leading, options.model.chunk_overlap);
   // A text that is continued in its middle begins as every text of the model begins.
   window = std::max(window - leading, int64_t{1});
-  context::Arrangement arrangement = context::arrange(texts, nullptr, window, chunk_size, 0);
+  context::Arrangement arrangement =
+      context::arrange(texts, nullptr, window, chunk_size, 0, options.model.chunk_overlap);
   if (leading > 0) arrangement.decoder.insert(arrangement.decoder.begin(), *runtime.tokenizer->bos);
   return arrangement;
 }
@@ -195,7 +196,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   engine::Engine engine(runtime->model, *runtime->tokenizer, engine_options(options.model));
   int64_t context_tokens = 0;
   if (!arrangement.chunks.empty()) {
-    model::ContextStates states = runtime->context_store().get_or_encode(arrangement.chunks);
+    model::ContextStates states = runtime->context_store().get_or_encode(arrangement.chunks, names_of(documents));
     context_tokens = states.rows;
     engine.set_context(std::move(states));
   }
@@ -261,6 +262,7 @@ void add_generate(CLI::App& program, CommonOptions& common) {
       ->group("Answer");
   command->add_flag("--json", options->json, "one JSON object instead of text")->group("Answer");
   add_store_options(*command, options->model);
+  add_overlap_option(*command, options->model);
   add_attention_options(*command, options->model);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/parse_values.h"
+#include "context/redis_tier.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
@@ -24,6 +25,29 @@ engine::OpenOptions parts_of(const ModelOptions& options) {
   open.adapter = options.adapter;
   open.tokenizer = options.tokenizer;
   return open;
+}
+
+context::RedisAddress remote_address(const ModelOptions& options) {
+  try {
+    return context::parse_redis_address(options.remote_store);
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("--remote-store: ") + error.what());
+  }
+}
+
+context::StoreOptions store_options(const ModelOptions& options) {
+  context::StoreOptions store;
+  store.max_bytes = base::parse_bytes(options.cache_size, "--cache-size");
+  store.host_bytes = base::parse_bytes(options.host_cache, "--host-cache");
+  store.device_bytes = base::parse_bytes(options.device_cache, "--device-cache");
+  if (options.state_type == "bfloat16") store.type = context::StateType::bfloat16;
+  if (options.state_type == "int8") store.type = context::StateType::int8;
+  if (!options.remote_store.empty()) {
+    const context::RedisAddress address = remote_address(options);
+    if (!options.no_cache) store.remote = context::open_redis(address);
+  }
+  store.write_behind = true;  // an answer need not wait for the disk
+  return store;
 }
 
 }  // namespace
@@ -51,6 +75,32 @@ void add_store_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--cache-size", options.cache_size, "most they may take there; the oldest go first")
       ->capture_default_str()
       ->group(group);
+  command.add_option("--host-cache", options.host_cache, "most they may take in memory between requests")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--device-cache", options.device_cache, "the same on the GPU, taken at once")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--state-type", options.state_type,
+                  "how they are kept: bfloat16, int8 (half the bytes, nearly the same answers); auto: bfloat16, or "
+                  "float32 with --dtype float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--remote-store", options.remote_store,
+                  "a server that several machines share: redis://host[:port][/database] or redis+unix:///path")
+      ->group(group);
+}
+
+void add_overlap_option(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--chunk-overlap", options.chunk_overlap,
+                  "tokens at the end of a chunk that the next one reads again")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Encoded chunks");
 }
 
 void add_attention_options(CLI::App& command, ModelOptions& options) {
@@ -93,7 +143,7 @@ engine::OpenOptions open_options(const ModelOptions& options, const CommonOption
   open.load = load_options(options, common);
   open.cache_folder = common.cache();
   open.keeps_chunks = !options.no_cache;
-  open.store_bytes = base::parse_bytes(options.cache_size, "--cache-size");
+  open.store = store_options(options);
   return open;
 }
 

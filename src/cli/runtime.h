@@ -18,14 +18,21 @@ struct ModelOptions {
   bool allow_mismatch = false;
   bool no_cache = false;
   std::string cache_size = "8G";
+  std::string host_cache = "0";     // most that encoded chunks may take in host memory between requests
+  std::string device_cache = "0";   // the same on the device
+  std::string state_type = "auto";  // auto, bfloat16, int8
+  std::string remote_store;         // address of a server, or none
+  int64_t chunk_overlap = 0;
   std::string cross_attention = "auto";  // how it is computed: auto, projected, absorbed, kept
   std::string kept_memory = "auto";      // most that kept K and V may take: bytes, or 40 % of free memory
 };
 
 // --model, --adapter, --tokenizer, --allow-mismatch.
 void add_model_options(CLI::App& command, ModelOptions& options);
-// --no-cache, --cache-size.
+// --no-cache, --cache-size, --host-cache, --device-cache, --state-type, --remote-store.
 void add_store_options(CLI::App& command, ModelOptions& options);
+// --chunk-overlap.
+void add_overlap_option(CLI::App& command, ModelOptions& options);
 
 // --cross-attention, --kept-memory; and what they mean to the engine. Errors: invalid_argument, naming the option.
 void add_attention_options(CLI::App& command, ModelOptions& options);

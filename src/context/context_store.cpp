@@ -182,6 +182,8 @@ void ContextStore::flush() {
   if (state_->disk) state_->disk->flush();
 }
 
+bool ContextStore::keeps_on_disk() const { return state_->disk && state_->disk->keeps(); }
+
 StoreCounters ContextStore::counters() const {
   const std::scoped_lock lock(state_->mutex);
   StoreCounters counters = state_->counters;

@@ -63,6 +63,7 @@ class ContextStore {
 
   // Until all that was encoded is on the disk.
   void flush();
+  bool keeps_on_disk() const;  // false without a folder, or once the folder was found unusable
   StoreCounters counters() const;
 
  private:

@@ -172,6 +172,11 @@ void DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
   });
 }
 
+bool DiskTier::keeps() {
+  const std::scoped_lock lock(mutex_);
+  return writable_ && usable();
+}
+
 void DiskTier::flush() {
   const std::scoped_lock lock(mutex_);
   if (touched_.empty() || !writable_) return;

@@ -62,6 +62,9 @@ class DiskTier {
   // returns false.
   bool write(std::span<const Item> items, int64_t keep_since);
 
+  // False once it was said that nothing is kept.
+  bool keeps();
+
   // Times of use go into the catalogue, which a crash may lose.
   void flush();
 

@@ -55,8 +55,8 @@ void attach_adapter(Runtime& runtime, const OpenOptions& options) {
 
 void open_store(Runtime& runtime, const OpenOptions& options) {
   if (!runtime.model.adapter) return;
-  context::StoreOptions store;
-  store.max_bytes = options.store_bytes;
+  context::StoreOptions store = options.store;
+  store.folder.clear();
   if (options.keeps_chunks && store.max_bytes > 0) store.folder = chunks_folder(cache_folder(options));
   runtime.store = std::make_unique<context::ContextStore>(*runtime.model.adapter, std::move(store));
 }

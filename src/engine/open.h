@@ -24,7 +24,7 @@ struct OpenOptions {
   base::Path models_folder;  // adapters that ship; "": share/cepe/models of an installed program, models/ of a build.
                              // What links cepe::cepe has the installed one as CEPE_MODELS
   bool keeps_chunks = true;  // on disk, in cache_folder/chunks
-  int64_t store_bytes = int64_t{8} << 30;  // most that chunks may take there, the oldest go first; 0: none is kept
+  context::StoreOptions store;  // budgets and tiers; its folder is set by `keeps_chunks`, max_bytes 0: none is kept
 };
 
 struct Runtime {

@@ -18,7 +18,7 @@ class Commands(ProgramTest):
     def test_every_commands_help_ends_with_an_example_and_lists_the_common_options(self):
         top = self.succeed("--help").out
         names = re.findall(r"^  ([a-z]+) {3,}", top.split("Subcommands:")[1], re.MULTILINE)
-        self.assertTrue({"generate", "chat", "info", "tokenize", "convert", "bench", "store", "adapter",
+        self.assertTrue({"generate", "chat", "info", "tokenize", "convert", "bench", "encode", "store", "adapter",
                          "completion", "train"} <= set(names), names)
         for name in names:
             text = self.succeed(name, "--help").out
@@ -168,6 +168,74 @@ class Commands(ProgramTest):
         self.assertEqual(json.loads(other[0])["nll"], lines[0]["nll"])
         self.assertNotEqual(json.loads(other[1])["nll"], lines[1]["nll"])
         self.assertIn("perplexity", self.succeed(*arguments).out)
+
+    def test_encode_fills_the_store_once_and_generate_finds_all_of_it(self):
+        folder = self.root / "encode"
+        folder.mkdir()
+        (folder / "one.txt").write_text("A first text about this and that. " * 200)
+        (folder / "two.txt").write_text("Another one, of other things entirely. " * 150)
+        cache = ("--cache-dir", self.root / "encode-cache")
+        model = ("--model", self.model, "--adapter", self.adapter)
+        store = lambda name, *more, **options: json.loads(self.succeed("store", name, *cache, "--json", *more, **options).out)
+        first = json.loads(self.succeed("encode", folder, *model, *cache, "--json").out)
+        self.assertEqual((first["documents"], first["found"]), (2, 0))
+        self.assertEqual(first["encoded"], first["chunks"])
+        again = self.succeed("encode", folder, *model, *cache, "--json")
+        self.assertEqual(json.loads(again.out)["encoded"], 0)
+        self.assertIn(f"{first['chunks']} found", again.err)
+        listed = store("ls")
+        self.assertEqual(listed["chunks"], first["chunks"])
+        self.assertEqual([document["source"] for document in listed["documents"]],
+                         [str(folder / "one.txt"), str(folder / "two.txt")])
+        self.assertIn(str(folder / "two.txt"), self.succeed("store", "ls", *cache).out)
+        answer = json.loads(self.succeed("generate", *model, *cache, "--document", folder, "--prompt", "Q:",
+                                         "--max-tokens", "2", "--json").out)
+        self.assertEqual(answer["chunks"]["encoded"], 0)
+        small = json.loads(self.succeed("encode", folder, *model, *cache, "--state-type", "int8", "--json").out)
+        self.assertEqual(small["encoded"], first["chunks"])
+        self.assertLess(store("ls")["bytes"], 2 * listed["bytes"])
+
+        self.assertEqual(store("verify"), {"folder": listed["folder"], "chunks": 2 * first["chunks"],
+                                           "bytes": store("ls")["bytes"], "damaged": 0})
+        segment = Path(listed["folder"]) / listed["segments"][0]["file"]
+        content = bytearray(segment.read_bytes())
+        content[500] ^= 1
+        segment.write_bytes(content)
+        damaged = self.run_program("store", "verify", *cache)
+        self.assertEqual(damaged.code, 2)
+        self.assertIn("1 damaged", damaged.out)
+        self.assertEqual(store("verify")["damaged"], 0)
+        self.assertEqual(json.loads(self.succeed("encode", folder, *model, *cache, "--json").out)["encoded"], 1)
+
+        collected = store("gc", "--cache-size", "0")
+        self.assertEqual(collected["dropped"], 2 * first["chunks"])
+        self.assertEqual(store("ls")["file_bytes"], 0)
+        self.succeed("encode", folder, *model, *cache)
+        self.assertEqual(store("clear")["chunks"], first["chunks"])
+        self.assertEqual(store("ls")["chunks"], 0)
+
+    def test_encode_refuses_what_cannot_be_kept(self):
+        book = self.write("kept.txt", "Some text.")
+        model = ("--model", self.model, "--adapter", self.adapter)
+        self.refuse("--no-cache", "encode", book, *model, "--no-cache")
+        self.refuse("FILES", "encode", *model)
+        self.refuse("no-such-file", "encode", "no-such-file", *model)
+        self.refuse("--remote-store", "encode", book, *model, "--remote-store", "cache:6379")
+        self.refuse("overlap", "encode", book, *model, "--chunk-overlap", "100000")
+        self.refuse("could not be kept", "encode", book, *model, "--cache-dir", self.write("a-file", ""), code=1)
+        self.refuse("cannot be used", "store", "ls", "--cache-dir", self.cache_with_a_file_as_store(), code=1)
+
+    def cache_with_a_file_as_store(self):
+        folder = self.root / "odd-cache"
+        folder.mkdir()
+        (folder / "chunks").write_text("a file")
+        return folder
+
+    def test_a_dead_remote_store_costs_one_warning(self):
+        book = self.write("remote.txt", "Some text. " * 300)
+        outcome = self.succeed("generate", "--model", self.model, "--adapter", self.adapter, "--document", book,
+                               "--prompt", "Q:", "--max-tokens", "2", "--remote-store", "redis://127.0.0.1:1")
+        self.assertEqual(outcome.err.count("remote store"), 1)
 
     def test_chat_keeps_the_conversation_and_forgets_it_when_told(self):
         arguments = ("chat", "--model", self.model, "--max-tokens", "8", "--verbose")
