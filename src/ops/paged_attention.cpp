@@ -197,6 +197,11 @@ void paged_attention(const BatchQueries& queries, const PageTable& table, double
            base::ErrorCode::unsupported);
   }
   const int64_t bytes = paged_attention_bytes(queries, table);
+  if (bytes == 0) {
+    refuse("no kernel of this GPU's shared memory for " + std::to_string(queries.most_of_a_sequence) +
+               " query rows of width " + std::to_string(table.width),
+           base::ErrorCode::unsupported);
+  }
   const at::Tensor& workspace = result.workspace;
   if (!workspace.defined() || workspace.device() != queries.rows.device() || !workspace.is_contiguous() ||
       static_cast<int64_t>(workspace.nbytes()) < bytes || address_of(workspace) % 16 != 0) {

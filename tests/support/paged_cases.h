@@ -85,6 +85,7 @@ inline PagedCase make_paged_case(const PagedShape& shape, at::ScalarType type, a
 }
 
 inline double paged_distance(const at::Tensor& a, const at::Tensor& b) {
+  if (b.numel() == 0) return 0;
   return ((a.to(at::kCPU, at::kDouble) - b).abs().max() / b.abs().max().clamp_min(1e-30)).item<double>();
 }
 

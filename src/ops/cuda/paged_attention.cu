@@ -1,15 +1,17 @@
 // Attention of a ragged batch over pages: see ops/paged_attention.h.
 // Bound: the larger of (bytes of keys and values) / memory bandwidth and 4 * query rows * cached rows * width
-// operations / tensor peak. A latent context of 131072 x 1024 in bfloat16 (read once: keys are values) is 268 MB, 64 us
-// at the 4.2 TB/s of a copy on an H200 and 80 us at the 3.35 of an H100, whatever the query rows up to about 30 (the
-// instruction of sm_80 used here gives some 60 % of a Hopper tensor peak of 989 TFLOP/s); beyond them the tensor cores.
-// Design: paged_attention.cuh for the parts; the parts' sums are merged here by their log-sum-exps. The sums of a part
-// cost rows * width * 4 bytes written and read again, most of them within the second-level cache.
+// operations / tensor peak (989 TFLOP/s). A latent context of 131072 x 1024 in bfloat16, read once since its keys are
+// its values, is 268 MB: 64 us at the 4.2 TB/s of a copy on an H200, 80 us at the 3.35 of an H100; at 64 query rows the
+// operations would take 35 us. Figures: docs/performance.md.
+// Design: paged_attention.cuh for the parts; their sums are merged here by their log-sum-exps. The sums of a part cost
+// rows * width * 4 bytes written and read again, most of it within the second-level cache.
+// What holds it back where it is far from the bound (latent, 32 query rows and more: two warps a scheduler, 28 % of the
+// issue slots used): a block's registers are full of sums, so that there is one block a multiprocessor and nothing else
+// to do while a tile goes through scores, softmax and sums.
 #include <algorithm>
 #include <array>
 #include <atomic>
 
-#include "ops/cuda/launch.h"
 #include "ops/cuda/paged_attention.cuh"
 
 namespace cepe::ops::cuda {
@@ -168,47 +170,50 @@ struct Launch {
 };
 
 // A unit's query rows: no more than needed, as few as keep the sums in registers.
-template <int width, bool same, int few, int some, int many, int most_rows, class Use>
+template <class UpTo16, class UpTo32, class More, class Use>
 void choose_rows(const PagedAttentionRun& run, Use& use) {
-  // few, some, many: columns of a warp for 16, 32 and 64 query rows.
-  constexpr int one = width * 2 * (same ? 1 : 2) * 32;
-  constexpr auto stages = [](int rows, int columns) {
-    const int rest = 232448 - width / columns * rows * 128 - rows * 84 - 64;
-    const int share = same ? rest : rest / 4 < 3 * one ? rest / 2 : rest / 4;
-    return std::clamp(share / one, 2, 5);
-  };
-  if (run.most_query_rows <= 16) {
-    use.template with<PagedPlan<width, few, 16, 32, stages(16, few), same, false>>();
-  } else if (run.most_query_rows <= 32 || most_rows == 32) {
-    use.template with<PagedPlan<width, some, 32, 32, stages(32, some), same, false>>();
-  } else if constexpr (most_rows == 64) {
-    use.template with<PagedPlan<width, many, 64, 32, stages(64, many), same, false>>();
+  if (run.most_query_rows <= UpTo16::rows) {
+    use.template with<UpTo16>();
+  } else if (run.most_query_rows <= UpTo32::rows) {
+    use.template with<UpTo32>();
+  } else {
+    use.template with<More>();
   }
 }
+
+// Width, columns of a warp, query rows, cached rows of a tile, stages, overlapped, together: of those that were
+// compared on an H200 the fastest over 131072 cached rows.
+template <int width, int columns, int rows, int tile, int stages, bool overlapped = false, int together = 1>
+using Latent = PagedPlan<width, columns, rows, tile, stages, true, overlapped, together>;
+template <int width, int columns, int rows, int stages, int together = 1>
+using Pair = PagedPlan<width, columns, rows, 32, stages, false, false, together>;
 
 template <class Use>
 void choose(const PagedAttentionRun& run, Use& use) {
   if (run.same) {
+    using Wide = Latent<1024, 128, 32, 16, 5, true>;
+    using Middle = Latent<576, 64, 32, 32, 4, true, 2>;
     switch (run.width) {
       case 512:
-        return choose_rows<512, true, 64, 64, 64, 64>(run, use);
+        return choose_rows<Latent<512, 64, 16, 32, 5>, Latent<512, 64, 32, 32, 4, true, 2>,
+                           Latent<512, 64, 64, 16, 6, true>>(run, use);
       case 576:
-        return choose_rows<576, true, 64, 64, 64, 32>(run, use);
+        return choose_rows<Latent<576, 64, 16, 32, 5, false, 2>, Middle, Middle>(run, use);
       case 1024:
-        return choose_rows<1024, true, 128, 128, 128, 32>(run, use);
+        return choose_rows<Latent<1024, 128, 16, 32, 3, false, 2>, Wide, Wide>(run, use);
       default:
         break;
     }
   }
   switch (run.width) {
     case 64:
-      return choose_rows<64, false, 32, 32, 32, 64>(run, use);
+      return choose_rows<Pair<64, 32, 16, 5, 2>, Pair<64, 32, 32, 5>, Pair<64, 32, 64, 5>>(run, use);
     case 96:
-      return choose_rows<96, false, 48, 48, 48, 64>(run, use);
+      return choose_rows<Pair<96, 48, 16, 4, 2>, Pair<96, 48, 32, 4>, Pair<96, 48, 64, 4>>(run, use);
     case 128:
-      return choose_rows<128, false, 64, 32, 32, 64>(run, use);
+      return choose_rows<Pair<128, 64, 16, 3>, Pair<128, 32, 32, 3>, Pair<128, 32, 64, 5>>(run, use);
     case 256:
-      return choose_rows<256, false, 64, 64, 32, 64>(run, use);
+      return choose_rows<Pair<256, 64, 16, 3, 2>, Pair<256, 64, 32, 3>, Pair<256, 32, 64, 2>>(run, use);
     default:
       return;
   }
