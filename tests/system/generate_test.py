@@ -74,8 +74,9 @@ class Generate(ProgramTest):
         self.assertRegex(self.with_adapter(*arguments).err, r"leaned on\n +[0-9.]+ %  .*(one|two)\.txt\n")
 
     def test_without_end_an_answer_goes_on_beyond_the_models_positions(self):
-        arguments = ("--prompt", "Once", "--max-tokens", "200", "--json", "--endless", "--attribution")
-        whole, slid = (json.loads(self.with_adapter(*arguments, *more).out) for more in ((), ("--decoder-tokens", "64")))
+        arguments = ("generate", "--model", self.model, "--adapter", self.adapter, "--prompt", "Once", "--max-tokens",
+                     "200", "--json", "--endless", "--attribution")
+        whole, slid = (json.loads(self.succeed(*arguments, *more).out) for more in ((), ("--decoder-tokens", "64")))
         self.assertEqual((slid["finish"], len(slid["tokens"])), ("length", 200))
         self.assertEqual(slid["tokens"][:60], whole["tokens"][:60])
         self.assertEqual(whole["attribution"]["documents"], [])
