@@ -109,6 +109,7 @@ TEST_F(Redis, DamagedAndForeignValuesAreSaidAndNotUsed) {
   record += make_tail(test::small_shape, "");
   server.set(name, record);
   EXPECT_TRUE(has(*tier, 1));
+  testing::internal::CaptureStderr();
   for (size_t place = 0; place < record.size(); place += 3) {
     std::string damaged = record;
     damaged[place] = static_cast<char>(damaged[place] ^ 4);
@@ -116,6 +117,7 @@ TEST_F(Redis, DamagedAndForeignValuesAreSaidAndNotUsed) {
     const bool is_filler = place >= record_head_bytes + test::small_shape.payload_bytes();
     EXPECT_EQ(has(*tier, 1), is_filler) << "byte " << place;
   }
+  testing::internal::GetCapturedStderr();
   for (const std::string& value : {std::string(), std::string("text"), record.substr(0, 130), record + "more"}) {
     server.set(name, value);
     testing::internal::CaptureStderr();

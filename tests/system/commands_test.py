@@ -172,8 +172,8 @@ class Commands(ProgramTest):
     def test_encode_fills_the_store_once_and_generate_finds_all_of_it(self):
         folder = self.root / "encode"
         folder.mkdir()
-        (folder / "one.txt").write_text("A first text about this and that. " * 200)
-        (folder / "two.txt").write_text("Another one, of other things entirely. " * 150)
+        (folder / "one.txt").write_text("".join(f"Sentence {n} of the first. " for n in range(300)))
+        (folder / "two.txt").write_text("".join(f"Line {n} of another one. " for n in range(250)))
         cache = ("--cache-dir", self.root / "encode-cache")
         model = ("--model", self.model, "--adapter", self.adapter)
         store = lambda name, *more, **options: json.loads(self.succeed("store", name, *cache, "--json", *more, **options).out)
