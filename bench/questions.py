@@ -69,6 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", required=True, help="JSON Lines, may be packed with zstd")
     parser.add_argument("--adapter", action="append", default=[], help="folder; may be given again")
+    parser.add_argument("--no-baselines", action="store_true", help="the adapters alone")
     parser.add_argument("--count", type=int, default=100, help="the first so many questions [100]")
     parser.add_argument("--passages", type=int, default=5, help="the best so many of each [5]")
     parser.add_argument("--threads", type=int, default=2)
@@ -76,8 +77,8 @@ def main():
     parser.add_argument("--program", default=str(REPOSITORY / "build/release/bin/cepe"))
     options = parser.parse_args()
     rows = read_lines(options.questions)[:options.count]
-    print(f"| passages read by | answers that contain a right one | F1 | seconds a question |\n|---|---|---|---|")
-    for way in ["none", "direct", *options.adapter]:
+    print("| passages read by | answers that contain a right one | F1 | seconds a question |\n|---|---|---|---|")
+    for way in [*([] if options.no_baselines else ["none", "direct"]), *options.adapter]:
         right, score, start = 0, 0, time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             for row in rows:
