@@ -8,8 +8,8 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <cmath>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "base/interrupt.h"
