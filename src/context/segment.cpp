@@ -82,7 +82,7 @@ RecordPlace SegmentWriter::append(const ChunkKey& key, const RecordShape& shape,
   const auto bytes = static_cast<int64_t>(record_bytes(shape, source));
   make_room(bytes);
   if (touched_.empty() || touched_.back() != current_) touched_.push_back(current_);
-  const RecordPlace place{current_->name, current_->size, bytes};
+  RecordPlace place{current_->name, current_->size, bytes};
   const RecordHead head = make_head(key, shape, values, source);
   current_->file->append(head);
   current_->file->append(values);
