@@ -1,5 +1,5 @@
 option(CEPE_CUDA "compile libcepe_cuda.so (needs the CUDA compiler of the tool-chain, no GPU)" OFF)
-option(CEPE_FUZZ "build the libFuzzer targets only (clang)" OFF)
+option(CEPE_FUZZ "build the libFuzzer targets, and the unit tests of the layers without tensors, only (clang)" OFF)
 option(CEPE_SANITIZE "address and undefined-behaviour sanitizers" OFF)
 option(CEPE_BENCH "build the benchmarks in bench/ (Google Benchmark)" OFF)
 option(BUILD_TESTING "build the tests" ON)

@@ -283,15 +283,14 @@ TEST_F(Disk, ManyWritersReadersOneWhoClearsAndOneWhoCollectsNeverSeeAWrongRecord
 TEST_F(Disk, OneTierServesManyThreads) {
   DiskTier tier(options());
   std::atomic<int> wrong = 0;
+  const auto work = [&tier, &wrong](int seed) {
+    for (int i = 0; i < 50; ++i) {
+      if (!put(tier, {i * 4 + seed})) ++wrong;
+      if (!has(tier, i * 4 + seed)) ++wrong;
+    }
+  };
   std::vector<std::thread> workers;
-  for (int seed = 0; seed < 4; ++seed) {
-    workers.emplace_back([&tier, &wrong, seed] {
-      for (int i = 0; i < 50; ++i) {
-        if (!put(tier, {i * 4 + seed})) ++wrong;
-        if (!has(tier, i * 4 + seed)) ++wrong;
-      }
-    });
-  }
+  for (const int seed : {0, 1, 2, 3}) workers.emplace_back(work, seed);
   for (std::thread& worker : workers) worker.join();
   EXPECT_EQ(wrong, 0);
   EXPECT_EQ(tier.usage().chunks, 200);

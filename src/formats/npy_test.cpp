@@ -94,7 +94,7 @@ TEST(NumpyArray, FloatsOfEveryWidthAreRead) {
   EXPECT_EQ(read(8, FileBytes("").zeros(8).value(-0.75).value(3.0)), expected);
   expect_error(ErrorCode::corrupt, "2 values wanted from place 1; there are 2", [&] {
     std::vector<float> values(2);
-    read_floats({'f', 4, {2}, FileBytes("").zeros(8).span()}, 1, values, "x");
+    read_floats({{'f', 4}, {2}, FileBytes("").zeros(8).span()}, 1, values, "x");
   });
 }
 
