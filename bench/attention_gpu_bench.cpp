@@ -112,6 +112,7 @@ void measure_attention(c10::Device device, double bandwidth) {
   for (const int64_t width : {64, 96, 128, 256}) measure({width, 32, false, 1, 1, 32768, false}, device, bandwidth);
   measure({128, 8, false, 1, 4, context, false}, device, bandwidth);
   measure({128, 8, false, 16, 64, 4096, false}, device, bandwidth);
+  measure({128, 32, false, 1, 64, 32768, false}, device, bandwidth);
 }
 
 }  // namespace cepe::bench

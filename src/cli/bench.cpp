@@ -1,13 +1,6 @@
 // cepe bench: how fast this machine encodes and decodes, beside what its memory would allow.
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/sum.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <functional>
-#include <limits>
 #include <random>
 
 #include "base/error.h"
@@ -18,6 +11,7 @@
 #include "base/parse_values.h"
 #include "cli/bench_shape.h"
 #include "cli/commands.h"
+#include "cli/measure.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "context/chunk.h"
@@ -41,65 +35,11 @@ struct BenchOptions {
   BenchShapeOptions shape;
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// The shortest of some passes of `work`, each until the device is done.
-double best_seconds(at::Device device, const std::function<void()>& work) {
-  double best = std::numeric_limits<double>::infinity();
-  for (int pass = 0; pass < 6; ++pass) {
-    ops::synchronise(device);
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    ops::synchronise(device);
-    best = std::min(best, seconds_since(start));
-  }
-  return best;
-}
-
-// Bytes a second of the memory that the model stands in, by tables far larger than the caches. CPU: what all threads
-// read together. GPU: what copies read and write, several in a row, so that launching them does not count.
-double memory_bandwidth(at::Device device) {
-  const int64_t values = int64_t{device.is_cpu() ? 64 : 128} << 20;  // 256 or 512 MiB of float32
-  const at::Tensor table = at::ones({values}, at::TensorOptions(device).dtype(at::kFloat));
-  const auto bytes = static_cast<double>(table.nbytes());
-  if (device.is_cpu()) return bytes / best_seconds(device, [&] { at::sum(table); });
-  at::Tensor copy = at::empty_like(table);
-  constexpr int copies = 8;
-  return 2 * copies * bytes / best_seconds(device, [&] {
-           for (int i = 0; i < copies; ++i) copy.copy_(table);
-         });
-}
-
 std::vector<text::Token> random_ids(int64_t count, int64_t vocabulary, std::mt19937_64& random) {
   std::uniform_int_distribution<text::Token> any(0, static_cast<text::Token>(vocabulary - 1));
   std::vector<text::Token> ids(static_cast<size_t>(count));
   for (text::Token& id : ids) id = any(random);
   return ids;
-}
-
-// Weights that one decoded token reads: all but an embedding table that is not the output's too; the cross-attention's
-// only where there is a context.
-int64_t weight_bytes_a_token(const model::CepeModel& model, bool has_context) {
-  int64_t bytes = model::weight_bytes(model.decoder);
-  if (!model.decoder.config.tied) bytes -= model.decoder.embedding.bytes();
-  if (!has_context) return bytes;
-  for (const auto& block : model.adapter->cross_attention) {
-    if (block) bytes += block->query.bytes() + block->output.bytes();
-  }
-  return bytes;
-}
-
-// Bytes of the context that one token reads: kept K and V, else the states once a layer.
-int64_t context_bytes_a_token(const model::CepeModel& model, const model::ContextStates& context) {
-  int64_t bytes = 0;
-  for (const auto& kept : context.kept) bytes += static_cast<int64_t>(kept.keys.nbytes() + kept.values.nbytes());
-  if (bytes > 0) return bytes;
-  int64_t layers = 0;
-  for (const model::CrossAttention* block : model::cross_attention_blocks(model)) layers += block != nullptr;
-  for (const at::Tensor& page : context.pages) bytes += static_cast<int64_t>(page.nbytes()) * layers;
-  return bytes;
 }
 
 // All requests together until the last is answered.
@@ -144,8 +84,9 @@ Json decode_case(const Runtime& runtime, engine::Engine& engine, const BenchOpti
           {"sequences", options.sequences},
           {"tokens_per_second", seconds > 0 ? further / seconds : 0},
           {"first_token_seconds", first},
-          {"bytes_per_token", weight_bytes_a_token(runtime.model, context.rows > 0) / options.sequences +
-                                  context_bytes_a_token(runtime.model, context) / shared}};
+          {"bytes_per_token",
+           weight_bytes_a_token(runtime.model, context.rows > 0, context.kept.empty()) / options.sequences +
+               context_bytes_a_token(runtime.model, context) / shared}};
 }
 
 model::ContextStates encode_random(const Runtime& runtime, int64_t length, std::mt19937_64& random) {
@@ -247,6 +188,7 @@ void bench_shape(const BenchOptions& options, const CommonOptions& common) {
   shape.contexts = options.contexts;
   shape.tokens = options.tokens;
   shape.seed = options.seed;
+  shape.sequences = options.sequences;
   const Json result = measure_shape(shape, common);
   write_output(options.json ? result.dump(1) + "\n" : shape_text(result));
 }
@@ -275,7 +217,13 @@ void add_shape_options(CLI::App& command, BenchShapeOptions& options) {
   };
   count("--decoder-tokens", options.decoder_tokens, "of a forward pass, all their logits");
   count("--prompt-tokens", options.prompt_tokens, "before a first token");
+  count("--row-tokens", options.row_tokens, "in the decoder's cache of each of --sequences");
   count("--runs", options.runs, "whose median is told, after one that does not count");
+  command.add_option("--parts", options.parts, "which rows: encode, forward, first, steps, batches (of --sequences)")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"encode", "forward", "first", "steps", "batches"}))
+      ->group(group)
+      ->needs(shape);
   command
       .add_flag("!--no-full-attention", options.full_attention, "leave out the decoder that reads everything itself")
       ->group(group)

@@ -33,7 +33,7 @@ struct GenerateOptions {
   std::string prompt_file;
   std::string system;
   bool chat = false, json = false, log_probabilities = false, attribution = false;
-  int64_t alternatives = 0;
+  int64_t alternatives = 0, samples = 1;
 };
 
 // The prompt, if there is one. Standard input is one where nothing else is given, or where something is piped into it
@@ -129,22 +129,30 @@ Json log_probabilities_json(const Runtime& runtime, const engine::Completion& co
   return list;
 }
 
-Json result_json(const Runtime& runtime, const GenerateOptions& options, const engine::Completion& completion,
-                 const Account& account, int64_t documents) {
-  Json result = {
-      {"text", completion.text},
-      {"tokens", completion.tokens},
-      {"finish", std::string(engine::name_of(completion.finish))},
-      {"model", runtime.model_name},
-      {"adapter", runtime.adapter_folder ? Json(runtime.adapter_folder->string()) : Json()},
-      {"usage",
-       {{"documents", documents},
-        {"context_tokens", account.context_tokens},
-        {"decoder_tokens", account.decoder_tokens},
-        {"generated_tokens", completion.tokens.size()}}},
-      {"timing",
-       {{"first_token_seconds", account.first_token_seconds}, {"tokens_per_second", account.tokens_per_second}}},
-      {"peak_memory_bytes", base::peak_resident_bytes()}};
+// What an answer says of itself.
+Json answer_json(const Runtime& runtime, const GenerateOptions& options, const engine::Completion& completion) {
+  Json result = {{"text", completion.text},
+                 {"tokens", completion.tokens},
+                 {"finish", std::string(engine::name_of(completion.finish))}};
+  if (options.log_probabilities) result["logprobs"] = log_probabilities_json(runtime, completion);
+  return result;
+}
+
+Json result_json(const Runtime& runtime, const GenerateOptions& options,
+                 const std::vector<engine::Completion>& completions, const Account& account, int64_t documents) {
+  const engine::Completion& completion = completions.front();
+  Json result = answer_json(runtime, options, completion);
+  result.update(
+      Json{{"model", runtime.model_name},
+           {"adapter", runtime.adapter_folder ? Json(runtime.adapter_folder->string()) : Json()},
+           {"usage",
+            {{"documents", documents},
+             {"context_tokens", account.context_tokens},
+             {"decoder_tokens", account.decoder_tokens},
+             {"generated_tokens", completion.tokens.size()}}},
+           {"timing",
+            {{"first_token_seconds", account.first_token_seconds}, {"tokens_per_second", account.tokens_per_second}}},
+           {"peak_memory_bytes", base::peak_resident_bytes()}});
   if (const auto peak = ops::peak_device_bytes(runtime.model.decoder.device())) {
     result["peak_device_memory_bytes"] = *peak;
   }
@@ -152,7 +160,8 @@ Json result_json(const Runtime& runtime, const GenerateOptions& options, const e
     const context::StoreCounters& counters = runtime.store->counters();
     result["chunks"] = {{"encoded", counters.encoded}, {"found", counters.found}};
   }
-  if (options.log_probabilities) result["logprobs"] = log_probabilities_json(runtime, completion);
+  for (size_t i = 1; i < completions.size(); ++i)
+    result["further_answers"].push_back(answer_json(runtime, options, completions[i]));
   return result;
 }
 
@@ -179,6 +188,10 @@ void check_options(const GenerateOptions& options) {
   if (!options.system.empty() && !options.chat)
     throw Error(ErrorCode::invalid_argument, "--system: a system message needs --chat");
   engine::validate(options.answer.sampling);
+  parse_logit_bias(options.answer.logit_bias);
+  if (options.samples > 1 && options.answer.sampling.temperature == 0)
+    throw Error(ErrorCode::invalid_argument,
+                "--samples " + std::to_string(options.samples) + ": all would be the same; give --temperature too");
 }
 
 void generate(const GenerateOptions& options, const CommonOptions& common) {
@@ -205,21 +218,27 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   engine::Request request = make_request(*runtime, options.answer, arrangement.decoder);
   request.log_probabilities = options.log_probabilities ? options.alternatives : -1;
   request.attribution = options.attribution;
+  request.samples = options.samples;
+  const bool streamed = !options.json && options.samples == 1;
   request.on_step = [&](const engine::Step& step) {
-    if (!options.json) write_output(step.text);
+    if (streamed) write_output(step.text);
     return !base::interrupted();
   };
-  const engine::Completion completion = engine.generate(request);
+  const std::vector<engine::Completion> completions = engine.generate_samples(request);
+  const engine::Completion& completion = completions.front();
   const Account account =
       account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), encode_seconds);
   const Attribution attribution = attribution_of(completion, arrangement.chunks, documents, *runtime->tokenizer);
   if (options.json) {
-    Json result = result_json(*runtime, options, completion, account, static_cast<int64_t>(documents.size()));
+    Json result = result_json(*runtime, options, completions, account, static_cast<int64_t>(documents.size()));
     if (options.attribution) result["attribution"] = attribution_json(attribution);
     write_output(result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   } else {
-    write_output("\n");
-    if (options.log_probabilities) print_log_probabilities(*runtime, completion);
+    for (size_t i = 0; i < completions.size(); ++i) {
+      if (!streamed) write_output((i > 0 ? "\n" : "") + completions[i].text);
+      write_output("\n");
+      if (options.log_probabilities) print_log_probabilities(*runtime, completions[i]);
+    }
     if (options.attribution) std::fputs(attribution_text(attribution).c_str(), stderr);
   }
   base::notice(closing_line(account, *runtime));
@@ -254,6 +273,12 @@ void add_generate(CLI::App& program, CommonOptions& common) {
       ->group("Answer");
   command->add_option("--top-logprobs", options->alternatives, "with --logprobs: also of so many likeliest tokens")
       ->check(CLI::Range(0, 1000))
+      ->capture_default_str()
+      ->group("Answer");
+  command
+      ->add_option("--samples", options->samples,
+                   "so many answers, drawn with the seeds from --seed on: documents and prompt are read once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 12))
       ->capture_default_str()
       ->group("Answer");
   command

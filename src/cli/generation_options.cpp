@@ -1,6 +1,8 @@
 #include "cli/generation_options.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 
 #include "base/error.h"
@@ -61,6 +63,12 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option("--logit-bias", options.logit_bias,
+                  "ID=BIAS: added to the logit of that token (`cepe tokenize` tells ids); -inf bans it (may be given "
+                  "again)")
+      ->allow_extra_args(false)
+      ->group(group);
+  command
       .add_flag("--endless", options.endless,
                 "no limit to the answer but --max-tokens: where the decoder's window is full, its oldest half goes to "
                 "the encoder")
@@ -78,11 +86,30 @@ int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, 
   return continues_document ? std::min(room, continuation_window) : room;
 }
 
+std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<std::string>& entries) {
+  std::vector<std::pair<text::Token, double>> parsed;
+  for (const std::string& entry : entries) {
+    text::Token id = -1;
+    double bias = 0;
+    const char* end = entry.data() + entry.size();
+    const auto [after_id, id_error] = std::from_chars(entry.data(), end, id);
+    const bool equals = id_error == std::errc() && after_id != end && *after_id == '=';
+    const char* number = equals ? after_id + 1 : end;
+    const auto [after_bias, bias_error] = std::from_chars(number, end, bias);
+    if (!equals || id < 0 || bias_error != std::errc() || after_bias != end || std::isnan(bias))
+      throw Error(ErrorCode::invalid_argument,
+                  "--logit-bias '" + entry + "': expected ID=BIAS, as 1234=-5.5 or 1234=-inf");
+    parsed.emplace_back(id, bias);
+  }
+  return parsed;
+}
+
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options,
                              std::vector<text::Token> prompt) {
   engine::Request request;
   request.prompt = std::move(prompt);
   request.sampling = options.sampling;
+  request.sampling.logit_bias = parse_logit_bias(options.logit_bias);
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
   request.end_tokens = runtime.end_tokens();

@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/runtime.h"
@@ -15,6 +16,7 @@ struct GenerationOptions {
   int64_t max_tokens = 128;
   int64_t decoder_tokens = 0;  // 0: as decoder_window says
   std::vector<std::string> stop;
+  std::vector<std::string> logit_bias;  // "ID=BIAS"
   engine::Sampling sampling;
   bool endless = false;  // what leaves the decoder's window goes to the encoder
 };
@@ -26,7 +28,10 @@ void add_generation_options(CLI::App& command, GenerationOptions& options);
 // Errors: invalid_argument where more is asked for than the model has positions.
 int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document);
 
-// Errors: invalid_argument where an endless answer is wanted without an adapter.
+// "1234=-5.5", "7=-inf": a token's id and what is added to its logit. Errors: invalid_argument, naming the option.
+std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<std::string>& entries);
+
+// Errors: as parse_logit_bias; invalid_argument where an endless answer is wanted without an adapter.
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
 
 // Ids before everything else that must stay where the window slides: BOS, where the model's tokenizer puts it there.

@@ -7,10 +7,10 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/memory.h"
 #include "engine/sequence.h"
 #include "engine/token_ids.h"
 #include "model/cost_model.h"
+#include "ops/device.h"
 
 namespace cepe::engine {
 namespace {
@@ -26,15 +26,20 @@ at::ScalarType cache_type(const model::Decoder& decoder) {
   return weight.defined() && weight.scalar_type() == at::kFloat ? at::kFloat : at::kBFloat16;
 }
 
+bool steps_by_tables(const model::Decoder& decoder, const EngineOptions& options) {
+  return !decoder.device().is_cpu() || options.steps_by_tables_on_cpu;
+}
+
 int64_t cache_blocks(const model::Decoder& decoder, const EngineOptions& options) {
   const model::DecoderConfig& config = decoder.config;
   int64_t rows = options.cache_rows;
   if (rows == 0) {
     const int64_t bytes_a_row = 2 * config.layers * config.groups * config.head_width *
                                 static_cast<int64_t>(at::elementSize(cache_type(decoder)));
-    rows = std::max(base::available_bytes() / 4 / bytes_a_row, config.max_positions);
+    rows = std::max(ops::available_bytes(decoder.device()) / 4 / bytes_a_row, config.max_positions);
   }
-  return std::clamp<int64_t>((rows + block_rows - 1) / block_rows, 1, most_blocks);
+  const int64_t padding = steps_by_tables(decoder, options) ? 1 : 0;
+  return std::clamp<int64_t>((rows + block_rows - 1) / block_rows, 1, most_blocks) + padding;
 }
 
 }  // namespace
@@ -45,12 +50,17 @@ Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, 
       options_(options),
       context_(std::make_shared<const model::ContextStates>()),
       pool_(cache_blocks(model.decoder, options)),
-      scheduler_({block_rows, options.max_sequences, options.prefill_rows, options.batch_invariant}, pool_) {}
+      scheduler_({block_rows, options.max_sequences, options.prefill_rows, options.batch_invariant,
+                  steps_by_tables(model.decoder, options) ? 1 : 0},
+                 pool_),
+      by_tables_(steps_by_tables(model.decoder, options)) {
+  if (by_tables_) padding_block_ = pool_.take();
+}
 
 Engine::~Engine() = default;
 
 int64_t Engine::kept_budget() const {
-  return options_.kept_bytes >= 0 ? options_.kept_bytes : base::available_bytes() / 5 * 2;
+  return options_.kept_bytes >= 0 ? options_.kept_bytes : ops::available_bytes(model_->decoder.device()) / 5 * 2;
 }
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
@@ -126,7 +136,7 @@ void Engine::check(const Request& request) const {
     throw Error(ErrorCode::out_of_memory, "the request needs a self-attention cache of " +
                                               std::to_string(rows_of(request)) + " rows (its prompt and at most " +
                                               std::to_string(request.max_tokens) + " tokens); there are " +
-                                              std::to_string(pool_.count() * block_rows) +
+                                              std::to_string(scheduler_.blocks() * block_rows) +
                                               " in all: ask for fewer tokens or give the cache more");
   }
 }

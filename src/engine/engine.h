@@ -18,6 +18,7 @@
 #include "engine/block_pool.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
+#include "model/batch_step.h"
 #include "model/cepe_model.h"
 #include "text/tokenizer.h"
 
@@ -34,12 +35,16 @@ struct EngineOptions {
   // holds, and at least the model's positions; taken as they are needed.
   int64_t cache_rows = 0;
   bool batch_invariant = false;
+  // Tokens of sequences that decode pass through the decoder by tables (model/batch_step.h), on a GPU as recorded
+  // graphs. On the CPU, where nothing is launched, only to test it.
+  bool steps_by_tables_on_cpu = false;
 };
 
 struct EngineCounters {
   int64_t steps = 0, rows = 0;  // passes' rows, texts and generated tokens
   int64_t preemptions = 0;      // how often a sequence lost its cache to another
   int64_t cache_bytes = 0;      // of the self-attention cache as it stands
+  int64_t steps_by_tables = 0;  // of the passes, those of model/batch_step.h
 };
 
 struct Sequence;
@@ -96,6 +101,9 @@ class Engine {
   bool reserve();
   void give_up_beyond(int64_t slots);
   void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
+  void run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
+  bool takes_step(const Scheduler::Piece& piece);
+  bool run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void fork(const Sampled& parent, std::vector<Sampled>& sampled);
   void sample(std::vector<Sampled>& sampled);
   void copy_block(int32_t from, int32_t to);
@@ -109,6 +117,9 @@ class Engine {
   BlockPool pool_;
   Scheduler scheduler_;
   model::KvCache cache_;
+  bool by_tables_ = false;      // while steps by tables are taken at all
+  int32_t padding_block_ = -1;  // of no sequence; taken where they are
+  std::unique_ptr<model::BatchStep> batch_step_;
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
   uint64_t next_age_ = 0;
   RequestId next_request_ = 0;

@@ -9,17 +9,9 @@
 
 #include "base/error.h"
 #include "context/chunk.h"
-#include "engine/engine.h"
-#include "engine/sequence.h"
-#include "engine/token_ids.h"
+#include "engine/sampled.h"
 
 namespace cepe::engine {
-// A sequence whose next token is due.
-struct Engine::Sampled {
-  Sequence* sequence;
-  at::Tensor logits;          // [1, V]
-  std::vector<float> masses;  // of its context's pages, where wanted
-};
 
 Sequence& Engine::add_sequence(std::unique_ptr<Sequence> sequence) {
   sequence->rows.age = next_age_++;
@@ -92,10 +84,18 @@ bool Engine::step() {
 bool Engine::reserve() {
   const int64_t needed = pool_.reach() * block_rows, there = cache_.slots();
   if (needed <= there) return true;
-  int64_t largest = 0;  // what the largest request may come to need, so that it grows once
-  for (const auto& [age, sequence] : sequences_) largest = std::max(largest, rows_of(sequence->job->request));
-  const int64_t rounded = (std::max(largest, needed + there / 4) + block_rows - 1) / block_rows * block_rows;
+  // What the largest request may come to need, so that it grows once; where steps are recorded, which has to be done
+  // anew for another cache, all of them.
+  int64_t largest = 0, all = block_rows;
+  for (const auto& [age, sequence] : sequences_) {
+    const int64_t rows = (rows_of(sequence->job->request) + block_rows - 1) / block_rows * block_rows;
+    largest = std::max(largest, rows);
+    all += rows;
+  }
+  const int64_t rounded =
+      (std::max(by_tables_ ? all : largest, needed + there / 4) + block_rows - 1) / block_rows * block_rows;
   const int64_t wanted = std::max(needed, std::min(rounded, pool_.count() * block_rows));
+  batch_step_.reset();  // it refers to the cache
   try {
     if (cache_.keys.empty()) {
       cache_ = make_cache(wanted);
@@ -134,58 +134,6 @@ void Engine::give_up_beyond(int64_t slots) {
                                                           std::to_string(rows) + " rows; there is memory for " +
                                                           std::to_string(slots));
   }
-}
-
-// One pass over these pieces. Appends those whose text is read to its end.
-void Engine::run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
-  // Neighbours of one context read it together: in the order in which the contexts first occur.
-  std::map<const model::ContextStates*, size_t> places;
-  for (const Scheduler::Piece& piece : pieces)
-    places.emplace(sequence_of(*piece.sequence).context.get(), places.size());
-  std::stable_sort(pieces.begin(), pieces.end(), [&](const Scheduler::Piece& a, const Scheduler::Piece& b) {
-    return places.at(sequence_of(*a.sequence).context.get()) < places.at(sequence_of(*b.sequence).context.get());
-  });
-
-  std::vector<model::PagedPiece> rows;
-  std::vector<const model::ContextStates*> contexts;
-  std::vector<model::ContextMass> masses(pieces.size());
-  std::vector<model::ContextMass*> wanted(pieces.size(), nullptr);
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const Scheduled& scheduled = *pieces[i].sequence;
-    const Sequence& sequence = sequence_of(scheduled);
-    rows.push_back({std::span(sequence.tokens)
-                        .subspan(static_cast<size_t>(scheduled.cached), static_cast<size_t>(pieces[i].count)),
-                    scheduled.cached, scheduled.blocks});
-    contexts.push_back(sequence.context.get());
-    if (sequence.job->request.attribution && scheduled.pending() == pieces[i].count) wanted[i] = &masses[i];
-  }
-  model::CrossAttentionInput input = cross(std::move(contexts));
-  input.masses = wanted;
-  model::BatchLayout layout = model::paged_layout(rows, block_rows, model_->decoder.device());
-  layout.by_block = options_.batch_invariant;
-  const at::Tensor hidden = model::forward(model_->decoder, layout, &cache_, input);
-  ++counters_.steps;
-  counters_.rows += hidden.size(0);
-
-  std::vector<at::Tensor> last;
-  const size_t first = sampled.size();
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    Scheduled& scheduled = *pieces[i].sequence;
-    scheduled.cached += pieces[i].count;
-    if (scheduled.pending() > 0) continue;
-    const model::SequenceRows& at = layout.sequences[i];
-    last.push_back(hidden.narrow(0, at.first + at.count - 1, 1));
-    Sampled next = {&sequence_of(scheduled), {}, {}};
-    if (masses[i].layers > 0) {
-      const at::Tensor mean = masses[i].sum.div(static_cast<double>(masses[i].layers)).to(at::kCPU).contiguous();
-      next.masses.assign(mean.const_data_ptr<float>(), mean.const_data_ptr<float>() + mean.numel());
-    }
-    sampled.push_back(std::move(next));
-  }
-  if (last.empty()) return;
-  const at::Tensor logits = model::logits(model_->decoder, last.size() == 1 ? last.front() : at::cat(last, 0));
-  for (size_t i = first; i < sampled.size(); ++i)
-    sampled[i].logits = logits.narrow(0, static_cast<int64_t>(i - first), 1);
 }
 
 void Engine::copy_block(int32_t from, int32_t to) {

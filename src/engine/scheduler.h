@@ -21,6 +21,7 @@ struct SchedulerOptions {
   // Text is read in pieces that end at multiples of step_rows, what was generated (after a loss of blocks) row by row,
   // whoever else is there.
   bool fixed_pieces = false;
+  int64_t reserved_blocks = 0;  // of the pool, that no sequence gets: whoever made it has taken them
 };
 
 // What the scheduler knows of a sequence.
@@ -46,7 +47,8 @@ class Scheduler {
   Scheduler(SchedulerOptions options, BlockPool& pool);
 
   // Whether that many rows fit the pool at all, with everything else gone.
-  bool fits(int64_t rows) const { return blocks_for(rows) <= pool_->count(); }
+  bool fits(int64_t rows) const { return blocks_for(rows) <= blocks(); }
+  int64_t blocks() const { return pool_->count() - options_.reserved_blocks; }
 
   void add(Scheduled& sequence);  // waits for its turn; must stay where it is until removed
   void remove(Scheduled& sequence);

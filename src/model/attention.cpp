@@ -206,29 +206,29 @@ at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, cons
 
 namespace {
 
-// A token a sequence, placed by tables on the device. queries [B, H, D], keys and values [B, G, D] -> [B, H, D].
-at::Tensor step_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                          const StepTables& step, const LayerCache& cache, double scale) {
-  at::Tensor(cache.keys).index_copy_(0, step.slots, keys.to(cache.keys.scalar_type()));
-  at::Tensor(cache.values).index_copy_(0, step.slots, values.to(cache.values.scalar_type()));
-  return attend_pages(queries, step.cache.at(cache.layer), step.cache_queries, scale);
+// A token a sequence, placed by tables on the device. queries [B, H, D], keys [B, G, D] -> [B, H, D].
+at::Tensor step_attention(const at::Tensor& queries, const at::Tensor& keys, const BatchLayout& layout,
+                          const LayerCache& cache, double scale) {
+  const StepTables& step = *layout.step;
+  return attend_pages(queries, step.cache.at(cache.layer), step.cache_queries, queries.size(1) / keys.size(1), scale);
 }
 
 }  // namespace
 
-at::Tensor attend_pages(const at::Tensor& queries, const ops::PageTable& table, const at::Tensor& first, double scale) {
+at::Tensor attend_pages(const at::Tensor& queries, const ops::PageTable& table, const at::Tensor& first, int64_t most,
+                        double scale) {
   const int64_t batch = queries.size(0), groups = table.groups, each = queries.size(1) / groups,
                 width = queries.size(2);
   // Query rows of a group: [B, G, H/G, D] -> [B * H/G, G, D].
   const at::Tensor rows = queries.reshape({batch, groups, each, width}).transpose(1, 2).reshape({-1, groups, width});
   const ops::BatchAttention found =
-      ops::paged_attention({rows.contiguous(), first, each}, table, scale, queries.scalar_type());
+      ops::paged_attention({rows.contiguous(), first, most}, table, scale, queries.scalar_type());
   return found.output.reshape({batch, each, groups, width}).transpose(1, 2).reshape({batch, -1, width});
 }
 
 at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                           const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window) {
-  if (layout.step) return step_attention(queries, keys, values, *layout.step, cache, scale);
+  if (layout.step) return step_attention(queries, keys, layout, cache, scale);
   const int64_t length = layout.uniform_length;
   if (length > 0 && layout.sequences.size() > 1 && !cache.keys.defined() && (window <= 0 || window >= length)) {
     const auto batched = [&](const at::Tensor& x) {
@@ -238,7 +238,6 @@ at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, con
         .transpose(1, 2)
         .reshape({-1, queries.size(1), queries.size(2)});
   }
-  if (cache.keys.defined()) write_rows(layout, keys, values, cache.keys, cache.values);
   std::vector<at::Tensor> outputs;
   for (const SequenceRows& sequence : layout.sequences) {
     const auto own = [&](const at::Tensor& x) { return x.narrow(0, sequence.first, sequence.count); };

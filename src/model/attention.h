@@ -23,12 +23,14 @@ at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, cons
 at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& mask, double scale);
 
-// A token of each of B sequences over that sequence's pages, whose tables lie on the device. queries [B, H, D], first
-// [B + 1] int32: b * H/G -> [B, H, D].
-at::Tensor attend_pages(const at::Tensor& queries, const ops::PageTable& table, const at::Tensor& first, double scale);
+// A token of each of B sequences over pages that a table on the device names. queries [B, H, D]; first int32: where
+// each sequence of the table begins among the B * H/G query rows of a group; most: rows of such a sequence at most.
+// -> [B, H, D].
+at::Tensor attend_pages(const at::Tensor& queries, const ops::PageTable& table, const at::Tensor& first, int64_t most,
+                        double scale);
 
-// Self-attention of one decoder layer for a whole batch: writes keys and values [N, G, D] into the cache (where there
-// is one) and attends sequence by sequence. -> [N, H, D].
+// Self-attention of one decoder layer for a whole batch, sequence by sequence: over the cache, where there is one and
+// the new rows are in it, else over keys and values [N, G, D] themselves. -> [N, H, D].
 struct LayerCache {
   at::Tensor keys, values;  // [slots, G, D]; undefined = no cache, every sequence starts here
   size_t layer = 0;         // the decoder's

@@ -89,13 +89,13 @@ at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const 
 
 }  // namespace
 
-const ops::PageTable& ContextStates::table() const {
+const std::shared_ptr<const ops::PageTable>& ContextStates::table() const {
   if (!table_) {
     std::vector<std::vector<ops::RowPage>> one(1);
     for (const at::Tensor& page : pages) one.front().push_back({page.unsqueeze(1), page.unsqueeze(1)});
     table_ = std::make_shared<ops::PageTable>(ops::page_table(one, pages.front().device()));
   }
-  return *table_;
+  return table_;
 }
 
 void ContextStates::append(const at::Tensor& page) {
@@ -155,10 +155,10 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
     for (const at::Tensor& page : context.pages) pages.push_back({page.unsqueeze(1), page.unsqueeze(1)});
     gathered = ops::row_attention(query_rows.to(at::kFloat).contiguous(), pages, scale_of(shape)).output;
   } else if (!differentiated && queries.scalar_type() == at::kBFloat16 &&
-             ops::takes_paged_attention(context.table(), queries.device())) {
+             ops::takes_paged_attention(*context.table(), queries.device())) {
     const int64_t count = query_rows.size(0);
     const at::Tensor bounds = at::arange(0, count + 1, count, queries.options().dtype(at::kInt));  // one sequence
-    gathered = ops::paged_attention({query_rows.contiguous(), bounds, count}, context.table(), scale_of(shape),
+    gathered = ops::paged_attention({query_rows.contiguous(), bounds, count}, *context.table(), scale_of(shape),
                                     queries.scalar_type())
                    .output;
   } else {
@@ -223,7 +223,8 @@ at::Tensor step_absorbed(const CrossAttention& block, const at::Tensor& queries,
                                  .reshape({shape.groups, -1, shape.width});
   const at::Tensor wide = at::bmm(grouped, by_group(block.key));  // [G, B * H/G, E]
   const at::Tensor rows = wide.reshape({shape.groups, batch, each, table.width}).transpose(0, 1);
-  const ops::BatchQueries asked = {rows.reshape({-1, 1, table.width}).contiguous(), step.context_queries, shape.heads};
+  const ops::BatchQueries asked = {rows.reshape({-1, 1, table.width}).contiguous(), step.context_queries,
+                                   step.most_context_rows};
   const at::Tensor gathered =
       ops::paged_attention(asked, table, scale_of(shape), queries.scalar_type()).output;  // [B * H, 1, E]
   const at::Tensor summed = gathered.reshape({batch, shape.groups, each, table.width})
@@ -238,7 +239,8 @@ at::Tensor step_absorbed(const CrossAttention& block, const at::Tensor& queries,
 at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
                        const HeadShape& shape, int64_t layer) {
   if (step.absorbed) return step_absorbed(block, queries, step, shape);
-  return attend_pages(queries, step.context.at(static_cast<size_t>(layer)), step.context_queries, scale_of(shape));
+  return attend_pages(queries, step.context.at(static_cast<size_t>(layer)), step.context_queries,
+                      step.most_context_rows, scale_of(shape));
 }
 
 // exp(lse of a page - lse of all): lse from the attention over each page alone. query [1, H, D].
@@ -261,17 +263,16 @@ void add_masses(const CrossAttention& block, const at::Tensor& query, const Cont
 
 }  // namespace
 
-at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
+at::Tensor forward(const CrossAttention& block, const at::Tensor& normed, const BatchLayout& layout,
                    const CrossAttentionInput& input, const HeadShape& shape, int64_t layer) {
-  const at::Tensor queries =
-      forward(block.query, forward(block.norm, hidden)).reshape({-1, shape.heads, shape.width});  // [N, H, D]
+  const at::Tensor queries = forward(block.query, normed).reshape({-1, shape.heads, shape.width});  // [N, H, D]
   if (input.shared) {
     const at::Tensor attended = attend_shared(block, queries, *input.shared, shape);
-    return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
+    return forward(block.output, attended.reshape({normed.size(0), shape.heads * shape.width}));
   }
   if (layout.step) {
     const at::Tensor attended = attend_step(block, queries, *layout.step, shape, layer);
-    return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
+    return forward(block.output, attended.reshape({normed.size(0), shape.heads * shape.width}));
   }
   std::vector<at::Tensor> outputs;
   for (size_t i = 0; i < layout.sequences.size();) {
@@ -291,7 +292,7 @@ at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const 
   }
   // Without a bias the product of nothing is exactly nothing.
   const at::Tensor attended = outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
-  return forward(block.output, attended.reshape({hidden.size(0), shape.heads * shape.width}));
+  return forward(block.output, attended.reshape({normed.size(0), shape.heads * shape.width}));
 }
 
 void visit(CrossAttention& block, const std::string& prefix,

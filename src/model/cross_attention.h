@@ -47,7 +47,7 @@ struct ContextStates {
   std::vector<Projected> kept;
 
   // The pages as kernels read them; made when first asked for (one thread at a time), dropped by append.
-  const ops::PageTable& table() const;
+  const std::shared_ptr<const ops::PageTable>& table() const;
 
   void append(const at::Tensor& page);
 
@@ -81,9 +81,9 @@ struct HeadShape {
   int64_t heads = 0, groups = 0, width = 0;  // H, G, D
 };
 
-// hidden [N, C] -> what is added to it [N, C]. `layer` counts cross-attention layers from 0 (index into
-// ContextStates::kept).
-at::Tensor forward(const CrossAttention& block, const at::Tensor& hidden, const BatchLayout& layout,
+// normed [N, C]: the hidden rows after block.norm -> what is added to the hidden rows [N, C]. `layer` counts
+// cross-attention layers from 0 (index into ContextStates::kept).
+at::Tensor forward(const CrossAttention& block, const at::Tensor& normed, const BatchLayout& layout,
                    const CrossAttentionInput& input, const HeadShape& shape, int64_t layer);
 
 // The three ways, for one sequence: queries [T, H, D] -> [T, H, D] of the queries' type. `absorbed` and `projected`

@@ -11,6 +11,7 @@
 #include "model/paged_cache.h"
 #include "model/recompute.h"
 #include "model/rope.h"
+#include "model/step_tables.h"
 #include "ops/rotary.h"
 
 namespace cepe::model {
@@ -54,13 +55,19 @@ at::Tensor attend_self(const Pass& pass, const DecoderLayer& layer, size_t index
   const DecoderConfig& config = pass.decoder.config;
   Heads heads = split_heads(config, layer.attention, forward(layer.attention.query_key_value, x));
   const int64_t window = config.windows[index];
-  if (!config.learned_positions) {
-    const RopeAngles& angles = window > 0 && config.local_rope ? pass.local_angles : pass.angles;
-    heads.queries = ops::rotate(heads.queries, angles.cos, angles.sin);
-    heads.keys = ops::rotate(heads.keys, angles.cos, angles.sin);
-  }
   LayerCache cache;
   if (pass.cache) cache = {pass.cache->keys[index], pass.cache->values[index], index};
+  const RopeAngles& angles = window > 0 && config.local_rope ? pass.local_angles : pass.angles;
+  if (!config.learned_positions && cache.keys.defined() && pass.layout.slots.defined()) {
+    heads.queries = ops::rotate_into_cache(heads.queries, heads.keys, heads.values, angles.cos, angles.sin,
+                                           pass.layout.slots, cache.keys, cache.values);
+  } else {
+    if (!config.learned_positions) {
+      heads.queries = ops::rotate(heads.queries, angles.cos, angles.sin);
+      heads.keys = ops::rotate(heads.keys, angles.cos, angles.sin);
+    }
+    if (cache.keys.defined()) write_rows(pass.layout, heads.keys, heads.values, cache.keys, cache.values);
+  }
   const at::Tensor attended =
       self_attention(heads.queries, heads.keys, heads.values, pass.layout, cache, config.attention_scale, window);
   return forward(layer.attention.output, attended.reshape({x.size(0), -1}));
@@ -75,21 +82,26 @@ at::Tensor feed(const Pass& pass, const DecoderLayer& layer, const at::Tensor& x
 // h += self_attention(norm1(h)); h += cross_attention(norm_x(h), states); h += feed_forward(norm2(h)),
 // or, with a parallel residual, h += self_attention(norm1(h)) + feed_forward(norm2(h)); h += cross_attention(norm_x(h),
 // states).
-at::Tensor forward_layer(const Pass& pass, size_t index, int64_t cross_layer, const at::Tensor& input) {
+void forward_layer(const Pass& pass, size_t index, int64_t cross_layer, ResidualStream& stream) {
   const DecoderConfig& config = pass.decoder.config;
   const DecoderLayer& layer = pass.decoder.layers[index];
-  const auto cross = [&](const at::Tensor& hidden) {
-    if (!pass.cross.active() || !pass.cross.blocks[index]) return hidden;
-    const HeadShape shape = {config.heads, config.groups, config.head_width};
-    return hidden + forward(*pass.cross.blocks[index], hidden, pass.layout, pass.cross, shape, cross_layer);
-  };
-  const at::Tensor attended = attend_self(pass, layer, index, optional_norm(layer.attention_norm, input));
-  if (config.residual == ResidualOrder::parallel) {
-    return cross(input + attended + feed(pass, layer, optional_norm(layer.feed_forward_norm, input)));
+  const bool parallel = config.residual == ResidualOrder::parallel;
+  const at::Tensor attended = attend_self(pass, layer, index, stream.normed(layer.attention_norm));
+  if (parallel) {
+    const at::Tensor fed = feed(pass, layer, optional_norm(layer.feed_forward_norm, stream.hidden()));
+    stream.add(attended);
+    stream.add(fed);
+  } else {
+    stream.add(optional_norm(layer.attention_output_norm, attended));
   }
-  const at::Tensor hidden = cross(input + optional_norm(layer.attention_output_norm, attended));
-  const at::Tensor fed = feed(pass, layer, optional_norm(layer.feed_forward_norm, hidden));
-  return hidden + optional_norm(layer.feed_forward_output_norm, fed);
+  if (pass.cross.active() && pass.cross.blocks[index]) {
+    const CrossAttention& block = *pass.cross.blocks[index];
+    const HeadShape shape = {config.heads, config.groups, config.head_width};
+    stream.add(forward(block, stream.normed(block.norm), pass.layout, pass.cross, shape, cross_layer));
+  }
+  if (parallel) return;
+  const at::Tensor fed = feed(pass, layer, stream.normed(layer.feed_forward_norm));
+  stream.add(optional_norm(layer.feed_forward_output_norm, fed));
 }
 
 // forward_layer that keeps only its input and the contexts' states for the backward pass.
@@ -118,7 +130,9 @@ at::Tensor recomputed_layer(const Pass& pass, size_t index, int64_t cross_layer,
       again.contexts[i] = &contexts[i];
     }
     const Pass same = {decoder, layout, nullptr, again, angles, local_angles};
-    return forward_layer(same, index, cross_layer, given.front());
+    ResidualStream stream(given.front());
+    forward_layer(same, index, cross_layer, stream);
+    return stream.hidden();
   };
   return recomputed(body, inputs);
 }
@@ -165,16 +179,21 @@ at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* c
                    bool recompute) {
   check(decoder, layout, cache);
   Pass pass = {decoder, layout, cache, cross, {}, {}};
-  if (!decoder.config.learned_positions) pass.angles = rope_angles(decoder.config.rope, layout);
-  if (decoder.config.local_rope) pass.local_angles = rope_angles(*decoder.config.local_rope, layout);
-  at::Tensor hidden = embed(decoder, layout);  // [N, C]
+  const StepTables* step = layout.step.get();
+  if (!decoder.config.learned_positions)
+    pass.angles = rope_angles(decoder.config.rope, layout, step ? step->frequencies : at::Tensor());
+  if (decoder.config.local_rope)
+    pass.local_angles = rope_angles(*decoder.config.local_rope, layout, step ? step->local_frequencies : at::Tensor());
+  ResidualStream stream(embed(decoder, layout));  // [N, C]
   int64_t cross_layer = 0;
   for (size_t index = 0; index < decoder.layers.size(); ++index) {
-    hidden = recompute && !cache ? recomputed_layer(pass, index, cross_layer, hidden)
-                                 : forward_layer(pass, index, cross_layer, hidden);
+    if (recompute && !cache)
+      stream = ResidualStream(recomputed_layer(pass, index, cross_layer, stream.hidden()));
+    else
+      forward_layer(pass, index, cross_layer, stream);
     if (!cross.blocks.empty() && cross.blocks[index]) ++cross_layer;
   }
-  return forward(decoder.norm, hidden);
+  return stream.normed(decoder.norm);
 }
 
 at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden) {

@@ -3,9 +3,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
-
-#include <algorithm>
 
 namespace cepe::model {
 
@@ -28,22 +25,6 @@ BatchLayout single_layout(const at::Tensor& tokens, int64_t cached) {
   return layout;
 }
 
-namespace {
-
-at::Tensor block_table(const std::vector<SequenceRows>& sequences, at::Device device) {
-  size_t most = 0;
-  for (const SequenceRows& sequence : sequences) most = std::max(most, sequence.blocks.size());
-  const at::Tensor table = at::zeros({static_cast<int64_t>(sequences.size()), static_cast<int64_t>(most)}, at::kInt);
-  auto* row = table.mutable_data_ptr<int32_t>();
-  for (const SequenceRows& sequence : sequences) {
-    std::copy(sequence.blocks.begin(), sequence.blocks.end(), row);
-    row += most;
-  }
-  return table.to(device);
-}
-
-}  // namespace
-
 BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows, at::Device device) {
   BatchLayout layout;
   layout.block_rows = block_rows;
@@ -60,10 +41,7 @@ BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows,
   const auto there = [&](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong).to(device); };
   layout.tokens = there(tokens);
   layout.positions = there(positions);
-  if (!device.is_cpu()) {
-    layout.slots = there(slots);
-    layout.block_table = block_table(layout.sequences, device);
-  }
+  if (!device.is_cpu()) layout.slots = there(slots);
   return layout;
 }
 

@@ -31,9 +31,8 @@ struct BatchLayout {
   int64_t block_rows = 64;  // rows of one block of the block tables
   // Blocks are read one by one, whichever lie side by side: sums have one order then, wherever the blocks are.
   bool by_block = false;
-  // The block tables for a device's kernels; undefined on the CPU, and without block tables.
-  at::Tensor slots;        // [N] int64, where each row's keys and values are written
-  at::Tensor block_table;  // [B, most blocks] int32, filled up with 0
+  // Where each row's keys and values are written; undefined on the CPU (`sequences` say it) unless there is a `step`.
+  at::Tensor slots;  // [N] int64
 
   // One token a sequence, and everything that layers ask of its place is on the device (step_tables.h); of `sequences`
   // only their number counts then. nullptr: as `sequences` say.

@@ -6,6 +6,8 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
+#include "ops/row_product.h"
+
 namespace cepe::model {
 
 int64_t Linear::bytes() const {
@@ -32,6 +34,7 @@ at::Tensor frozen_forward(const Linear& linear, const at::Tensor& x) {
     const at::Tensor product = packed_product(*linear.packed, x.reshape({-1, x.size(-1)})).reshape(shape);
     return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;
   }
+  if (!linear.bias.defined() && ops::takes_row_product(x, linear.weight)) return ops::row_product(x, linear.weight);
   if (x.scalar_type() == linear.weight.scalar_type()) return at::linear(x, linear.weight, linear.bias);
   const at::Tensor product = at::linear(x.to(linear.weight.scalar_type()), linear.weight).to(x.scalar_type());
   return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;

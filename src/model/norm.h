@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <utility>
+
 #include "model/config.h"
 
 namespace cepe::model {
@@ -14,6 +16,18 @@ struct Norm {
   NormKind kind = NormKind::rms;
 
   explicit operator bool() const { return weight.defined(); }
+};
+
+// The residual stream of a pass: what a block adds is merged with the next norm, in one pass over memory on a GPU.
+class ResidualStream {
+ public:
+  explicit ResidualStream(at::Tensor hidden) : hidden_(std::move(hidden)) {}
+  void add(at::Tensor added);
+  const at::Tensor& hidden();           // [N, C], everything added
+  at::Tensor normed(const Norm& norm);  // of it; itself where there is no norm
+
+ private:
+  at::Tensor hidden_, pending_;
 };
 
 // x [..., C] -> [..., C] of x's type.

@@ -129,7 +129,7 @@ TEST_F(PagedCache, MassesOfPagesAreTheirShareOfTheDirectSoftmax) {
     if (kept) keep_projections(context, std::vector<const CrossAttention*>{&block}, shape, at::kFloat);
     ContextMass mass;
     const CrossAttentionInput input = {{&block}, {&context}, CrossAttentionPath::automatic, {}, {&mass}};
-    forward(block, hidden, layout, input, shape, 0);
+    forward(block, forward(block.norm, hidden), layout, input, shape, 0);
     ASSERT_EQ(mass.layers, 1);
     const at::Tensor parts =
         at::stack({expected.narrow(0, 0, 3).sum(), expected.narrow(0, 3, 8).sum(), expected[11]}, 0);

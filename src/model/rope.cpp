@@ -73,7 +73,7 @@ at::Tensor inverse_frequencies(const RopeConfig& rope, int64_t reach) {
   return frequencies;
 }
 
-RopeAngles rope_angles(const RopeConfig& rope, const BatchLayout& layout) {
+RopeAngles rope_angles(const RopeConfig& rope, const BatchLayout& layout, const at::Tensor& known) {
   const at::Device device = layout.positions.device();
   const at::Tensor positions = layout.positions.to(at::kFloat).unsqueeze(1);  // [N, 1]
   at::Tensor angles;                                                          // [N, width / 2]
@@ -85,7 +85,7 @@ RopeAngles rope_angles(const RopeConfig& rope, const BatchLayout& layout) {
     }
     angles = at::cat(parts, 0);
   } else {
-    angles = positions * inverse_frequencies(rope, 0).to(device);
+    angles = positions * (known.defined() ? known : inverse_frequencies(rope, 0).to(device));
   }
   const double scale = amplitude(rope);
   return {angles.cos() * scale, angles.sin() * scale};

@@ -20,6 +20,8 @@ at::Tensor inverse_frequencies(const RopeConfig& rope, int64_t reach);
 
 // positions [N] int64 of whole sequences as in the layout. Under dynamic scaling each sequence's reach counts for
 // itself.
-RopeAngles rope_angles(const RopeConfig& rope, const BatchLayout& layout);
+// frequencies: inverse_frequencies on the layout's device, where the caller has them (never under dynamic scaling);
+// otherwise they are made and copied there.
+RopeAngles rope_angles(const RopeConfig& rope, const BatchLayout& layout, const at::Tensor& frequencies = {});
 
 }  // namespace cepe::model

@@ -12,11 +12,15 @@ namespace cepe::model {
 
 // Tables of a pass of B sequences with a token each; layers take them instead of a layout's host numbers.
 struct StepTables {
-  at::Tensor slots;                     // [B] int64: where each new row goes in the cache
   std::vector<ops::PageTable> cache;    // by decoder layer: each sequence's rows so far, the new one included
   std::vector<ops::PageTable> context;  // by cross-attention layer, or one for all (absorbed: the states themselves)
   bool absorbed = true;                 // else kept K and V
-  at::Tensor cache_queries, context_queries;  // [B + 1] int32: first query row of each sequence in the two
+  at::Tensor cache_queries;             // [B + 1] int32: first query row of each sequence
+  // [B + 1] int32: the same for the context, whose sequences are groups of neighbours that share one; and the most rows
+  // of such a group.
+  at::Tensor context_queries;
+  int64_t most_context_rows = 1;
+  at::Tensor frequencies, local_frequencies;  // of the rotation (rope.h), on the device; undefined: learned positions
 };
 
 }  // namespace cepe::model

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/loaded.h"
 
@@ -216,6 +217,15 @@ void reset_peak_device_bytes(at::Device device) {
   if (!allocator->initialized()) return;
   allocator->emptyCache();
   allocator->resetPeakStats(device.index());
+}
+
+int64_t available_bytes(at::Device device) {
+  if (device.is_cpu()) return base::available_bytes();
+  c10::DeviceAllocator* allocator = c10::getDeviceAllocator(device.type());
+  const c10::CachingDeviceAllocator::DeviceStats stats = allocator->getDeviceStats(device.index());
+  const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const int64_t unused = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+  return static_cast<int64_t>(allocator->getMemoryInfo(device.index()).first) + unused;
 }
 
 namespace cuda {

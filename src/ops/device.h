@@ -32,4 +32,8 @@ std::optional<int64_t> peak_device_bytes(at::Device device);
 // CPU.
 void reset_peak_device_bytes(at::Device device);
 
+// Bytes that new tensors can take on a device: what is free on an opened GPU and what LibTorch keeps unused of it; on
+// the CPU base::available_bytes.
+int64_t available_bytes(at::Device device);
+
 }  // namespace cepe::ops

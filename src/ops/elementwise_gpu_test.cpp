@@ -7,6 +7,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/randperm.h>
 
 #include <array>
 #include <cmath>
@@ -102,6 +103,54 @@ TEST_F(ElementwiseOnGpu, RotationIsItsComposition) {
             [&](const at::Tensor& x) {
               return test::composed_rotation(x, angles.cos().to(x.device()), angles.sin().to(x.device()));
             });
+      }
+    }
+  }
+}
+
+TEST_F(ElementwiseOnGpu, ASumAndItsNormAreTheirComposition) {
+  for (const at::ScalarType type : types) {
+    for (const int64_t width : {1, 33, 576, 4096, 16384, 16385}) {
+      for (const int64_t rows : {1, 5, 1500}) {
+        if (rows * width > 8000000) continue;
+        const at::Tensor weight = (at::randn({width}) * 0.3 + 1).to(type), added = at::randn({rows, width}).to(type);
+        for (const bool sum : {false, true}) {
+          expect_composition(
+              at::randn({rows, width}).to(type),
+              [&](const at::Tensor& x) {
+                const SumAndNorm both = add_rms_norm(x, added.to(x.device()), weight.to(x.device()), 1e-5);
+                return sum ? both.sum : both.normed;
+              },
+              [&](const at::Tensor& x) {
+                const at::Tensor whole = x + added.to(x.device());
+                return sum ? whole : test::composed_rms_norm(whole, weight.to(x.device()), 1e-5, false);
+              });
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ElementwiseOnGpu, RotationIntoACacheIsRotationAndCopies) {
+  constexpr int64_t heads = 6, groups = 2, slots = 50;
+  for (const at::ScalarType type : types) {
+    for (const auto& [width, half] :
+         std::vector<std::pair<int64_t, int64_t>>{{64, 32}, {128, 64}, {80, 16}, {96, 40}, {6, 3}, {1, 0}}) {
+      for (const int64_t rows : {1, 37}) {
+        const auto there = [&](const at::Tensor& tensor) { return tensor.to(device()); };
+        const at::Tensor angles = there(at::rand({rows, half}) * 6.3), cos = angles.cos(), sin = angles.sin();
+        const at::Tensor fused = there(at::randn({rows, heads + 2 * groups, width}).to(type));
+        const auto part = [&](int64_t first, int64_t count) { return fused.narrow(1, first, count); };
+        const at::Tensor queries = part(0, heads), keys = part(heads, groups), values = part(heads + groups, groups);
+        const at::Tensor places = there(at::randperm(slots, at::kLong).narrow(0, 0, rows));
+        const at::Tensor kept_keys = there(at::full({slots, groups, width}, 3, type)), kept_values = kept_keys.clone();
+        const at::Tensor expected_keys = kept_keys.clone(), expected_values = kept_keys.clone();
+        at::Tensor(expected_keys).index_copy_(0, places, rotate(keys, cos, sin));
+        at::Tensor(expected_values).index_copy_(0, places, values);
+        const at::Tensor rotated = rotate_into_cache(queries, keys, values, cos, sin, places, kept_keys, kept_values);
+        EXPECT_TRUE(rotated.equal(rotate(queries, cos, sin))) << width << " " << rows;
+        EXPECT_TRUE(kept_keys.equal(expected_keys)) << width << " " << rows;
+        EXPECT_TRUE(kept_values.equal(expected_values)) << width << " " << rows;
       }
     }
   }

@@ -27,10 +27,12 @@ bool fits_on_gpu(const at::Tensor& x, const at::Tensor& weight) {
          x.size(-1) <= cuda::widest_rms_norm;
 }
 
-at::Tensor rms_norm_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& weight, double eps,
-                           bool unit_offset) {
-  at::Tensor y = at::empty_like(x);
+SumAndNorm add_rms_norm_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& added,
+                               const at::Tensor& weight, double eps, bool unit_offset) {
+  at::Tensor y = at::empty_like(x), sum = added.defined() ? at::empty_like(x) : at::Tensor();
   cuda::check(kernels.rms_norm({.x = x.const_data_ptr(),
+                                .added = added.defined() ? added.const_data_ptr() : nullptr,
+                                .sum = added.defined() ? sum.mutable_data_ptr() : nullptr,
                                 .weight = weight.const_data_ptr(),
                                 .y = y.mutable_data_ptr(),
                                 .rows = x.numel() / x.size(-1),
@@ -40,7 +42,12 @@ at::Tensor rms_norm_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x
                                 .bfloat16 = x.scalar_type() == at::kBFloat16,
                                 .device = x.device().index()}),
               "rms_norm");
-  return y;
+  return {sum, y};
+}
+
+at::Tensor rms_norm_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& weight, double eps,
+                           bool unit_offset) {
+  return add_rms_norm_on_gpu(kernels, x, {}, weight, eps, unit_offset).normed;
 }
 
 // kernel(x, y, rows) with x and y moved to the first of its rows.
@@ -107,6 +114,16 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, b
   }
   const at::Tensor y = differentiated ? at::Tensor() : rms_norm_fused(x, weight, eps, unit_offset);
   return y.defined() ? y : rms_norm_composed(x, weight, eps, unit_offset);
+}
+
+SumAndNorm add_rms_norm(const at::Tensor& x, const at::Tensor& added, const at::Tensor& weight, double eps,
+                        bool unit_offset) {
+  const bool differentiated = is_differentiated(x) || is_differentiated(added) || is_differentiated(weight);
+  const cuda::CudaKernels* gpu = x.is_cuda() && !differentiated ? cuda::kernels() : nullptr;
+  if (gpu && added.sizes() == x.sizes() && fits_on_gpu(x, weight) && is_plain_dense(added, x.scalar_type(), x.device()))
+    return add_rms_norm_on_gpu(*gpu, x, added, weight, eps, unit_offset);
+  const at::Tensor sum = x + added;
+  return {sum, rms_norm(sum, weight, eps, unit_offset)};
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {

@@ -11,6 +11,13 @@ namespace cepe::ops {
 // x [..., C], weight [C] -> [..., C] of x's type. With `unit_offset`, (1 + weight) and all of it in float32 (Gemma).
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset = false);
 
+// x + added, of x's type, and rms_norm of it, in one pass over memory on a GPU. x and added of one shape.
+struct SumAndNorm {
+  at::Tensor sum, normed;
+};
+SumAndNorm add_rms_norm(const at::Tensor& x, const at::Tensor& added, const at::Tensor& weight, double eps,
+                        bool unit_offset = false);
+
 // (x - mean) * rsqrt(var + eps) * weight + bias (GPT-2, NeoX). bias may be undefined.
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 

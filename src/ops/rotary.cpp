@@ -109,4 +109,55 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   return turn(x, cos, sin, false);
 }
 
+namespace {
+
+bool fits_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& cos,
+                     const at::Tensor& sin, const at::Tensor& slots, const at::Tensor& cache) {
+  const at::ScalarType type = queries.scalar_type();
+  return fits_on_gpu(queries, cos, sin) && fits(keys, cos, sin, queries.device()) &&
+         suits_kernels(values, type, queries.device()) && keys.scalar_type() == type && values.stride(2) == 1 &&
+         values.sizes() == keys.sizes() && keys.size(2) == queries.size(2) &&
+         is_plain_dense(cache, type, queries.device()) && slots.is_contiguous() && slots.device() == queries.device() &&
+         slots.scalar_type() == at::kLong;
+}
+
+}  // namespace
+
+at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                             const at::Tensor& cos, const at::Tensor& sin, const at::Tensor& slots,
+                             const at::Tensor& cache_keys, const at::Tensor& cache_values) {
+  const cuda::CudaKernels* gpu = queries.is_cuda() ? cuda::kernels() : nullptr;
+  if (!gpu || !fits_into_cache(queries, keys, values, cos, sin, slots, cache_keys) ||
+      !is_plain_dense(cache_values, queries.scalar_type(), queries.device())) {
+    at::Tensor(cache_keys).index_copy_(0, slots, rotate(keys, cos, sin).to(cache_keys.scalar_type()));
+    at::Tensor(cache_values).index_copy_(0, slots, values.to(cache_values.scalar_type()));
+    return rotate(queries, cos, sin);
+  }
+  at::Tensor rotated = at::empty(queries.sizes(), queries.options());
+  cuda::check(gpu->rotate_into_cache({.queries = queries.const_data_ptr(),
+                                      .keys = keys.const_data_ptr(),
+                                      .values = values.const_data_ptr(),
+                                      .rotated = rotated.mutable_data_ptr(),
+                                      .cache_keys = cache_keys.mutable_data_ptr(),
+                                      .cache_values = cache_values.mutable_data_ptr(),
+                                      .slots = slots.const_data_ptr<int64_t>(),
+                                      .cos = cos.const_data_ptr<float>(),
+                                      .sin = sin.const_data_ptr<float>(),
+                                      .rows = queries.size(0),
+                                      .heads = queries.size(1),
+                                      .groups = keys.size(1),
+                                      .width = queries.size(2),
+                                      .half = cos.size(1),
+                                      .query_row = queries.stride(0),
+                                      .query_head = queries.stride(1),
+                                      .key_row = keys.stride(0),
+                                      .key_head = keys.stride(1),
+                                      .value_row = values.stride(0),
+                                      .value_head = values.stride(1),
+                                      .bfloat16 = queries.scalar_type() == at::kBFloat16,
+                                      .device = queries.device().index()}),
+              "rotate_into_cache");
+  return rotated;
+}
+
 }  // namespace cepe::ops

@@ -11,4 +11,11 @@ namespace cepe::ops {
 // Differentiable in x (any number of times): the gradient is turned back by the same angles.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
+// What lies between a decoder layer's fused product and its attention, in one launch on a GPU: keys [N, G, D], rotated,
+// and values [N, G, D] go into slots [N] int64 of a cache [slots, G, D], in its type. Queries [N, H, D] -> rotated.
+// Not differentiable.
+at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                             const at::Tensor& cos, const at::Tensor& sin, const at::Tensor& slots,
+                             const at::Tensor& cache_keys, const at::Tensor& cache_values);
+
 }  // namespace cepe::ops

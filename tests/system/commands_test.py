@@ -141,6 +141,23 @@ class Commands(ProgramTest):
         self.assertGreater(own, shared)
         self.assertLess(own, alone)
 
+    def test_bench_of_a_shape_measures_every_part_without_a_model(self):
+        arguments = ("bench", "--shape", "tiny", "--contexts", "512,1K", "--tokens", "6", "--sequences", "3",
+                     "--decoder-tokens", "64", "--prompt-tokens", "32", "--row-tokens", "70", "--runs", "1", "--json")
+        rows = self.json_of(*arguments)["rows"]
+        names = [(row["what"], row["context_tokens"], row["sequences"]) for row in rows]
+        for what in ("encode", "first token", "a token, full attention"):
+            self.assertIn((what, 1024, 1), names)
+        for what in ("forward", "forward, full attention", "a token, absorbed"):
+            self.assertTrue({(what, 512, 1), (what, 1024, 1)} <= set(names), what)
+        for what in ("a context each, absorbed", "one context, absorbed", "one context, kept K and V"):
+            self.assertIn(("3 sequences, " + what, 1024, 3), names)
+        for row in rows:
+            self.assertGreater(row["bound_seconds"], 0)
+            self.assertAlmostEqual(row["ratio"], row["bound_seconds"] / row["seconds"])
+        some = self.json_of(*arguments, "--parts", "steps", "--no-full-attention")["rows"]
+        self.assertEqual([row["what"] for row in some], ["a token, absorbed"] * 2)
+
     def test_bench_names_the_device_whose_memory_it_measured(self):
         text = self.succeed("bench", "--model", self.model, "--adapter", "none", "--contexts", "0", "--tokens", "2").out
         self.assertRegex(text, r"(?m)^memory bandwidth +[0-9.]+ GB/s \(cpu\)$")

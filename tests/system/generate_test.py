@@ -128,6 +128,21 @@ class Generate(ProgramTest):
         self.assertEqual(one, same)
         self.assertNotEqual(one, other)
 
+    def test_several_answers_to_one_prompt_and_a_token_that_is_banned(self):
+        arguments = ("--prompt", "abc", "--temperature", "1", "--seed", "3", "--json")
+        together = json.loads(self.generate(*arguments, "--samples", "3").out)
+        answers = [together["tokens"]] + [answer["tokens"] for answer in together["further_answers"]]
+        alone = [json.loads(self.generate(*arguments[:5], str(seed), "--json").out)["tokens"] for seed in (3, 4, 5)]
+        self.assertEqual(answers, alone)
+        text = self.generate(*arguments[:-1], "--samples", "2").out
+        self.assertEqual(text, together["text"] + "\n\n" + together["further_answers"][0]["text"] + "\n")
+        greedy = ("--prompt", "abc", "--json")
+        first = json.loads(self.generate(*greedy).out)["tokens"][0]
+        banned = json.loads(self.generate(*greedy, "--logit-bias", f"{first}=-inf").out)["tokens"]
+        self.assertNotIn(first, banned)
+        wanted = json.loads(self.generate(*greedy, "--logit-bias", "5=1e6", "--max-tokens", "3").out)["tokens"]
+        self.assertEqual(wanted, [5, 5, 5])
+
     def test_generation_ends_before_a_stop_string(self):
         text = json.loads(self.generate("--prompt", "abc", "--json").out)["text"]
         stop = text[4:6]

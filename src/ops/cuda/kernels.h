@@ -14,6 +14,8 @@ namespace cepe::ops::cuda {
 
 struct RmsNormRows {
   const void* x;       // [rows, width] contiguous
+  const void* added;   // [rows, width] contiguous, to x before anything else; or nullptr
+  void* sum;           // [rows, width]: x + added; where there is `added`
   const void* weight;  // [width]
   void* y;             // [rows, width]
   int64_t rows, width;
@@ -55,6 +57,19 @@ struct RotaryRows {
   int device;
 };
 
+// Rotates queries and keys, and puts keys and values where a cache keeps them.
+struct RotaryCacheRows {
+  const void *queries, *keys, *values;  // [rows, heads or groups, width], channels contiguous
+  void* rotated;                        // queries [rows, heads, width] contiguous
+  void *cache_keys, *cache_values;      // [slots, groups, width] contiguous
+  const int64_t* slots;                 // [rows]
+  const float *cos, *sin;               // [rows, half]
+  int64_t rows, heads, groups, width, half;
+  int64_t query_row, query_head, key_row, key_head, value_row, value_head;  // strides, in elements
+  bool bfloat16;
+  int device;
+};
+
 struct GatedRows {
   const void* gate_up;  // [rows, 2 * width] contiguous
   void* y;              // [rows, width]
@@ -85,6 +100,17 @@ struct CrossEntropyRows {
   int device;
 };
 
+// y = x weight^T, bfloat16, all contiguous and aligned to 16 bytes.
+struct RowProductRun {
+  const void* x;       // [rows, inputs]
+  const void* weight;  // [outputs, inputs]
+  void* y;             // [rows, outputs]
+  int64_t rows, inputs, outputs;
+  int device;
+};
+inline constexpr int64_t most_row_product_rows = 4;
+inline constexpr int64_t most_row_product_values = 24576;  // of x: 48 kB of shared memory, what any GPU gives a block
+
 // Attention of a ragged batch of query rows over cached rows in pages (ops/paged_attention.h gives the meaning).
 struct PagedAttentionRun {
   const void* queries;         // [query_rows, groups, width] contiguous
@@ -110,10 +136,12 @@ inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kern
 struct CudaKernels {
   const char* (*rms_norm)(const RmsNormRows&);
   const char* (*rotate)(const RotaryRows&);
+  const char* (*rotate_into_cache)(const RotaryCacheRows&);
   const char* (*gated)(const GatedRows&);
   const char* (*rms_norm_gradient)(const RmsNormGradientRows&);
   const char* (*gated_silu_gradient)(const GatedSiluGradientRows&);
   const char* (*cross_entropy)(const CrossEntropyRows&);
+  const char* (*row_product)(const RowProductRun&);
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);

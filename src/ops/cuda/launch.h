@@ -9,10 +9,12 @@ namespace cepe::ops::cuda {
 
 cudaError_t launch(const RmsNormRows& run, cudaStream_t stream);
 cudaError_t launch(const RotaryRows& run, cudaStream_t stream);
+cudaError_t launch(const RotaryCacheRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedRows& run, cudaStream_t stream);
 cudaError_t launch(const RmsNormGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedSiluGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const CrossEntropyRows& run, cudaStream_t stream);
+cudaError_t launch(const RowProductRun& run, cudaStream_t stream);
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
 int64_t paged_attention_workspace(const PagedAttentionRun& run);  // on the current device
 

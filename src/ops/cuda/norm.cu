@@ -1,9 +1,9 @@
-// RMSNorm: weight * round(x * rsqrt(mean x^2 + eps)).
-// Bound: x is read and y written once, 2 * rows * width elements over the memory's bandwidth (4.2 to 4.8 TB/s on an
-// H200: 14 to 16 us for 4096 x 4096 in bfloat16); below about a megabyte the launch.
-// Design: a team of 32 to 1024 threads a row, as few as can keep the row in registers (four 16-byte loads a thread),
-// more where there are too few rows to fill the GPU; so memory is read once, and all loads of a thread are on their
-// way together. Narrow teams share a block. Sums by warp shuffles, then through shared memory.
+// RMSNorm: weight * round(x * rsqrt(mean x^2 + eps)), of x + added where something is added first.
+// Bound: x is read and y written once (twice each with `added`), 2 * rows * width elements over the memory's bandwidth
+// (4.2 to 4.8 TB/s on an H200: 14 to 16 us for 4096 x 4096 in bfloat16); below about a megabyte the launch. Design: a
+// team of 32 to 1024 threads a row, as few as can keep the row in registers (four 16-byte loads a thread), more where
+// there are too few rows to fill the GPU; so memory is read once, and all loads of a thread are on their way together.
+// Narrow teams share a block. Sums by warp shuffles, then through shared memory.
 #include <algorithm>
 
 #include "ops/cuda/elements.cuh"
@@ -40,6 +40,21 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const RmsNormRows run) {
   for (int k = 0; k < kept; ++k) {
     const int pack = static_cast<int>(threadIdx.x + k * blockDim.x);
     if (there && pack < packs) values[k] = load<count>(x + pack * count);
+  }
+  if (run.added) {
+    const T* added = static_cast<const T*>(run.added) + row * run.width;
+    T* sum = static_cast<T*>(run.sum) + row * run.width;
+#pragma unroll
+    for (int k = 0; k < kept; ++k) {
+      const int pack = static_cast<int>(threadIdx.x + k * blockDim.x);
+      if (!there || pack >= packs) continue;
+      const Pack<T, count> more = load<count>(added + pack * count);
+#pragma unroll
+      for (int i = 0; i < count; ++i) {
+        values[k].at[i] = narrowed<T>(widened(values[k].at[i]) + widened(more.at[i]));
+      }
+      store<count>(sum + pack * count, values[k]);
+    }
   }
 #pragma unroll
   for (int k = 0; k < kept; ++k) {
@@ -83,7 +98,8 @@ cudaError_t launch_with(const RmsNormRows& run, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_as(const RmsNormRows& run, cudaStream_t stream) {
-  const bool aligned = is_wide_aligned(run.x) && is_wide_aligned(run.weight) && is_wide_aligned(run.y);
+  const bool aligned = is_wide_aligned(run.x) && is_wide_aligned(run.weight) && is_wide_aligned(run.y) &&
+                       is_wide_aligned(run.added) && is_wide_aligned(run.sum);
   if (aligned && run.width % wide<T> == 0) return launch_with<T, wide<T>>(run, stream);
   return launch_with<T, 1>(run, stream);
 }

@@ -13,6 +13,7 @@
 #include <atomic>
 
 #include "ops/cuda/paged_attention.cuh"
+#include "ops/cuda/paged_rows.cuh"
 
 namespace cepe::ops::cuda {
 namespace {
@@ -102,17 +103,26 @@ __global__ void __launch_bounds__(merge_warps* warp)
   store<4>(static_cast<Bfloat16*>(run.output) + at * width + column, narrow);
 }
 
+template <class Plan>
+constexpr auto kernel_of() {
+  if constexpr (requires { Plan::by_rows; }) {
+    return attend_by_rows<Plan>;
+  } else {
+    return attend_pages<Plan>;
+  }
+}
+
 // Thread blocks of a launch: as many as the device holds at one time.
 template <class Plan>
 cudaError_t resident_blocks(int device, int& blocks) {
   static std::array<std::atomic<int>, 64> known = {};
   const bool remembered = device >= 0 && device < static_cast<int>(known.size());
   if (remembered && (blocks = known[device].load(std::memory_order_relaxed)) > 0) return cudaSuccess;
-  cudaError_t error = cudaFuncSetAttribute(attend_pages<Plan>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaError_t error = cudaFuncSetAttribute(kernel_of<Plan>(), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(Plan::shared_bytes));
   int each = 0, processors = 0;
   if (error == cudaSuccess) {
-    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, attend_pages<Plan>, Plan::threads, Plan::shared_bytes);
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel_of<Plan>(), Plan::threads, Plan::shared_bytes);
   }
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   if (error == cudaSuccess && each == 0) error = cudaErrorLaunchOutOfResources;
@@ -160,7 +170,7 @@ struct Launch {
     auto* sums = static_cast<float*>(run.workspace);
     auto* states = reinterpret_cast<float2*>(static_cast<unsigned char*>(run.workspace) + workspace.sums);
     const Cut cut = {Plan::rows, Plan::tile, static_cast<int>((run.page_rows + Plan::tile - 1) / Plan::tile)};
-    attend_pages<Plan><<<blocks, Plan::threads, Plan::shared_bytes, stream>>>(run, cut, sums, states);
+    kernel_of<Plan>()<<<blocks, Plan::threads, Plan::shared_bytes, stream>>>(run, cut, sums, states);
     result = cudaGetLastError();
     if (result != cudaSuccess) return;
     const dim3 grid(static_cast<unsigned>(run.query_rows * run.groups), blocks_for(run.width, merge_columns));
@@ -207,11 +217,11 @@ void choose(const PagedAttentionRun& run, Use& use) {
   }
   switch (run.width) {
     case 64:
-      return choose_rows<Pair<64, 32, 16, 5, 2>, Pair<64, 32, 32, 5>, Pair<64, 32, 64, 5>>(run, use);
+      return choose_rows<Pair<64, 32, 16, 5, 2>, Pair<64, 32, 32, 5>, RowsPlan<64, 3, 2>>(run, use);
     case 96:
-      return choose_rows<Pair<96, 48, 16, 4, 2>, Pair<96, 48, 32, 4>, Pair<96, 48, 64, 4>>(run, use);
+      return choose_rows<Pair<96, 48, 16, 4, 2>, Pair<96, 48, 32, 4>, RowsPlan<96, 3, 2>>(run, use);
     case 128:
-      return choose_rows<Pair<128, 64, 16, 3>, Pair<128, 32, 32, 3>, Pair<128, 32, 64, 5>>(run, use);
+      return choose_rows<Pair<128, 64, 16, 3>, Pair<128, 32, 32, 3>, RowsPlan<128, 3, 2>>(run, use);
     case 256:
       return choose_rows<Pair<256, 64, 16, 3, 2>, Pair<256, 64, 32, 3>, Pair<256, 32, 64, 2>>(run, use);
     default:

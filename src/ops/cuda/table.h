@@ -7,10 +7,12 @@ namespace cepe::ops::cuda {
 
 const char* rms_norm(const RmsNormRows& run);
 const char* rotate(const RotaryRows& run);
+const char* rotate_into_cache(const RotaryCacheRows& run);
 const char* gated(const GatedRows& run);
 const char* rms_norm_gradient(const RmsNormGradientRows& run);
 const char* gated_silu_gradient(const GatedSiluGradientRows& run);
 const char* cross_entropy(const CrossEntropyRows& run);
+const char* row_product(const RowProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
 void* record_graph(int device, const std::function<void()>& work);

@@ -1,0 +1,83 @@
+// What an engine gives whose decoding goes by tables, as on a GPU, against one whose passes go by the host's numbers.
+#include <gtest/gtest.h>
+
+#include "engine/engine.h"
+#include "engine_bench.h"
+
+namespace cepe::engine {
+namespace {
+
+using test::run_together;
+
+struct StepsByTables : testing::Test, test::EngineBench {
+  static EngineOptions options(bool by_tables) {
+    EngineOptions options;
+    options.prefill_rows = 16;
+    options.steps_by_tables_on_cpu = by_tables;
+    return options;
+  }
+  static void expect_the_same(const std::vector<Completion>& found, const std::vector<Completion>& expected,
+                              double tolerance) {
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_EQ(found[i].tokens, expected[i].tokens) << i;
+      ASSERT_EQ(found[i].log_probabilities.size(), expected[i].log_probabilities.size());
+      for (size_t t = 0; t < found[i].log_probabilities.size(); ++t)
+        EXPECT_NEAR(found[i].log_probabilities[t][0].log_probability,
+                    expected[i].log_probabilities[t][0].log_probability, tolerance)
+            << i << " " << t;
+    }
+  }
+};
+
+TEST_F(StepsByTables, AnswersAreTheSame) {
+  for (const int64_t kept_bytes : {int64_t{0}, int64_t{1} << 30}) {
+    EngineOptions with = options(true), without = options(false);
+    with.kept_bytes = without.kept_bytes = kept_bytes;
+    Engine engine(model, tokenizer, with), usual(model, tokenizer, without);
+    const std::vector<Request> requests = this->requests(engine);
+    for (const int between : {0, 2})
+      expect_the_same(run_together(engine, requests, between), run_together(usual, requests, between), 1e-4);
+    EXPECT_GT(engine.counters().steps_by_tables, 20);
+    EXPECT_EQ(usual.counters().steps_by_tables, 0);
+  }
+}
+
+TEST_F(StepsByTables, AlsoWhereBlocksAreShortAndTheCacheGrows) {
+  EngineOptions with = options(true), without = options(false);
+  with.cache_rows = without.cache_rows = 256;
+  Engine engine(model, tokenizer, with), usual(model, tokenizer, without);
+  const std::vector<Request> requests = {request(40, 60), request(50, 60), request(30, 60)};
+  expect_the_same(run_together(engine, requests, 1), run_together(usual, requests, 1), 1e-4);
+  EXPECT_GT(engine.counters().preemptions, 0);
+  EXPECT_EQ(engine.generate(request(100, 156)).tokens.size(), 156U) << "the block of padding is not taken from anyone";
+}
+
+TEST_F(StepsByTables, BatchInvariantTheyAreTheSameBitForBit) {
+  EngineOptions settings = options(true);
+  settings.batch_invariant = true;
+  Engine engine(model, tokenizer, settings);
+  const std::vector<Request> requests = this->requests(engine);
+  const std::vector<Completion> together = run_together(engine, requests, 1);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Engine alone(model, tokenizer, settings);
+    expect_the_same({together[i]}, {alone.generate(requests[i])}, 0);
+  }
+}
+
+TEST_F(StepsByTables, SeveralAnswersAndWindowsThatSlide) {
+  std::vector<Request> asked(2);
+  asked[0] = request(20, 30);
+  asked[0].samples = 3;
+  asked[0].sampling.temperature = 0.9;
+  asked[1] = request(20, 60);
+  asked[1].endless = {&store, 1, 32};
+  for (const Request& one : asked) {
+    Engine engine(model, tokenizer, options(true)), usual(model, tokenizer, options(false));
+    expect_the_same(engine.generate_samples(one), usual.generate_samples(one), 1e-4);
+    EXPECT_GT(engine.counters().steps_by_tables, 20);
+  }
+}
+
+}  // namespace
+}  // namespace cepe::engine

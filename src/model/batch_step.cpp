@@ -1,0 +1,136 @@
+#include "model/batch_step.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "model/batch_step_tables.h"
+#include "model/rope.h"
+
+namespace cepe::model {
+namespace {
+
+[[noreturn]] void refuse(const std::string& message) {
+  throw base::Error(base::ErrorCode::invalid_argument, "batch step: " + message);
+}
+
+// 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: the sizes that are recorded, a third more than asked for at most.
+int64_t rounded_up(int64_t count) {
+  int64_t size = 1;
+  while (size < count) size = size % 3 == 0 ? size / 3 * 4 : size < 2 ? 2 : size / 2 * 3;
+  return size;
+}
+
+}  // namespace
+
+bool BatchStep::takes(const CepeModel& model, const KvCache& cache) {
+  const DecoderConfig& config = model.decoder.config;
+  const bool windowed = std::any_of(config.windows.begin(), config.windows.end(),
+                                    [&](int64_t window) { return window > 0 && window < cache.slots(); });
+  const auto dynamic = [](const RopeConfig& rope) { return rope.scaling == RopeScaling::dynamic; };
+  if (windowed || dynamic(config.rope) || (config.local_rope && dynamic(*config.local_rope))) return false;
+  ops::PageTable table = form_of(cache.keys.front(), kept_page_rows);
+  table.values = at::empty({0}, at::kLong);
+  return ops::takes_paged_attention(table, model.decoder.device());
+}
+
+bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {
+  if (context.rows == 0) return true;
+  const at::Device device = model.decoder.device();
+  const auto dense = [](const at::Tensor& rows) { return rows.is_contiguous(); };
+  if (!context.kept.empty()) {
+    ops::PageTable table = form_of(context.kept.front().keys, kept_page_rows);
+    table.values = at::empty({0}, at::kLong);
+    const bool all_dense = std::all_of(context.kept.begin(), context.kept.end(),
+                                       [&](const auto& kept) { return dense(kept.keys) && dense(kept.values); });
+    if (!all_dense || !ops::takes_paged_attention(table, device)) return false;
+  }
+  return std::all_of(context.pages.begin(), context.pages.end(), dense) &&
+         ops::takes_paged_attention(*context.table(), device);
+}
+
+BatchStep::BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot)
+    : model_(model), cache_(cache), block_rows_(block_rows), padding_slot_(padding_slot) {
+  const DecoderConfig& config = model.decoder.config;
+  const at::Device device = model.decoder.device();
+  std::vector<int64_t> bases;
+  for (const auto* tensors : {&cache_.keys, &cache_.values})
+    for (const at::Tensor& tensor : *tensors) bases.push_back(address_of(tensor));
+  cache_bases_ = at::tensor(bases, at::kLong).to(device).reshape({2, -1, 1});
+  if (!config.learned_positions) frequencies_ = inverse_frequencies(config.rope, 0).to(device);
+  if (config.local_rope) local_frequencies_ = inverse_frequencies(*config.local_rope, 0).to(device);
+}
+
+BatchStep::~BatchStep() = default;
+
+void BatchStep::run(Recording& recording) {
+  const int64_t batch = recording.plan.batch;
+  at::add_out(recording.addresses, cache_bases_, recording.part(recording.numbers, 3 * batch, recording.plan.pages));
+  BatchLayout layout;
+  layout.tokens = recording.part(recording.numbers, 0, batch);
+  layout.positions = recording.part(recording.numbers, batch, batch);
+  layout.slots = recording.part(recording.numbers, 2 * batch, batch);
+  for (int64_t i = 0; i < batch; ++i) layout.sequences.push_back({i, 1, 0, 0});
+  layout.step = recording.tables;
+  CrossAttentionInput cross;
+  if (recording.plan.crossed()) cross = {cross_attention_blocks(model_), {recording.any_context}};
+  recording.logits = model::logits(model_.decoder, forward(model_.decoder, layout, &cache_, cross));
+}
+
+at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows) {
+  const at::NoGradGuard none;
+  const auto count = static_cast<int64_t>(rows.size());
+  if (count == 0 || tokens.dim() != 1 || tokens.size(0) != count) refuse("a token a row must be given");
+  Plan plan;
+  plan.batch = rounded_up(count);
+  plan.kept = true;
+  int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0;
+  for (const Row& row : rows) {
+    const auto blocks = static_cast<int64_t>(row.blocks.size());
+    const bool inside = std::all_of(row.blocks.begin(), row.blocks.end(), [&](int32_t block) {
+      return block >= 0 && (block + 1) * block_rows_ <= cache_.slots();
+    });
+    if (row.position < 0 || row.position / block_rows_ >= blocks || !inside)
+      refuse("position " + std::to_string(row.position) + " of " + std::to_string(blocks) +
+             " blocks is outside the cache of " + std::to_string(cache_.slots()) + " rows");
+    if (model_.decoder.config.learned_positions && row.position >= model_.decoder.config.max_positions)
+      refuse("position " + std::to_string(row.position) + " is beyond the model's learned ones");
+    pages += row.position / block_rows_ + 1;
+    if (has_rows(row.context)) plan.kept = plan.kept && !row.context->kept.empty();
+  }
+  const Row* before = nullptr;
+  for (const Row& row : rows) {
+    const bool same = before && before->context == row.context;
+    run_length = same ? run_length + 1 : 1;
+    before = &row;
+    if (!has_rows(row.context)) continue;
+    neighbours = std::max(neighbours, run_length);
+    if (!same) context_pages += pages_of(*row.context, plan.kept);
+    if (plan.kept) continue;
+    for (const at::Tensor& page : row.context->pages)
+      plan.context_page_rows = std::max(plan.context_page_rows, rounded_up(page.size(0)));
+  }
+  plan.pages = rounded_up(std::max<int64_t>(pages, 16));
+  if (context_pages > 0) {
+    plan.context_pages = rounded_up(context_pages);
+    plan.neighbours = std::min(rounded_up(neighbours), plan.batch);
+  } else {
+    plan.kept = false;
+  }
+
+  Recording& recording = recording_for(plan);
+  fill(recording, tokens, rows);
+  if (!recording.graph) recording.graph = ops::DeviceGraph::record(model_.decoder.device(), [&] { run(recording); });
+  if (recording.graph)
+    recording.graph->replay();
+  else
+    run(recording);
+  return recording.logits.narrow(0, 0, count);
+}
+
+}  // namespace cepe::model

@@ -1,0 +1,63 @@
+// Decoding: one token of each of B sequences in a pass whose every place is read from tables on the device, so that it
+// can be recorded as a graph (ops/device_graph.h): launching a step's thousand kernels one by one takes a GPU longer
+// than running them. One launch of a kernel serves all sequences, whatever their lengths and contexts.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/cepe_model.h"
+
+namespace cepe::model {
+
+class BatchStep {
+ public:
+  struct Row {
+    int64_t position = 0;             // of its token; the rows before it are in the cache
+    std::span<const int32_t> blocks;  // of the cache: row r lies in slot blocks[r / block_rows] * block_rows + r % ...
+    const ContextStates* context = nullptr;  // absorbed, unless K and V of all contexts of the batch are kept
+  };
+
+  // Whether model and cache can be stepped so: kernels for these widths, no sliding window shorter than the cache, no
+  // rotation that depends on a text's length.
+  static bool takes(const CepeModel& model, const KvCache& cache);
+  // Whether these contexts can be attended to.
+  static bool takes(const CepeModel& model, const ContextStates& context);
+
+  // Model and cache must outlive it; the cache's tensors must stay where they are. padding_slot: a slot of the cache
+  // that belongs to no sequence; batches are filled up to a few sizes, and what fills them is written there.
+  BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot);
+  ~BatchStep();
+  BatchStep(const BatchStep&) = delete;
+  BatchStep& operator=(const BatchStep&) = delete;
+
+  // tokens int64 [B], on the CPU or the device; rows [B]. Rows of one context side by side read it together.
+  // -> logits of the next tokens [B, V] float32, overwritten by the next call. On a GPU the first call of a size
+  // records (some tenths of a second). Contexts must stay until the next call.
+  // Errors: invalid_argument for a row outside the cache or its blocks.
+  at::Tensor logits(const at::Tensor& tokens, std::span<const Row> rows);
+
+  // How many sizes were recorded.
+  int64_t recordings() const { return static_cast<int64_t>(recordings_.size()); }
+
+ private:
+  struct Plan;
+  struct Recording;
+  Recording& recording_for(const Plan& plan);
+  void fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows);
+  void fill_contexts(Recording& recording, std::span<const Row> rows);
+  void run(Recording& recording);
+
+  const CepeModel& model_;
+  KvCache cache_;  // the same tensors
+  int64_t block_rows_, padding_slot_;
+  at::Tensor cache_bases_;  // [2, L, 1] int64: addresses of each layer's keys and values
+  at::Tensor frequencies_, local_frequencies_;
+  std::vector<std::unique_ptr<Recording>> recordings_;
+};
+
+}  // namespace cepe::model

@@ -1,0 +1,62 @@
+// Steps by tables on a GPU, recorded as graphs, against passes by host numbers there.
+#include "batch_step_bench.h"
+#include "gpu.h"
+
+namespace cepe::model {
+namespace {
+
+// Widths that the kernels take, and heads that share keys.
+test::TinyShape wide_shape() {
+  test::TinyShape shape;
+  shape.width = 128, shape.head_width = 64, shape.encoder_width = 64, shape.encoder_heads = 2;
+  shape.encoder_groups = 1, shape.encoder_head_width = 32;
+  return shape;
+}
+
+class BatchStepsOnGpu : public test::OnGpu {
+ protected:
+  void SetUp() override {
+    OnGpu::SetUp();
+    if (test::gpu().device) bench_.emplace(at::TensorOptions(device()).dtype(at::kBFloat16), 2e-2, wide_shape());
+  }
+  test::BatchStepBench& bench() { return *bench_; }
+
+ private:
+  std::optional<test::BatchStepBench> bench_;
+};
+
+TEST_F(BatchStepsOnGpu, WithoutContexts) {
+  bench().expect_the_same({bench().text(9, 5, 1, nullptr)});
+  bench().expect_the_same({bench().text(9, 5, 1, nullptr), bench().text(17, 20, 2, nullptr)});
+}
+
+TEST_F(BatchStepsOnGpu, DifferentLengthsBlocksAndContexts) {
+  const ContextStates long_one = bench().states({200, 256, 3}), short_one = bench().states({5});
+  bench().expect_the_same({bench().text(3, 40, -1, nullptr), bench().text(17, 0, 2, &short_one),
+                           bench().text(8, 1, 2, &long_one), bench().text(1, 20, 1, &long_one),
+                           bench().text(30, 25, 1, &long_one)});
+}
+
+TEST_F(BatchStepsOnGpu, KeptContextsSharedAndNot) {
+  const ContextStates one = bench().kept(bench().states({8, 8, 3})), other = bench().kept(bench().states({300}));
+  bench().expect_the_same({bench().text(4, 0, 1, &one), bench().text(5, 10, 1, &one), bench().text(6, 20, 1, nullptr),
+                           bench().text(7, 30, 1, &other)});
+}
+
+TEST_F(BatchStepsOnGpu, EachSizeIsRecordedOnceAndContextsMayChange) {
+  const ContextStates one = bench().states({8, 2}), other = bench().states({8, 2});
+  KvCache kv = bench().cache(), same = bench().cache();
+  test::BatchStepBench::Text text = bench().text(4, 0, 1, &one);
+  for (KvCache* cache : {&kv, &same}) bench().usual(text, 0, text.prompt, *cache);
+  BatchStep step(bench().model, kv, test::BatchStepBench::block_rows, test::BatchStepBench::padding);
+  for (int turn = 0; turn < 4; ++turn) {
+    text.context = turn % 2 == 0 ? &one : &other;
+    text.ids[4] = turn;
+    const at::Tensor found = step.logits(at::full({1}, turn, at::kLong), bench().rows_at({text}, 0)).to(at::kCPU);
+    EXPECT_LE(test::distance(found, bench().usual(text, 4, 5, same).to(at::kCPU)), bench().tolerance) << turn;
+  }
+  EXPECT_EQ(step.recordings(), 1);
+}
+
+}  // namespace
+}  // namespace cepe::model

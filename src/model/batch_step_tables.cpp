@@ -1,0 +1,180 @@
+// The tables of a step: made once a size, filled before each step.
+#include "model/batch_step_tables.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+namespace cepe::model {
+namespace {
+
+constexpr size_t most_recordings = 24;  // each has the memory of a step of its own
+
+template <class T>
+void upload(const std::vector<T>& values, const at::Tensor& to) {
+  const at::Tensor from = at::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())},
+                                        at::CppTypeToScalarType<T>::value);
+  at::Tensor(to).narrow(0, 0, from.size(0)).copy_(from);
+}
+
+}  // namespace
+
+int64_t pages_of(const ContextStates& context, bool kept) {
+  return kept ? (context.rows + kept_page_rows - 1) / kept_page_rows : static_cast<int64_t>(context.pages.size());
+}
+
+ops::PageTable form_of(const at::Tensor& rows, int64_t page_rows) {  // rows [slots, G, D]
+  ops::PageTable table;
+  table.groups = rows.size(1);
+  table.width = rows.size(2);
+  table.key_stride = table.value_stride = table.groups * table.width;
+  table.type = rows.scalar_type();
+  table.page_rows = page_rows;
+  return table;
+}
+
+BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
+  for (const auto& recording : recordings_)
+    if (recording->plan == plan) return *recording;
+  if (recordings_.size() >= most_recordings) recordings_.clear();
+
+  const DecoderConfig& config = model_.decoder.config;
+  const at::Device device = model_.decoder.device();
+  const auto longs = at::TensorOptions(device).dtype(at::kLong), integers = longs.dtype(at::kInt);
+  auto made = std::make_unique<Recording>();
+  made->plan = plan;
+  const int64_t batch = plan.batch, layers = config.layers, each = config.heads / config.groups;
+  made->numbers = at::zeros({3 * batch + plan.pages}, longs);
+  made->counts = at::zeros({batch + 1 + plan.pages}, integers);
+  made->addresses = at::zeros({2, layers, plan.pages}, longs);
+  StepTables& tables = *made->tables;
+  tables.frequencies = frequencies_;
+  tables.local_frequencies = local_frequencies_;
+  std::vector<int32_t> queries;
+  for (int64_t i = 0; i <= batch; ++i) queries.push_back(static_cast<int32_t>(i * each));
+  tables.cache_queries = at::tensor(queries, at::kInt).to(device);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    ops::PageTable table = form_of(cache_.keys[static_cast<size_t>(layer)], block_rows_);
+    table.first_page = made->part(made->counts, 0, batch + 1);
+    table.rows = made->part(made->counts, batch + 1, plan.pages);
+    table.keys = made->addresses[0][layer];
+    table.values = made->addresses[1][layer];
+    tables.cache.push_back(std::move(table));
+  }
+  recordings_.push_back(std::move(made));
+  return *recordings_.back();
+}
+
+// The tables of the contexts, where they are others than those of the last step.
+void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
+  const Plan& plan = recording.plan;
+  const DecoderConfig& config = model_.decoder.config;
+  std::vector<std::shared_ptr<const ops::PageTable>> contexts;
+  for (const Row& row : rows) contexts.push_back(has_rows(row.context) ? row.context->table() : nullptr);
+  if (contexts == recording.contexts) return;
+  recording.contexts.clear();  // an error leaves nothing that looks right
+
+  const int64_t each = plan.kept ? config.heads / config.groups : config.heads, batch = plan.batch;
+  std::vector<int32_t> first_page = {0}, first_query = {0}, page_rows;
+  std::vector<const ContextStates*> groups;
+  for (size_t i = 0; i < rows.size();) {
+    const ContextStates* context = rows[i].context;
+    while (i < rows.size() && rows[i].context == context) ++i;
+    if (has_rows(context)) {
+      groups.push_back(context);
+      for (int64_t page = 0; page < pages_of(*context, plan.kept); ++page)
+        page_rows.push_back(static_cast<int32_t>(plan.kept
+                                                     ? std::min(kept_page_rows, context->rows - page * kept_page_rows)
+                                                     : context->pages[static_cast<size_t>(page)].size(0)));
+    }
+    first_page.push_back(static_cast<int32_t>(page_rows.size()));
+    first_query.push_back(static_cast<int32_t>(static_cast<int64_t>(i) * each));
+  }
+  first_page.resize(static_cast<size_t>(batch + 1), first_page.back());
+  first_query.resize(static_cast<size_t>(batch + 1), first_query.back());
+
+  std::vector<int64_t> addresses;
+  const size_t layers = plan.kept ? groups.front()->kept.size() : 1;
+  const auto add = [&](const at::Tensor ContextStates::Projected::*part, size_t layer) {
+    const size_t begin = addresses.size();
+    for (const ContextStates* context : groups) {
+      const at::Tensor& kept = context->kept.at(layer).*part;
+      const int64_t page_bytes = kept_page_rows * kept.size(1) * kept.size(2) * kept.itemsize();
+      for (int64_t page = 0; page < pages_of(*context, true); ++page)
+        addresses.push_back(address_of(kept) + page * page_bytes);
+    }
+    addresses.resize(begin + static_cast<size_t>(plan.context_pages), 0);
+  };
+  if (plan.kept) {
+    for (size_t layer = 0; layer < layers; ++layer) add(&ContextStates::Projected::keys, layer);
+    for (size_t layer = 0; layer < layers; ++layer) add(&ContextStates::Projected::values, layer);
+  } else {
+    for (const ContextStates* context : groups)
+      for (const at::Tensor& page : context->pages) addresses.push_back(address_of(page));
+    addresses.resize(static_cast<size_t>(plan.context_pages), 0);
+  }
+
+  StepTables& tables = *recording.tables;
+  if (!recording.context_counts.defined()) {
+    const at::Device device = model_.decoder.device();
+    const auto longs = at::TensorOptions(device).dtype(at::kLong);
+    const at::Tensor& counts = recording.context_counts =
+        at::zeros({2 * (batch + 1) + plan.context_pages}, longs.dtype(at::kInt));
+    recording.context_addresses = at::zeros({static_cast<int64_t>(addresses.size())}, longs);
+    tables.absorbed = !plan.kept;
+    tables.context_queries = recording.part(counts, batch + 1, batch + 1);
+    tables.most_context_rows = plan.neighbours * each;
+    const ContextStates& one = *groups.front();
+    for (size_t layer = 0; layer < layers; ++layer) {
+      ops::PageTable table =
+          form_of(plan.kept ? one.kept[layer].keys : one.pages.front().unsqueeze(1), plan.context_page_rows);
+      table.first_page = recording.part(counts, 0, batch + 1);
+      table.rows = recording.part(counts, 2 * (batch + 1), plan.context_pages);
+      const auto of = [&](size_t number) {
+        return recording.part(recording.context_addresses, static_cast<int64_t>(number) * plan.context_pages,
+                              plan.context_pages);
+      };
+      table.keys = of(layer);
+      if (plan.kept) table.values = of(layers + layer);
+      tables.context.push_back(std::move(table));
+    }
+  }
+  std::vector<int32_t> counts = std::move(first_page);
+  counts.insert(counts.end(), first_query.begin(), first_query.end());
+  counts.insert(counts.end(), page_rows.begin(), page_rows.end());
+  upload(counts, recording.context_counts);
+  upload(addresses, recording.context_addresses);
+  recording.contexts = std::move(contexts);
+  recording.any_context = groups.front();
+}
+
+void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows) {
+  const auto batch = static_cast<size_t>(recording.plan.batch);
+  const at::Tensor& keys = cache_.keys.front();
+  const int64_t block_bytes = block_rows_ * keys.size(1) * keys.size(2) * keys.itemsize();
+  std::vector<int64_t> numbers(3 * batch, 0);
+  std::vector<int32_t> first_page = {0}, page_rows;
+  std::fill(numbers.begin() + static_cast<std::ptrdiff_t>(2 * batch), numbers.end(), padding_slot_);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t position = rows[i].position;
+    numbers[batch + i] = position;
+    numbers[2 * batch + i] =
+        rows[i].blocks[static_cast<size_t>(position / block_rows_)] * block_rows_ + position % block_rows_;
+    for (int64_t row = 0; row <= position; row += block_rows_) {
+      numbers.push_back(rows[i].blocks[static_cast<size_t>(row / block_rows_)] * block_bytes);
+      page_rows.push_back(static_cast<int32_t>(std::min(block_rows_, position + 1 - row)));
+    }
+    first_page.push_back(static_cast<int32_t>(page_rows.size()));
+  }
+  first_page.resize(batch + 1, first_page.back());
+  first_page.insert(first_page.end(), page_rows.begin(), page_rows.end());
+  upload(numbers, recording.numbers);
+  upload(first_page, recording.counts);
+  recording.numbers.narrow(0, 0, tokens.size(0)).copy_(tokens);
+  if (recording.plan.crossed()) fill_contexts(recording, rows);
+}
+
+}  // namespace cepe::model

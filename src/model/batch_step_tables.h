@@ -1,0 +1,53 @@
+// What the files of BatchStep share: the tables of one recorded size.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "model/batch_step.h"
+#include "model/step_tables.h"
+#include "ops/device_graph.h"
+
+namespace cepe::model {
+
+inline constexpr int64_t kept_page_rows = 256;
+
+// What a recording is good for.
+struct BatchStep::Plan {
+  int64_t batch = 0, pages = 0;                // sizes of the tables
+  int64_t context_pages = 0, neighbours = 0;   // neighbours: sequences that share a context, at most
+  int64_t context_page_rows = kept_page_rows;  // of a page, at most
+  bool kept = false;
+
+  bool crossed() const { return context_pages > 0; }
+  bool operator==(const Plan&) const = default;
+};
+
+struct BatchStep::Recording {
+  Plan plan;
+  std::shared_ptr<StepTables> tables = std::make_shared<StepTables>();
+  at::Tensor numbers;            // int64: tokens, positions, slots [B each], offsets of the cache's pages in bytes [P]
+  at::Tensor counts;             // int32: first page of each sequence [B + 1], rows of the pages [P]
+  at::Tensor addresses;          // int64 [2, L, P]: the cache's pages, by layer
+  at::Tensor context_counts;     // int32: first page, first query row of each group [B + 1 each], rows of the pages [Q]
+  at::Tensor context_addresses;  // int64 [2 * layers or 1, Q]
+  std::vector<std::shared_ptr<const ops::PageTable>> contexts;  // those in the tables: what tells one from another
+  const ContextStates* any_context = nullptr;
+  at::Tensor logits;
+  std::unique_ptr<ops::DeviceGraph> graph;
+
+  at::Tensor part(const at::Tensor& whole, int64_t first, int64_t count) const { return whole.narrow(0, first, count); }
+};
+
+// Pages of a context, as states or as kept K and V.
+int64_t pages_of(const ContextStates& context, bool kept);
+// A table of no pages for rows like these [slots, G, D].
+ops::PageTable form_of(const at::Tensor& rows, int64_t page_rows);
+inline int64_t address_of(const at::Tensor& tensor) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()));
+}
+inline bool has_rows(const ContextStates* context) { return context && context->rows > 0; }
+
+}  // namespace cepe::model

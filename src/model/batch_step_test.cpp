@@ -1,0 +1,87 @@
+// A step by tables gives what passes by host numbers give, sequence by sequence. On the CPU, where nothing is recorded:
+// the arithmetic and the tables are the same (batch_step_gpu_test.cpp).
+#include "base/error.h"
+#include "batch_step_bench.h"
+
+namespace cepe::model {
+namespace {
+
+struct BatchSteps : testing::Test, test::BatchStepBench {};
+
+TEST_F(BatchSteps, OneSequenceWithoutAContext) { expect_the_same({text(9, 5, 1, nullptr)}); }
+
+TEST_F(BatchSteps, DifferentLengthsBlocksAndContexts) {
+  const ContextStates long_one = states({8, 8, 3}), short_one = states({5});
+  expect_the_same({text(3, 40, -1, nullptr), text(17, 0, 2, &short_one), text(8, 1, 2, &long_one),
+                   text(1, 20, 1, &long_one), text(30, 25, 1, &long_one)});
+}
+
+TEST_F(BatchSteps, KeptContextsSharedAndNot) {
+  const ContextStates one = kept(states({8, 8, 3})), other = kept(states({300}));
+  expect_the_same({text(4, 0, 1, &one), text(5, 10, 1, &one), text(6, 20, 1, nullptr), text(7, 30, 1, &other)});
+}
+
+TEST_F(BatchSteps, WhereOnlySomeAreKeptTheStatesAreRead) {
+  const ContextStates one = kept(states({8, 2})), other = states({7});
+  expect_the_same({text(4, 0, 1, &one), text(5, 10, 1, &other)});
+}
+
+TEST_F(BatchSteps, ContextsOfABatchMayChangeFromStepToStep) {
+  const ContextStates one = states({8, 2}), other = states({8, 2});
+  KvCache kv = cache(), same = cache();
+  Text first = text(4, 0, 1, &one), second = text(5, 10, 1, &other);
+  for (const Text& text : {first, second}) {
+    usual(text, 0, text.prompt, kv);
+    usual(text, 0, text.prompt, same);
+  }
+  BatchStep step(model, kv, block_rows, padding);
+  for (int turn = 0; turn < 4; ++turn) {  // as many pages each time: the same tables
+    const at::Tensor tokens = random.tokens({2}, 96);
+    std::swap(first.context, second.context);
+    const at::Tensor found = step.logits(tokens, rows_at({first, second}, 0));
+    first.ids[4] = static_cast<int32_t>(tokens[0].item<int64_t>());
+    second.ids[5] = static_cast<int32_t>(tokens[1].item<int64_t>());
+    EXPECT_LE(test::distance(found.narrow(0, 0, 1), usual(first, 4, 5, same)), 1e-5);
+    EXPECT_LE(test::distance(found.narrow(0, 1, 1), usual(second, 5, 6, same)), 1e-5);
+  }
+  EXPECT_EQ(step.recordings(), 1);
+}
+
+TEST_F(BatchSteps, WhatFillsABatchTouchesNothing) {
+  KvCache kv = cache();
+  for (auto* tensors : {&kv.keys, &kv.values})
+    for (at::Tensor& tensor : *tensors) tensor.fill_(7);
+  std::vector<Text> texts;
+  for (int32_t i = 0; i < 5; ++i) texts.push_back(text(1, i * 3, 1, nullptr));  // filled up to six
+  BatchStep step(model, kv, block_rows, padding);
+  step.logits(random.tokens({5}, 96), rows_at(texts, 0));
+  for (int64_t slot = 0; slot < padding; ++slot) {
+    const bool written = slot % (3 * block_rows) == 1 && slot / (3 * block_rows) < 5;
+    EXPECT_EQ((kv.keys.back()[slot] == 7).all().item<bool>(), !written) << slot;
+  }
+}
+
+TEST_F(BatchSteps, ARowOutsideItsBlocksOrTheCacheIsRefused) {
+  KvCache kv = cache();
+  BatchStep step(model, kv, block_rows, padding);
+  const std::vector<int32_t> inside = {3}, outside = {blocks};
+  const auto step_at = [&](int64_t position, std::span<const int32_t> own) {
+    const std::vector<BatchStep::Row> rows = {{position, own, nullptr}};
+    return step.logits(random.tokens({1}, 96), rows);
+  };
+  EXPECT_NO_THROW(step_at(3, inside));
+  EXPECT_THROW(step_at(4, inside), base::Error);
+  EXPECT_THROW(step_at(-1, inside), base::Error);
+  EXPECT_THROW(step_at(0, outside), base::Error);
+  EXPECT_THROW(step.logits(random.tokens({2}, 96), {}), base::Error);
+}
+
+TEST_F(BatchSteps, SlidingWindowsAreNotTaken) {
+  const KvCache kv = cache();
+  EXPECT_TRUE(BatchStep::takes(model, kv));
+  model.decoder.config.windows.back() = 16;
+  EXPECT_FALSE(BatchStep::takes(model, kv));
+}
+
+}  // namespace
+}  // namespace cepe::model

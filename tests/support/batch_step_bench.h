@@ -1,0 +1,105 @@
+// Steps by tables against passes by host numbers, for the CPU and for a GPU, where the steps are recorded.
+#pragma once
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <gtest/gtest.h>
+
+#include "golden_tensors.h"
+#include "model/batch_step.h"
+#include "tiny_models.h"
+
+namespace cepe::test {
+
+struct BatchStepBench {
+  static constexpr int64_t block_rows = 4, blocks = 60, steps = 6, padding = (blocks - 1) * block_rows;
+
+  explicit BatchStepBench(at::TensorOptions options = at::kFloat, double close = 1e-5, const TinyShape& shape = {})
+      : values(options), tolerance(close), model(tiny_model(3, shape)) {
+    const auto there = [&](at::Tensor& weight) { weight = weight.to(values.device(), values.dtype().toScalarType()); };
+    model::visit(model.decoder, [&](const std::string&, at::Tensor& weight) { there(weight); });
+    model::visit_parameters(*model.adapter, there);
+    model.decoder.activation_type = model.adapter->encoder.activation_type = values.dtype().toScalarType();
+  }
+
+  struct Text {
+    std::vector<int32_t> ids, blocks;
+    int64_t prompt;
+    const model::ContextStates* context;
+  };
+
+  model::KvCache cache() const {
+    const model::DecoderConfig& config = model.decoder.config;
+    return model::make_kv_cache(config.layers, blocks * block_rows, config.groups, config.head_width, values);
+  }
+  model::ContextStates states(const std::vector<int64_t>& pages) {
+    model::ContextStates made;
+    for (const int64_t rows : pages)
+      made.append(model::forward(model.adapter->encoder, random.tokens({1, rows}, 96).to(values.device()))[0]);
+    return made;
+  }
+  model::ContextStates kept(model::ContextStates context) {
+    model::keep_projections(context, model::cross_attention_blocks(model), model::head_shape(model.decoder.config),
+                            values.dtype().toScalarType());
+    return context;
+  }
+  // `prompt` ids and `steps` more, in every `apart`th block from `first` on.
+  Text text(int64_t prompt, int32_t first, int32_t apart, const model::ContextStates* context) {
+    Text made = {{}, {}, prompt, context};
+    const at::Tensor drawn = random.tokens({prompt + steps}, 96);
+    for (int64_t i = 0; i < drawn.size(0); ++i) made.ids.push_back(static_cast<int32_t>(drawn[i].item<int64_t>()));
+    for (int64_t row = 0; row < prompt + steps; row += block_rows)
+      made.blocks.push_back(first + apart * static_cast<int32_t>(row / block_rows));
+    return made;
+  }
+  // The logits of ids [cached, end) by host numbers: of the last one.
+  at::Tensor usual(const Text& text, int64_t cached, int64_t end, model::KvCache& kv) const {
+    model::CrossAttentionInput cross;
+    if (text.context) cross = {model::cross_attention_blocks(model), {text.context}};
+    const std::span ids(text.ids);
+    const std::vector<model::PagedPiece> piece = {
+        {ids.subspan(static_cast<size_t>(cached), static_cast<size_t>(end - cached)), cached, text.blocks}};
+    const at::Tensor hidden =
+        model::forward(model.decoder, model::paged_layout(piece, block_rows, values.device()), &kv, cross);
+    return model::logits(model.decoder, hidden.narrow(0, hidden.size(0) - 1, 1));
+  }
+  static std::vector<model::BatchStep::Row> rows_at(const std::vector<Text>& texts, int64_t step) {
+    std::vector<model::BatchStep::Row> rows;
+    for (const Text& text : texts) rows.push_back({text.prompt + step, text.blocks, text.context});
+    return rows;
+  }
+
+  // Steps of all texts together against each by itself.
+  void expect_the_same(const std::vector<Text>& texts) {
+    model::KvCache alone = cache(), together = cache();
+    for (const Text& text : texts) {
+      usual(text, 0, text.prompt, alone);
+      usual(text, 0, text.prompt, together);
+    }
+    ASSERT_TRUE(model::BatchStep::takes(model, together));
+    model::BatchStep step(model, together, block_rows, padding);
+    for (int64_t i = 0; i < steps; ++i) {
+      std::vector<at::Tensor> tokens;
+      for (const Text& text : texts)
+        tokens.push_back(at::full({1}, text.ids[static_cast<size_t>(text.prompt + i)], at::kLong));
+      const at::Tensor found = step.logits(at::cat(tokens), rows_at(texts, i));
+      ASSERT_EQ(found.size(0), static_cast<int64_t>(texts.size()));
+      for (size_t t = 0; t < texts.size(); ++t) {
+        const int64_t at = texts[t].prompt + i;
+        EXPECT_LE(distance(found.narrow(0, static_cast<int64_t>(t), 1).to(at::kCPU),
+                           usual(texts[t], at, at + 1, alone).to(at::kCPU)),
+                  tolerance)
+            << "text " << t << ", step " << i;
+      }
+    }
+  }
+
+  const at::NoGradGuard none;
+  at::TensorOptions values;
+  double tolerance;
+  model::CepeModel model;
+  TinyWeights random{7};
+};
+
+}  // namespace cepe::test
