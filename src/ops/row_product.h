@@ -10,7 +10,8 @@ namespace cepe::ops {
 // differentiated, at most 4 rows of `in` a multiple of 8.
 bool takes_row_product(const at::Tensor& x, const at::Tensor& weight);
 
-// x weight^T -> [..., out] of x's type, summed in float32. Without a kernel at::linear.
+// x weight^T -> [..., out] of x's type, summed in float32. Without a kernel at::linear. The kernel begins to read the
+// weight while the one before it still runs: whatever wrote the weight must be over (synchronise) when this is called.
 at::Tensor row_product(const at::Tensor& x, const at::Tensor& weight);
 
 }  // namespace cepe::ops

@@ -14,6 +14,7 @@ class RowProductOnGpu : public test::OnGpu {
  protected:
   static at::Tensor random(at::IntArrayRef shape) { return at::randn(shape).to(device(), at::kBFloat16); }
   static void expect_product(const at::Tensor& x, const at::Tensor& weight) {
+    synchronise(x.device());  // the weight is there
     const at::Tensor expected = at::linear(x.to(at::kCPU, at::kDouble), weight.to(at::kCPU, at::kDouble));
     const at::Tensor found = row_product(x, weight);
     ASSERT_EQ(found.sizes(), expected.sizes());
@@ -50,6 +51,7 @@ TEST_F(RowProductOnGpu, WhatTheKernelDoesNotTakeIsMultipliedAllTheSame) {
 
 TEST_F(RowProductOnGpu, TheSameBitsEveryTimeAndWhateverTheOtherRowsAre) {
   const at::Tensor x = random({4, 2048}), weight = random({500, 2048});
+  synchronise(device());
   const at::Tensor all = row_product(x, weight);
   EXPECT_TRUE(all.equal(row_product(x, weight)));
   if (!cuda::kernels()) GTEST_SKIP() << "no kernel on " << device();

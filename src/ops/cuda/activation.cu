@@ -4,6 +4,7 @@
 // Design: a thread takes 16 bytes of gate, the 16 of up beside them, and writes 16; both loads are on their way at
 // once.
 #include "ops/cuda/elements.cuh"
+#include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
 
 namespace cepe::ops::cuda {
@@ -28,6 +29,8 @@ __device__ float activated(float x) {
 template <class T, int count, Activation activation>
 __global__ void __launch_bounds__(block_threads)
     gated_kernel(const T* gate_up, T* y, unsigned packs_a_row, unsigned packs) {
+  let_successor_begin();
+  wait_for_predecessor();
   const unsigned index = blockIdx.x * block_threads + threadIdx.x;
   if (index >= packs) return;
   const unsigned row = index / packs_a_row;
@@ -45,10 +48,9 @@ __global__ void __launch_bounds__(block_threads)
 template <class T, int count, Activation activation>
 cudaError_t launch_with(const GatedRows& run, cudaStream_t stream) {
   const int64_t packs_a_row = run.width / count, packs = run.rows * packs_a_row;
-  gated_kernel<T, count, activation><<<blocks_for(packs, block_threads), block_threads, 0, stream>>>(
-      static_cast<const T*>(run.gate_up), static_cast<T*>(run.y), static_cast<unsigned>(packs_a_row),
-      static_cast<unsigned>(packs));
-  return cudaGetLastError();
+  return launch_in_line(gated_kernel<T, count, activation>, blocks_for(packs, block_threads), block_threads, 0, stream,
+                        static_cast<const T*>(run.gate_up), static_cast<T*>(run.y), static_cast<unsigned>(packs_a_row),
+                        static_cast<unsigned>(packs));
 }
 
 template <class T, Activation activation>

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "ops/cuda/elements.cuh"
+#include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/warp.cuh"
 
@@ -34,6 +35,8 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const RmsNormRows run) {
   const auto packs = static_cast<int>(run.width / count);
   const T* x = static_cast<const T*>(run.x) + row * run.width;
   const T* weight = static_cast<const T*>(run.weight);
+  let_successor_begin();
+  wait_for_predecessor();
   Pack<T, count> values[kept];
   float squares = 0;
 #pragma unroll
@@ -92,8 +95,7 @@ cudaError_t launch_with(const RmsNormRows& run, cudaStream_t stream) {
   int64_t team = warp;
   while (team < 1024 && team * each < packs) team *= 2;
   const dim3 block(static_cast<unsigned>(team), static_cast<unsigned>(std::max<int64_t>(1, 128 / team)));
-  rms_norm_kernel<T, count, kept><<<blocks_for(run.rows, block.y), block, 0, stream>>>(run);
-  return cudaGetLastError();
+  return launch_in_line(rms_norm_kernel<T, count, kept>, blocks_for(run.rows, block.y), block, 0, stream, run);
 }
 
 template <class T>

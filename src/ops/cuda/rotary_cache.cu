@@ -4,6 +4,7 @@
 // memory's bandwidth; for a decoded token, 50 kB of a 7B model, the launch.
 // Design: as rotary.cu, a thread 16 bytes of a head's first half and the 16 that pair with them; a value's threads
 // copy.
+#include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/rotary.cuh"
 
@@ -40,6 +41,8 @@ __device__ Head<T> head_at(const RotaryCacheRows& run, unsigned row, unsigned he
 template <class T, int count>
 __global__ void __launch_bounds__(rotary_block)
     rotate_into_cache_kernel(const RotaryCacheRows run, unsigned pairs, unsigned others, unsigned threads) {
+  let_successor_begin();
+  wait_for_predecessor();
   const unsigned index = blockIdx.x * rotary_block + threadIdx.x;
   if (index >= threads) return;
   const unsigned each = pairs + others, all = static_cast<unsigned>(run.heads + 2 * run.groups);
@@ -64,9 +67,9 @@ template <class T, int count>
 cudaError_t launch_with(const RotaryCacheRows& run, cudaStream_t stream) {
   const int64_t pairs = run.half / count, others = (run.width - 2 * run.half) / count;
   const int64_t threads = run.rows * (run.heads + 2 * run.groups) * (pairs + others);
-  rotate_into_cache_kernel<T, count><<<blocks_for(threads, rotary_block), rotary_block, 0, stream>>>(
-      run, static_cast<unsigned>(pairs), static_cast<unsigned>(others), static_cast<unsigned>(threads));
-  return cudaGetLastError();
+  return launch_in_line(rotate_into_cache_kernel<T, count>, blocks_for(threads, rotary_block), rotary_block, 0, stream,
+                        run, static_cast<unsigned>(pairs), static_cast<unsigned>(others),
+                        static_cast<unsigned>(threads));
 }
 
 template <class T>

@@ -1,10 +1,12 @@
 // y = x W^T for one to four rows x: see ops/row_product.h.
 // Bound: the bytes of W over the memory's bandwidth; x and y are nothing beside it. Figures: docs/performance.md.
 // Design: a warp an output, whose row of W it reads from one end to the other, 512 bytes a load, eight loads under way
-// in each thread; they are begun before x, which every block copies to shared memory, has arrived. No part of W is read
+// in each thread; they are begun before x, which every block copies to shared memory, has arrived, and before the kernel
+// that makes x is over. No part of W is read
 // by two warps, so nothing is cached but x. Sums in float32, within a thread in order, then by shuffles: the same bits
 // every time.
 #include "ops/cuda/elements.cuh"
+#include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/warp.cuh"
 
@@ -51,6 +53,8 @@ __global__ void __launch_bounds__(warps* warp) row_product_kernel(const RowProdu
     const int pack = i * warp + lane;
     loaded[i] = there && pack < packs ? load_once(weight + pack) : make_uint4(0, 0, 0, 0);
   }
+  let_successor_begin();
+  wait_for_predecessor();  // x may be its work; the weight is nobody's
   for (int i = static_cast<int>(threadIdx.x); i < rows * packs; i += warps * warp) {
     x[i] = static_cast<const uint4*>(run.x)[i];
   }
@@ -79,8 +83,7 @@ __global__ void __launch_bounds__(warps* warp) row_product_kernel(const RowProdu
 template <int rows>
 cudaError_t launch_with(const RowProductRun& run, cudaStream_t stream) {
   const auto shared = static_cast<size_t>(rows * run.inputs) * sizeof(Bfloat16);
-  row_product_kernel<rows><<<blocks_for(run.outputs, warps), warps * warp, shared, stream>>>(run);
-  return cudaGetLastError();
+  return launch_in_line(row_product_kernel<rows>, blocks_for(run.outputs, warps), warps * warp, shared, stream, run);
 }
 
 }  // namespace
