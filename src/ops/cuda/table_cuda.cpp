@@ -26,6 +26,8 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         cross_entropy,
                                         paged_attention,
                                         paged_attention_bytes,
+                                        packed_product,
+                                        unpack,
                                         record_graph,
                                         replay_graph,
                                         destroy_graph};
