@@ -21,8 +21,10 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/parse_values.h"
+#include "cli/runtime.h"
 #include "model/cepe_model.h"
 #include "model/initialise_random.h"
+#include "model/quantise.h"
 #include "model/recorded_step.h"
 #include "ops/device.h"
 
@@ -129,15 +131,15 @@ Rates measure_rates(at::TensorOptions options) {
 
 class Bench {
  public:
-  Bench(const BenchShapeOptions& options, at::Device device)
+  Bench(const BenchShapeOptions& options, at::Device device, std::optional<ops::PackedFormat> format)
       : options_(options),
         shape_(find_shape(options.shape)),
         values_(at::TensorOptions(device).dtype(device.is_cpu() ? at::kFloat : at::kBFloat16)),
         rates_(measure_rates(values_)) {
     std::vector<int64_t> layers(static_cast<size_t>(shape_.decoder.layers));
     std::iota(layers.begin(), layers.end(), 0);
-    model_.decoder = model::random_decoder(shape_.decoder, options.seed, values_);
-    model_.adapter = model::random_adapter(shape_.decoder, shape_.encoder, layers, options.seed, values_);
+    model_.decoder = model::random_decoder(shape_.decoder, options.seed, values_, format);
+    model_.adapter = model::random_adapter(shape_.decoder, shape_.encoder, layers, options.seed, values_, format);
   }
 
   Json run() {
@@ -385,7 +387,8 @@ std::string shape_names() {
 
 Json measure_shape(const BenchShapeOptions& options, const CommonOptions& common) {
   const at::NoGradGuard none;
-  return Bench(options, ops::open_device(common.device)).run();
+  const auto format = model::quantised_format(weight_type(common.dtype));
+  return Bench(options, ops::open_device(common.device), format).run();
 }
 
 std::string shape_text(const Json& result) {
