@@ -2,8 +2,8 @@
 // shape: time of a call from C++ (what a decoded token pays where nothing else is queued), time of the kernel alone (a
 // recorded CUDA graph of calls, each on tensors of its own, so that nothing is found in cache unless it all fits), the
 // bytes that must move over that time, and their ratio to the copy's bandwidth.
-// Attention over pages: attention_gpu_bench.cpp.
-//   build/release/bin/ops_gpu_bench [device [attention]]     attention: nothing else
+// Attention over pages: attention_gpu_bench.cpp. Products of packed weights: packed_gpu_bench.cpp.
+//   build/release/bin/ops_gpu_bench [device [attention | packed]]     nothing else than that
 #include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
@@ -34,6 +34,7 @@
 #include "ops/norm_gradient.h"
 #include "ops/rotary.h"
 #include "ops/row_cross_entropy.h"
+#include "packed_gpu_bench.h"
 
 namespace cepe::ops {
 namespace {
@@ -194,14 +195,16 @@ void measure(const Case& what, at::Device device, at::ScalarType type, int64_t r
               call * 1e6, kernel * 1e6, bytes / kernel * 1e-9, bytes / kernel / bandwidth);
 }
 
-void run(const char* name, bool only_attention) {
+void run(const char* name, const char* only) {
   const at::Device device = open_device(name);
   const at::NoGradGuard none;
   const double bandwidth = copy_bandwidth(device);
   std::printf("copy of 1 GiB: %.1f GB/s read and written; fused kernels %s\n", bandwidth * 1e-9,
               cuda::kernels() ? "loaded" : "MISSING: these are the compositions");
-  if (cuda::kernels()) bench::measure_attention(device, bandwidth);
-  if (only_attention) return;
+  const auto wanted = [&](const char* part) { return !*only || std::strcmp(only, part) == 0; };
+  if (cuda::kernels() && wanted("attention")) bench::measure_attention(device, bandwidth);
+  if (cuda::kernels() && wanted("packed")) bench::measure_packed(device, bandwidth);
+  if (*only) return;
   for (const at::ScalarType type : {at::kBFloat16, at::kFloat}) {
     for (const int64_t width : {576, 4096}) {
       for (const int64_t rows : {1, 16, 256, 1024, 4096}) {
@@ -226,7 +229,7 @@ void run(const char* name, bool only_attention) {
 
 int main(int argc, char** argv) {
   try {
-    cepe::ops::run(argc > 1 ? argv[1] : "cuda", argc > 2 && std::strcmp(argv[2], "attention") == 0);
+    cepe::ops::run(argc > 1 ? argv[1] : "cuda", argc > 2 ? argv[2] : "");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ops_gpu_bench: %s\n", error.what());
     return 2;

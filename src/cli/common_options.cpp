@@ -21,8 +21,11 @@ void add_common_options(CLI::App& command, CommonOptions& common) {
       ->capture_default_str()
       ->group(group);
   command
-      .add_option("--dtype", common.dtype, "how weights are kept: auto (packed blocks stay packed), float32, bfloat16")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      .add_option(
+          "--dtype", common.dtype,
+          "how weights are kept: auto (packed blocks stay packed), float32, bfloat16; fp8, int8, int4: those of "
+          "decoder and cross-attention in so many bits")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "fp8", "int8", "int4"}))
       ->capture_default_str()
       ->group(group);
   command.add_option("--threads", common.threads, "threads of the processor; 0: all")

@@ -32,10 +32,10 @@ struct AdapterPart {
 };
 
 std::optional<AdapterPart> adapter_part(const model::ModelSource& source, const ModelOptions& options, ModelSize& size,
-                                        model::WeightType type) {
+                                        model::WeightType type, bool on_cpu) {
   if (const auto folder = find_adapter(options)) {
     const model::AdapterConfig config = model::read_adapter_config(*folder);
-    add(size, formats::Checkpoint::open(*folder), type);
+    add(size, formats::Checkpoint::open(*folder), type, on_cpu);
     return AdapterPart{config.encoder, config.cross_attention_layers, config.chunk_size, config.trained,
                        folder->string()};
   }
@@ -103,9 +103,10 @@ Json info_json(const ModelOptions& options, const CommonOptions& common) {
   const base::Path path = model::locate_model(options.model, common.cache());
   const model::ModelSource source = model::open_model(path);
   const model::WeightType type = weight_type(common.dtype);
+  const bool on_cpu = !common.device.starts_with("cuda");  // none is opened
   ModelSize size;
-  add(size, source.checkpoint, type);
-  const auto adapter = adapter_part(source, options, size, type);
+  add(size, source.checkpoint, type, on_cpu);
+  const auto adapter = adapter_part(source, options, size, type, on_cpu);
   Json parts = Json::object();
   for (const auto& [part, bytes] : size.parts) parts[std::string(name_of(part))] = part_json(bytes);
   return {{"model", path.string()},

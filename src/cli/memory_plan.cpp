@@ -1,6 +1,7 @@
 #include "cli/memory_plan.h"
 
 #include "model/cost_model.h"
+#include "model/quantise.h"
 
 namespace cepe::cli {
 namespace {
@@ -18,13 +19,6 @@ bool has_any(std::string_view name, std::initializer_list<std::string_view> piec
 
 bool is_float(DType type) {
   return type == DType::float64 || type == DType::float32 || type == DType::float16 || type == DType::bfloat16;
-}
-
-int64_t kept_bytes(const formats::TensorView& view, model::WeightType type) {
-  const bool stays_packed = formats::is_quantised(view.type) || view.type == DType::int8;
-  if (type == model::WeightType::automatic && (stays_packed || view.type == DType::float32))
-    return static_cast<int64_t>(view.bytes.size());
-  return formats::element_count(view) * (type == model::WeightType::float32 ? 4 : 2);
 }
 
 }  // namespace
@@ -63,7 +57,7 @@ Part part_of(std::string_view name) {
   return Part::other;
 }
 
-void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type) {
+void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type, bool on_cpu) {
   for (const std::string& name : checkpoint.names()) {
     const formats::TensorView view = checkpoint.at(name);
     const bool is_scale = name.ends_with("_scale");
@@ -73,7 +67,7 @@ void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightTy
     for (PartSize* part : {&size.parts[part_of(name)], &size.total}) {
       if (is_weight && !is_scale) part->parameters += formats::element_count(view);
       part->stored_bytes += stored;
-      if (is_weight) part->kept_bytes += kept_bytes(view, type);
+      if (is_weight) part->kept_bytes += model::loaded_bytes(name, view, type, on_cpu);
     }
   }
 }

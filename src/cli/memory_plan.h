@@ -30,8 +30,9 @@ struct ModelSize {
   PartSize total;
 };
 
-// Adds all tensors of a file. Scales of packed rows ("weight_scale") count as bytes, not as parameters.
-void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type);
+// Adds all tensors of a file, as they will be kept on a CPU or a GPU. Scales of packed rows ("weight_scale") count as
+// bytes, not as parameters.
+void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type, bool on_cpu = true);
 
 // Memory that grows with the context, in bytes; full attention is what the same decoder would need to read the context
 // itself.

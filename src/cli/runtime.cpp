@@ -131,6 +131,9 @@ engine::EngineOptions engine_options(const ModelOptions& options) {
 model::WeightType weight_type(const std::string& dtype) {
   if (dtype == "float32") return model::WeightType::float32;
   if (dtype == "bfloat16") return model::WeightType::bfloat16;
+  if (dtype == "fp8") return model::WeightType::fp8;
+  if (dtype == "int8") return model::WeightType::int8;
+  if (dtype == "int4") return model::WeightType::int4;
   return model::WeightType::automatic;
 }
 

@@ -98,7 +98,8 @@ double cross_operations(const Shape& shape, double rows, double context) {
   return real(c.layers) * std::min(projected, absorbed);
 }
 
-ShapeBench::ShapeBench(const BenchShapeOptions& its_options, c10::Device device)
+ShapeBench::ShapeBench(const BenchShapeOptions& its_options, c10::Device device,
+                       std::optional<ops::PackedFormat> format)
     : options(its_options),
       shape(find_shape(options.shape)),
       values(at::TensorOptions(device).dtype(device.is_cpu() ? at::kFloat : at::kBFloat16)),
@@ -111,8 +112,8 @@ ShapeBench::ShapeBench(const BenchShapeOptions& its_options, c10::Device device)
     throw base::Error(base::ErrorCode::invalid_argument, "--contexts: " + std::to_string(chunk) + " tokens at least");
   std::vector<int64_t> layers(static_cast<size_t>(shape.decoder.layers));
   std::iota(layers.begin(), layers.end(), 0);
-  model.decoder = model::random_decoder(shape.decoder, options.seed, values);
-  model.adapter = model::random_adapter(shape.decoder, shape.encoder, layers, options.seed, values);
+  model.decoder = model::random_decoder(shape.decoder, options.seed, values, format);
+  model.adapter = model::random_adapter(shape.decoder, shape.encoder, layers, options.seed, values, format);
 }
 
 bool ShapeBench::wants(const std::string& part) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,8 @@ class ShapeBench {
   static constexpr int64_t chunk = 256;
   static constexpr int64_t chunks_at_once = 64;  // in one pass of the encoder
 
-  ShapeBench(const BenchShapeOptions& options, c10::Device device);
+  // format: of decoder and cross-attention; nothing: as they are.
+  ShapeBench(const BenchShapeOptions& options, c10::Device device, std::optional<ops::PackedFormat> format);
 
   at::Device device() const { return values.device(); }
   bool wants(const std::string& part) const;

@@ -19,7 +19,7 @@ constexpr double least_correlation = 0.9;
 std::vector<float> sample(const Linear& table) {
   const int64_t rows = table.out_features(), columns = table.in_features();
   const at::Tensor ids = at::arange(sketch_rows, at::kLong).mul_(rows).floor_divide_(sketch_rows);
-  const at::Device device = table.packed ? at::Device(at::kCPU) : table.weight.device();
+  const at::Device device = (table.packed ? table.packed->data : table.weight).device();
   const at::Tensor picked = look_up(table, ids.to(device), at::kFloat).to(at::kCPU).contiguous();
   std::vector<float> values;
   for (int64_t row = 0; row < sketch_rows; ++row) {

@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "base/error.h"
+#include "model/quantise.h"
 
 namespace cepe::model {
 namespace {
@@ -36,7 +37,8 @@ at::ScalarType type_of(at::TensorOptions options) { return options.dtype().toSca
 
 }  // namespace
 
-Decoder random_decoder(const DecoderConfig& config, uint64_t seed, at::TensorOptions options) {
+Decoder random_decoder(const DecoderConfig& config, uint64_t seed, at::TensorOptions options,
+                       std::optional<ops::PackedFormat> format) {
   const bool llama_like = config.norm == NormKind::rms && config.residual == ResidualOrder::norm_first &&
                           config.gated && config.query_key_norm == QueryKeyNorm::none && !config.learned_positions &&
                           !config.query_key_value_bias && !config.output_bias && !config.feed_forward_bias;
@@ -58,10 +60,12 @@ Decoder random_decoder(const DecoderConfig& config, uint64_t seed, at::TensorOpt
     layer.feed_forward_norm = draw.norm(config.width, config.norm_eps);
     layer.feed_forward = {draw.linear(2 * config.feed_forward, config.width),
                           draw.linear(config.width, config.feed_forward)};
+    if (format) quantise(layer, *format);
     decoder.layers.push_back(std::move(layer));
   }
   decoder.norm = draw.norm(config.width, config.norm_eps);
   if (!config.tied) decoder.lm_head = draw.linear(config.vocabulary, config.width);
+  if (format) quantise(decoder.lm_head, *format);
   return decoder;
 }
 
@@ -85,16 +89,18 @@ Encoder random_encoder(const EncoderConfig& config, uint64_t seed, at::TensorOpt
 }
 
 Adapter random_adapter(const DecoderConfig& decoder, const EncoderConfig& encoder, const std::vector<int64_t>& layers,
-                       uint64_t seed, at::TensorOptions options) {
+                       uint64_t seed, at::TensorOptions options, std::optional<ops::PackedFormat> format) {
   Adapter adapter;
   adapter.encoder = random_encoder(encoder, seed, options);
   adapter.cross_attention.resize(static_cast<size_t>(decoder.layers));
   Draw draw(seed + 1, options);
   const int64_t queries = decoder.heads * decoder.head_width, keys = decoder.groups * decoder.head_width;
   for (const int64_t layer : layers) {
-    adapter.cross_attention.at(static_cast<size_t>(layer)) = {
-        draw.norm(decoder.width, decoder.norm_eps), draw.linear(queries, decoder.width),
-        draw.linear(keys, encoder.width), draw.linear(keys, encoder.width), draw.linear(decoder.width, queries)};
+    CrossAttention block = {draw.norm(decoder.width, decoder.norm_eps), draw.linear(queries, decoder.width),
+                            draw.linear(keys, encoder.width), draw.linear(keys, encoder.width),
+                            draw.linear(decoder.width, queries)};
+    if (format) quantise(block, *format);
+    adapter.cross_attention.at(static_cast<size_t>(layer)) = std::move(block);
   }
   return adapter;
 }

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "model/families/families.h"
 #include "model/gguf_config.h"
+#include "model/quantise.h"
 
 namespace cepe::model {
 namespace {
@@ -124,6 +125,7 @@ DecoderLayer load_layer(WeightReader& reader, const DecoderConfig& config, const
       reader.linear(parts.gate_up, rows, config.width, {config.feed_forward_bias, names.transposed, {}});
   layer.feed_forward.down =
       reader.linear({parts.down}, {config.width}, hidden, {config.feed_forward_bias, names.transposed, {}});
+  if (const auto format = quantised_format(reader.type())) quantise(layer, *format);
   return layer;
 }
 
@@ -131,17 +133,14 @@ void check_memory(const ModelSource& source, const LoadOptions& options) {
   if (!options.device.is_cpu()) return;
   int64_t need = 0;
   for (const std::string& name : source.checkpoint.names()) {
-    const formats::TensorView view = source.checkpoint.at(name);
-    const bool packed = options.type == WeightType::automatic && formats::is_quantised(view.type);
-    const int64_t each = options.type == WeightType::float32 ? 4 : 2;
-    need += packed ? static_cast<int64_t>(view.bytes.size()) : formats::element_count(view) * each;
+    need += loaded_bytes(name, source.checkpoint.at(name), options.type, true);
   }
   const int64_t available = base::available_bytes();
   if (available > 0 && need > available) {
     throw Error(ErrorCode::out_of_memory,
                 source.path.string() + ": its weights need " + base::human_bytes(need) + " of memory; " +
                     base::human_bytes(available) +
-                    " are available. Choose a smaller model, a quantised file, or --dtype bfloat16");
+                    " are available. Choose a smaller model, a quantised file, or --dtype bfloat16 or int8");
   }
 }
 
@@ -189,7 +188,10 @@ Decoder load_decoder(const ModelSource& source, const LoadOptions& options) {
         reader.tensor(names.position_embedding + ".weight", {config.max_positions, config.width});
   for (const LayerNames& parts : names.layers) decoder.layers.push_back(load_layer(reader, config, names, parts));
   decoder.norm = reader.norm(names.norm, config.width, config.norm_eps, config.norm);
-  if (!config.tied) decoder.lm_head = reader.linear({names.lm_head}, {config.vocabulary}, config.width);
+  if (!config.tied) {
+    decoder.lm_head = reader.linear({names.lm_head}, {config.vocabulary}, config.width);
+    if (const auto format = quantised_format(reader.type())) quantise(decoder.lm_head, *format);
+  }
   // A tied model's file may carry its head all the same, and a CEPE folder the adapter: neither is left over.
   std::vector<std::string> own = {};
   if (source.encoder || config.tied) own = {"?"};
@@ -234,6 +236,7 @@ CrossAttention load_cross_attention(WeightReader& reader, const DecoderConfig& d
   block.key = reader.linear({name + "k_proj"}, {key_rows}, encoder_width);
   block.value = reader.linear({name + "v_proj"}, {key_rows}, encoder_width);
   block.output = reader.linear({name + "o_proj"}, {decoder.width}, query_rows);
+  if (const auto format = quantised_format(reader.type())) quantise(block, *format);
   return block;
 }
 

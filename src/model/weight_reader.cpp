@@ -144,8 +144,7 @@ at::Tensor WeightReader::dense_part(const std::string& name, int64_t out, int64_
     if (!take(name + ".weight_scale")) return at::zeros({out, in}, options_.device);
     part = part.to(at::kFloat) * to_tensor(checkpoint_.at(name + ".weight_scale")).to(at::kFloat).unsqueeze(1);
   }
-  const bool keeps_float =
-      options_.type == WeightType::automatic && options_.device.is_cpu() && view.type == DType::float32;
+  const bool keeps_float = keeps_stored(options_.type) && options_.device.is_cpu() && view.type == DType::float32;
   part = part.to(options_.device, keeps_float ? at::kFloat : weight_type());
   return transposed ? part.t() : part;
 }
@@ -153,7 +152,7 @@ at::Tensor WeightReader::dense_part(const std::string& name, int64_t out, int64_
 // Packed where every part stands in the same block format (or 8-bit rows) and packing is wanted; else empty.
 Linear WeightReader::packed(const std::vector<std::string>& names, const std::vector<int64_t>& out, int64_t in,
                             const MatrixOptions& options) {
-  if (options_.type != WeightType::automatic || !options_.device.is_cpu() || options.transposed) return {};
+  if (!keeps_stored(options_.type) || !options_.device.is_cpu() || options.transposed) return {};
   std::vector<ops::PackedWeight> parts;
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string name = names[i] + ".weight";

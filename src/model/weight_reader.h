@@ -19,7 +19,15 @@ enum class WeightType {
   automatic,  // CPU: 4- and 8-bit blocks stay packed, float32 stays, the rest becomes bfloat16. CUDA: bfloat16
   float32,    // everything dequantised
   bfloat16,   // dense bfloat16, blocks dequantised
+  // The products of decoder and cross-attention (quantise.h) in 8 or 4 bits; all else, and what is packed already on a
+  // CPU, as with `automatic`.
+  fp8,
+  int8,
+  int4,
 };
+
+// Whether a CPU keeps float32 and packed tensors as the file has them.
+constexpr bool keeps_stored(WeightType type) { return type != WeightType::float32 && type != WeightType::bfloat16; }
 
 struct LoadOptions {
   WeightType type = WeightType::automatic;
@@ -54,6 +62,7 @@ class WeightReader {
   Linear linear(const std::vector<std::string>& names, const std::vector<int64_t>& out, int64_t in,
                 const MatrixOptions& options = {});
 
+  WeightType type() const { return options_.type; }
   at::ScalarType weight_type() const;      // of dense weights that are not float32 in the file or must not be
   at::ScalarType activation_type() const;  // CPU: float32; CUDA: the weights'
 

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "ops/cpu/kernels.h"
+#include "ops/flat_weight.h"
 
 namespace cepe::ops {
 namespace {
@@ -246,7 +247,9 @@ at::Tensor multiply_unpacked(const at::Tensor& x, const PackedWeight& weight) {
 
 PackedWeight pack_blocks(PackedFormat format, int64_t out_features, int64_t in_features,
                          std::span<const std::byte> blocks) {
-  if (format == PackedFormat::int8_row) refuse("int8 rows have no blocks; give their values and scales");
+  if (format == PackedFormat::int8_row || format == PackedFormat::fp8_row) {
+    refuse("rows with one scale have no blocks; give their values and scales");
+  }
   if (out_features < 0 || in_features < 0 || in_features % block_inputs != 0) {
     refuse("[" + std::to_string(out_features) + ", " + std::to_string(in_features) +
            "] given; the width must be a multiple of 32");
@@ -295,6 +298,7 @@ PackedWeight concatenate(std::span<const PackedWeight> parts) {
     }
     out_features += part.out_features;
   }
+  if (is_flat(parts[0])) return concatenate_flat(parts);
   PackedWeight whole = empty_weight(parts[0].format, out_features, parts[0].in_features);
   if (whole.format == PackedFormat::int8_row) {
     whole.scales = at::zeros({tiles_of(out_features) * cpu::tile_rows}, at::kFloat);
@@ -314,12 +318,14 @@ at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight) {
       (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)) {
     refuse("rows given that are not float32 or bfloat16 [N, " + std::to_string(weight.in_features) + "]");
   }
+  if (is_flat(weight)) return flat_linear(x, weight);
   if (weight.in_features > 0 && x.size(0) >= dense_rows(x.scalar_type())) return multiply_unpacked(x, weight);
   return multiply_packed(x.to(at::kFloat).contiguous(), weight).to(x.scalar_type());
 }
 
 at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::ScalarType type) {
   if (rows.dim() != 1 || rows.scalar_type() != at::kLong) refuse("row numbers must be int64 [N]");
+  if (is_flat(weight)) return unpack_flat(flat_rows(weight, rows), type);
   const at::Tensor wanted = rows.contiguous();
   const int64_t* number = wanted.const_data_ptr<int64_t>();
   at::Tensor result = at::empty({rows.size(0), weight.in_features}, at::kFloat);
@@ -333,6 +339,7 @@ at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::S
 }
 
 at::Tensor unpack(const PackedWeight& weight, at::ScalarType type) {
+  if (is_flat(weight)) return unpack_flat(weight, type);
   at::Tensor result = at::empty({weight.out_features, weight.in_features}, at::kFloat);
   float* to = result.mutable_data_ptr<float>();
   at::parallel_for(0, weight.out_features, 64, [&](int64_t begin, int64_t end) {

@@ -7,30 +7,26 @@
 #include <cstdint>
 #include <span>
 
-namespace cepe::ops {
+#include "ops/packed_format.h"
 
-enum class PackedFormat {
-  q4_0,      // GGUF: 32 values = float16 d, 16 bytes of nibbles (i low, i + 16 high): (q - 8) * d
-  q4_1,      // GGUF: float16 d, float16 m, 16 bytes: q * d + m
-  q8_0,      // GGUF: float16 d, 32 int8: q * d
-  int8_row,  // int8 [out, in], float scale a row
-};
+namespace cepe::ops {
 
 struct PackedWeight {
   PackedFormat format = PackedFormat::q8_0;
   int64_t out_features = 0;
   int64_t in_features = 0;  // a multiple of 32 for the block formats
-  at::Tensor data;          // uint8, layout private to packed_weight.cpp (may be interleaved for the kernels)
-  at::Tensor scales;        // float32 [out, padded to whole tiles] for int8_row, else undefined
+  // uint8 and mostly float32. Their layout is private: tiles for the CPU's kernels (packed_weight.cpp), or rows on a
+  // GPU and for fp8_row (flat_weight.h).
+  at::Tensor data, scales;
 };
 
 // Copies blocks (as they stand in a GGUF file, row-major [out, in / 32 blocks]) into the kernels' layout.
 // Errors: invalid_argument where sizes do not agree.
 PackedWeight pack_blocks(PackedFormat format, int64_t out_features, int64_t in_features,
                          std::span<const std::byte> blocks);
-// values int8 [out, in], scales [out].
+// values int8 [out, in], scales [out], all on the CPU.
 PackedWeight pack_int8_rows(const at::Tensor& values, const at::Tensor& scales);
-// Rows of several weights of one format and width under one another (q, k, v fused).
+// Rows of several weights of one format, width and device under one another (q, k, v fused).
 PackedWeight concatenate(std::span<const PackedWeight> parts);
 
 // x [N, in] (float32 or bfloat16) times weight^T -> [N, out] of x's type, which also decides how it is computed:
@@ -38,10 +34,11 @@ PackedWeight concatenate(std::span<const PackedWeight> parts);
 //   bfloat16  the same with the result rounded once, up to 63 rows; from 64 on pieces of the weight are unpacked into
 //             one bfloat16 buffer and multiplied by LibTorch, as a dense bfloat16 weight is
 // A processor without AVX2 unpacks from 16 rows on, in x's type. Bound: bytes of the weight / memory bandwidth for a
-// row or two, multiply-adds / vector rate beyond. Errors: invalid_argument.
+// row or two, multiply-adds / vector rate beyond.
+// On a GPU and for fp8_row anywhere flat_weight.h says how. No autograd. Errors: invalid_argument.
 at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight);
 
-// Rows `rows` (int64 [N]) as `type` [N, in]: embedding look-up.
+// Rows `rows` (int64 [N] on the weight's device) as `type` [N, in]: embedding look-up.
 at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::ScalarType type);
 // The whole matrix [out, in].
 at::Tensor unpack(const PackedWeight& weight, at::ScalarType type);

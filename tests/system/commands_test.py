@@ -52,6 +52,22 @@ class Commands(ProgramTest):
         for word in ("family", "llama", "1048576", "chat template", "yes"):
             self.assertIn(word, text)
 
+    def test_info_counts_the_bytes_of_quantised_weights(self):
+        def parts(*options):
+            info = self.json_of("info", self.model, "--adapter", self.adapter, "--json", *options)
+            return {name: part["memory_bytes"] for name, part in info["parts"].items()}
+
+        dense, fp8, int8, int4 = (parts("--dtype", dtype) for dtype in ("bfloat16", "fp8", "int8", "int4"))
+        self.assertLess(int8["attention"], 0.75 * dense["attention"])
+        self.assertLess(int8["feed_forward"], 0.75 * dense["feed_forward"])
+        self.assertLess(int4["attention"], 0.5 * dense["attention"])
+        on_gpu = parts("--dtype", "fp8", "--device", "cuda")
+        self.assertNotEqual(fp8["attention"], dense["attention"])
+        self.assertEqual(fp8["attention"], on_gpu["attention"])  # laid out in the same way
+        for part in ("embedding", "encoder"):  # stay dense: on a CPU in the file's float32
+            self.assertEqual(on_gpu[part], dense[part])
+            self.assertEqual(fp8[part], 2 * dense[part])
+
     def test_tokenize_there_and_back(self):
         text = "Grüße, 世界!\n"
         result = self.json_of("tokenize", text, "--model", self.model, "--json")

@@ -37,6 +37,15 @@ class Eval(ProgramTest):
             self.assertAlmostEqual(sum(self.nlls(line)) / 4, line["nll"], places=12)
         self.refuse("--json", "eval", "lm", "--model", self.model, "--text", self.books, "--by-document")
 
+    def test_quantised_weights_score_nearly_the_same(self):
+        exact = self.measure()
+        for dtype, tolerance in (("int8", 0.05), ("fp8", 0.2), ("int4", 0.5)):
+            arguments = [dtype if argument == "float32" else argument for argument in self.arguments()]
+            found = [json.loads(line) for line in self.succeed(*arguments).out.splitlines()]
+            for line, reference in zip(found, exact):
+                self.assertNotEqual(line["nll"], reference["nll"], dtype)
+                self.assertLess(abs(line["nll"] - reference["nll"]), tolerance, dtype)
+
     def test_controls_change_what_is_read_and_never_what_is_scored(self):
         none, own = self.measure()
         seen = {str(self.nlls(own))}

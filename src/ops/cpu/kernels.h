@@ -9,7 +9,7 @@
 namespace cepe::ops::cpu {
 
 inline constexpr int tile_rows = 16;                   // output rows that stand interleaved in a packed weight
-enum class PackedKind { q4_0, q4_1, q8_0, int8_row };  // in the order of ops::PackedFormat
+enum class PackedKind { q4_0, q4_1, q8_0, int8_row };  // in the order of ops::PackedFormat, whose fp8_row has none
 
 // A packed weight as the kernels read it. Layout of `data`, tile by tile of 16 output rows:
 //   block formats: for each block of 32 inputs: float16 d[16]; float16 m[16] (q4_1 only);

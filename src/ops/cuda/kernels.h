@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "ops/activation_kind.h"
+#include "ops/packed_format.h"
 
 namespace cepe::ops::cuda {
 
@@ -132,6 +133,31 @@ struct PagedAttentionRun {
 };
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
+// A packed weight as ops/flat_weight.h lays it out: fp8_row, int8_row or q4_1.
+struct PackedRows {
+  const void* data;    // [out, chunks, 64] bytes
+  const void* scales;  // float32 [out]; q4_1: float16 [out, chunks, 4, 2]
+  int64_t out_features, in_features, chunks;
+  PackedFormat format;
+};
+
+struct PackedProductRun {
+  PackedRows weight;  // in_features a multiple of 16, of 32 for q4_1
+  const void* x;      // bfloat16 [rows, in] contiguous, aligned to 16 bytes
+  void* y;            // bfloat16 [rows, out]
+  int64_t rows;       // 1 to most_packed_product_rows
+  int device;
+};
+inline constexpr int64_t most_packed_product_rows = 16;
+
+struct UnpackRun {
+  PackedRows weight;
+  void* to;  // [rows, in] contiguous, aligned to 16 bytes
+  int64_t first, rows;
+  bool bfloat16;
+  int device;
+};
+
 // Each returns nullptr, or what CUDA says against the launch.
 struct CudaKernels {
   const char* (*rms_norm)(const RmsNormRows&);
@@ -145,6 +171,8 @@ struct CudaKernels {
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
+  const char* (*packed_product)(const PackedProductRun&);
+  const char* (*unpack)(const UnpackRun&);
   // ops/device_graph.h. They throw.
   void* (*record_graph)(int device, const std::function<void()>& work);
   void (*replay_graph)(void* graph);

@@ -16,6 +16,8 @@ cudaError_t launch(const GatedSiluGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const CrossEntropyRows& run, cudaStream_t stream);
 cudaError_t launch(const RowProductRun& run, cudaStream_t stream);
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
+cudaError_t launch(const PackedProductRun& run, cudaStream_t stream);
+cudaError_t launch(const UnpackRun& run, cudaStream_t stream);
 int64_t paged_attention_workspace(const PagedAttentionRun& run);  // on the current device
 
 // Whether the current device has machine code for the kernels.

@@ -15,6 +15,8 @@ const char* cross_entropy(const CrossEntropyRows& run);
 const char* row_product(const RowProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
+const char* packed_product(const PackedProductRun& run);
+const char* unpack(const UnpackRun& run);
 void* record_graph(int device, const std::function<void()>& work);
 void replay_graph(void* graph);
 void destroy_graph(void* graph);

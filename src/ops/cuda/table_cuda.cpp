@@ -23,6 +23,7 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         rms_norm_gradient, gated_silu_gradient,
                                         cross_entropy,     row_product,
                                         paged_attention,   paged_attention_bytes,
+                                        packed_product,    unpack,
                                         record_graph,      replay_graph,
                                         destroy_graph};
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));

@@ -1,0 +1,46 @@
+// The bodies of quantise_test.cpp on a GPU.
+#include "gpu.h"
+#include "ops/device_graph.h"
+#include "packed_cases.h"
+
+namespace cepe::ops {
+namespace {
+
+class QuantiseOnGpu : public test::OnGpu {
+ protected:
+  void SetUp() override {
+    OnGpu::SetUp();
+    if (test::gpu().device) at::manual_seed(41);
+  }
+};
+
+TEST_F(QuantiseOnGpu, ProductsAreThoseOfTheUnpackedWeight) { test::expect_products_of_the_unpacked_weight(device()); }
+TEST_F(QuantiseOnGpu, FloatProductsAreThoseOfTheUnpackedWeight) {
+  test::expect_float_products_of_the_unpacked_weight(device());
+}
+TEST_F(QuantiseOnGpu, EachWeightIsInItsPlace) { test::expect_each_weight_in_its_place(device()); }
+TEST_F(QuantiseOnGpu, ValuesAreRoundedToTheNearest) { test::expect_values_rounded_to_the_nearest(device()); }
+TEST_F(QuantiseOnGpu, TheSameIsQuantisedAsOnTheCpu) { test::expect_the_same_quantised_anywhere(device()); }
+TEST_F(QuantiseOnGpu, WidthsMayBeOfAnySize) { test::expect_widths_of_any_size(device()); }
+TEST_F(QuantiseOnGpu, RowsMayStandAnywhereInMemory) { test::expect_rows_of_x_anywhere_in_memory(device()); }
+TEST_F(QuantiseOnGpu, RowsAndPartsAreThoseOfTheWhole) { test::expect_rows_and_parts_of_the_whole(device()); }
+TEST_F(QuantiseOnGpu, BytesAreAsForetold) { test::expect_bytes_as_foretold(device()); }
+TEST_F(QuantiseOnGpu, WhatDoesNotFitIsRefused) { test::expect_what_does_not_fit_to_be_refused(device()); }
+
+TEST_F(QuantiseOnGpu, ARecordedProductReadsNewInputs) {
+  for (const PackedFormat format : test::quantised_formats) {
+    const PackedWeight weight = quantise(at::randn({96, 256}).to(device()), format);
+    for (const int64_t rows : {1, 16, 40}) {
+      at::Tensor x = at::randn({rows, 256}).to(device(), at::kBFloat16);
+      at::Tensor y = packed_linear(x, weight);
+      const auto graph = DeviceGraph::record(device(), [&] { y.copy_(packed_linear(x, weight)); });
+      if (!graph) GTEST_SKIP() << "no graphs here";
+      x.copy_(at::randn({rows, 256}));
+      graph->replay();
+      EXPECT_TRUE(at::equal(y, packed_linear(x, weight))) << test::packed_name(format, 96, 256, rows);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cepe::ops
