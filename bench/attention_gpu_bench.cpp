@@ -107,8 +107,10 @@ void measure_attention(c10::Device device, double bandwidth) {
   }
   for (const int64_t rows : {1024, 8192, 16384}) measure({1024, 1, true, 1, 32, rows, false}, device, bandwidth);
   measure({1024, 1, true, 64, 32, context / 4, false}, device, bandwidth);
-  measure({1024, 1, true, 64, 32, context / 4, true}, device, bandwidth);
-  measure({1024, 1, true, 1, 64 * 32, 16384, false}, device, bandwidth);
+  measure({1024, 1, true, 64, 32, context, true}, device, bandwidth);
+  for (const int64_t width : {512, 1024}) {  // a prompt of 64 tokens by 32 heads
+    for (const int64_t rows : {context / 8, context}) measure({width, 1, true, 1, 64 * 32, rows, false}, device, bandwidth);
+  }
   for (const int64_t width : {64, 96, 128, 256}) measure({width, 32, false, 1, 1, 32768, false}, device, bandwidth);
   measure({128, 8, false, 1, 4, context, false}, device, bandwidth);
   measure({128, 8, false, 16, 64, 4096, false}, device, bandwidth);

@@ -51,6 +51,60 @@ TEST_F(PagedAttentionOnGpu, ManySequencesOfDifferentLengths) {
   }
 }
 
+// Where the kernel takes 64 query rows and 64 cached rows at once: one of each, a whole tile, one more, ends of pages
+// within a tile and within eight rows of it, more units than clusters.
+TEST_F(PagedAttentionOnGpu, LatentTilesOfEveryLength) {
+  for (const int64_t width : {512, 576, 1024}) {
+    for (const int64_t rows : {1, 7, 8, 63, 64, 65, 128, 256}) {
+      test::expect_paged({width, 1, true, {32, 65}, {{rows}, {256, rows, rows}}}, at::kBFloat16, device());
+    }
+    test::expect_paged({width, 1, true, {2048, 1}, {{256, 256, 41}, {256}}}, at::kBFloat16, device());
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, SixtyFourLatentSequencesOfDifferentLengths) {
+  for (const int64_t width : {512, 576, 1024}) {
+    PagedShape shape{width, 1, true, {}, {}};
+    for (int64_t i = 0; i < 64; ++i) {
+      shape.query_rows.push_back(i % 7 == 3 ? 0 : i % 5 == 0 ? 80 : 32);
+      shape.page_rows.emplace_back(i % 6, i % 2 == 0 ? 256 : 1 + i * 4);
+    }
+    test::expect_paged(shape, at::kBFloat16, device());
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, SequencesMaySharePages) {
+  for (const int64_t width : {512, 1024}) {
+    std::vector<RowPage> pages;
+    for (const int64_t rows : {256, 256, 70}) {
+      const at::Tensor states = at::randn({rows, 1, width}).to(device(), at::kBFloat16);
+      pages.push_back({states, states});
+    }
+    const std::vector<std::vector<RowPage>> apart(40, pages), together = {pages};
+    const at::Tensor queries = at::randn({40 * 32, 1, width}).to(device(), at::kBFloat16);
+    std::vector<int32_t> first;
+    for (int32_t i = 0; i <= 40; ++i) first.push_back(i * 32);
+    const BatchQueries each = {queries, at::tensor(first, at::kInt).to(device()), 32};
+    const BatchQueries all = {queries, at::tensor({0, 40 * 32}, at::kInt).to(device()), 40 * 32};
+    const BatchAttention shared = paged_attention(each, page_table(apart, device()), 0.03);
+    const BatchAttention once = paged_attention(all, page_table(together, device()), 0.03);
+    EXPECT_LT(test::paged_distance(shared.output, once.output.to(at::kCPU, at::kDouble)), 6e-3);
+    EXPECT_LT(test::paged_distance(shared.log_sum_exp, once.log_sum_exp.to(at::kCPU, at::kDouble)), 1e-3);
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, LatentRowsMayStandApartAtAnyMultipleOf16Bytes) {
+  const at::Tensor wide = at::randn({300, 1, 1024 + 24}).to(device(), at::kBFloat16);
+  const at::Tensor rows = wide.narrow(2, 8, 1024), dense = rows.contiguous();
+  const std::vector<std::vector<RowPage>> pages = {
+      {{rows.narrow(0, 0, 256), rows.narrow(0, 0, 256)}, {rows.narrow(0, 256, 44), rows.narrow(0, 256, 44)}}};
+  const std::vector<std::vector<RowPage>> same = {
+      {{dense.narrow(0, 0, 256), dense.narrow(0, 0, 256)}, {dense.narrow(0, 256, 44), dense.narrow(0, 256, 44)}}};
+  const BatchQueries batch = {at::randn({33, 1, 1024}).to(device()), at::tensor({0, 33}, at::kInt).to(device()), 33};
+  EXPECT_TRUE(paged_attention(batch, page_table(pages, device()), 0.03)
+                  .output.equal(paged_attention(batch, page_table(same, device()), 0.03).output));
+}
+
 TEST_F(PagedAttentionOnGpu, RowsWithoutPagesOrSequenceBecomeZero) {
   test::expect_paged({64, 2, false, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 4);
   test::expect_paged({1024, 1, true, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 40);
@@ -84,10 +138,15 @@ TEST_F(PagedAttentionOnGpu, RowsOfAPageMayStandApart) {
 }
 
 TEST_F(PagedAttentionOnGpu, TheSameBatchTwiceIsTheSameBitForBit) {
-  const test::PagedCase made =
-      test::make_paged_case({1024, 1, true, {32, 7}, {{256, 256, 90}, {256, 1}}}, at::kBFloat16, device(), 0.03);
-  const PageTable table = page_table(made.pages, device());
-  EXPECT_TRUE(paged_attention(made.batch, table, 0.03).output.equal(paged_attention(made.batch, table, 0.03).output));
+  for (const int64_t width : {512, 576, 1024}) {
+    for (const int64_t rows : {32, 300}) {
+      const test::PagedCase made =
+          test::make_paged_case({width, 1, true, {rows, 7}, {{256, 256, 90}, {256, 1}}}, at::kBFloat16, device(), 0.03);
+      const PageTable table = page_table(made.pages, device());
+      const at::Tensor first = paged_attention(made.batch, table, 0.03).output;
+      for (int again = 0; again < 5; ++again) EXPECT_TRUE(paged_attention(made.batch, table, 0.03).output.equal(first));
+    }
+  }
 }
 
 TEST_F(PagedAttentionOnGpu, AWorkspaceTooSmallIsRefused) {

@@ -17,7 +17,15 @@ struct Cut {
   int query_rows;      // of a unit
   int tile_rows;       // cached rows of a tile
   int tiles_per_page;  // short pages have empty tiles
+  // Thread blocks a little fewer where they then take whole units, or equal shares of one: units of one sequence are
+  // then at the same page at the same time, and it comes from memory once.
+  bool in_step = false;
 };
+
+// Of numbers that are not negative: division of 64 bits takes hundreds of cycles, and few batches need it.
+__device__ inline int64_t quotient(int64_t a, int64_t b) {
+  return (a | b) >> 32 == 0 ? static_cast<uint32_t>(a) / static_cast<uint32_t>(b) : a / b;
+}
 
 // What lies before a sequence, or in all of them.
 struct Amount {
@@ -88,11 +96,47 @@ __device__ inline int sequence_of(const PagedAttentionRun& run, const Cut& cut, 
 }
 
 // Thread blocks that have a tile: no block between two that have one goes without.
-__device__ inline int64_t busy_blocks(int64_t total, int64_t blocks) { return total < blocks ? total : blocks; }
+__device__ inline int64_t busy_blocks(const Cut& cut, const Amount& all, int64_t blocks) {
+  if (cut.in_step && all.units > 0) {
+    const int units = all.units, most = static_cast<int>(blocks), turns = (units + most - 1) / most;
+    const int fewer = turns == 1 ? most / units * units : units % turns == 0 ? units / turns : 0;
+    if (fewer * 16 >= most * 15) blocks = fewer;
+  }
+  return all.tiles < blocks ? all.tiles : blocks;
+}
 // The first tile of thread block `block` of `blocks`, and the thread block that has a tile.
-__device__ inline int64_t first_tile_of(int64_t total, int64_t block, int64_t blocks) { return total * block / blocks; }
+__device__ inline int64_t first_tile_of(int64_t total, int64_t block, int64_t blocks) {
+  return quotient(total * block, blocks);
+}
 __device__ inline int block_of(int64_t total, int64_t tile, int64_t blocks) {
-  return static_cast<int>(((tile + 1) * blocks - 1) / total);
+  return static_cast<int>(quotient((tile + 1) * blocks - 1, total));
+}
+
+// A part: tiles [first_tile, first_tile + tiles) of a unit.
+struct Part {
+  int first_query, query_rows;  // rows of the packed queries, at most cut.query_rows
+  int group, first_page, first_tile, tiles;
+  int64_t slot;
+};
+
+// The one that begins at tile `begin` of all, of thread block `block`, whose share ends at `end`; every lane calls it.
+__device__ inline Part part_at(const PagedAttentionRun& run, const Cut& cut, int64_t block, int64_t begin,
+                               int64_t end) {
+  Amount before;
+  const int sequence = sequence_of(run, cut, begin, before);
+  const SequenceWork work = work_of(run, cut, sequence);
+  const int64_t within = begin - before.tiles;
+  const int unit = static_cast<int>(quotient(within, work.tiles));
+  Part part;
+  part.first_tile = static_cast<int>(within - int64_t{unit} * work.tiles);
+  part.tiles = static_cast<int>(min(int64_t{work.tiles - part.first_tile}, end - begin));
+  part.group = unit / work.blocks;
+  const int first = unit % work.blocks * cut.query_rows;
+  part.first_query = work.first_query + first;
+  part.query_rows = min(cut.query_rows, work.query_rows - first);
+  part.first_page = work.first_page;
+  part.slot = block + before.units + unit;
+  return part;
 }
 
 }  // namespace cepe::ops::cuda

@@ -5,6 +5,7 @@
 // shared memory by threads that own query rows for the whole part, and come back as bfloat16 probabilities.
 #pragma once
 
+#include "ops/cuda/in_line.cuh"
 #include "ops/cuda/paged_tiles.cuh"
 
 namespace cepe::ops::cuda {
@@ -310,13 +311,15 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
     attend_pages(const PagedAttentionRun run, const Cut cut, float* all_sums, float2* all_states) {
   extern __shared__ __align__(128) unsigned char memory[];
   const Desk<Plan> desk{memory};
-  const int64_t total = amount_before(run, cut, static_cast<int>(run.sequences)).tiles;
-  const int64_t blocks = busy_blocks(total, gridDim.x);
+  wait_for_predecessor();
+  let_successor_begin();
+  const Amount all = amount_before(run, cut, static_cast<int>(run.sequences));
+  const int64_t blocks = busy_blocks(cut, all, gridDim.x);
   if (blockIdx.x >= blocks) return;
-  int64_t begin = first_tile_of(total, blockIdx.x, blocks);
-  const int64_t end = first_tile_of(total, int64_t{blockIdx.x} + 1, blocks);
+  int64_t begin = first_tile_of(all.tiles, blockIdx.x, blocks);
+  const int64_t end = first_tile_of(all.tiles, int64_t{blockIdx.x} + 1, blocks);
   while (begin < end) {
-    const Part part = part_at<Plan>(run, cut, begin, end);
+    const Part part = part_at(run, cut, blockIdx.x, begin, end);
     attend_part<Plan>(run, cut, part, desk, all_sums, all_states);
     begin += part.tiles;
   }

@@ -39,32 +39,6 @@ struct PagedPlan {
 // lie in different banks.
 __device__ constexpr int place_of(int row, int piece) { return piece ^ (row & 7); }
 
-// A part: tiles [first_tile, first_tile + tiles) of a unit.
-struct Part {
-  int first_query, query_rows;  // rows of the packed queries, at most Plan::rows
-  int group, first_page, first_tile, tiles;
-  int64_t slot;
-};
-
-template <class Plan>
-__device__ Part part_at(const PagedAttentionRun& run, const Cut& cut, int64_t begin, int64_t end) {
-  Amount before;
-  const int sequence = sequence_of(run, cut, begin, before);
-  const SequenceWork work = work_of(run, cut, sequence);
-  const int64_t within = begin - before.tiles;
-  const int unit = static_cast<int>(within / work.tiles);
-  Part part;
-  part.first_tile = static_cast<int>(within - int64_t{unit} * work.tiles);
-  part.tiles = static_cast<int>(min(int64_t{work.tiles - part.first_tile}, end - begin));
-  part.group = unit / work.blocks;
-  const int first = unit % work.blocks * Plan::rows;
-  part.first_query = work.first_query + first;
-  part.query_rows = min(Plan::rows, work.query_rows - first);
-  part.first_page = work.first_page;
-  part.slot = int64_t{blockIdx.x} + before.units + unit;
-  return part;
-}
-
 // Where a tile lies in memory.
 struct Tile {
   const Bfloat16 *keys, *values;
