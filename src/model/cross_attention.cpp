@@ -18,6 +18,7 @@
 #include "model/cost_model.h"
 #include "model/shared_context.h"
 #include "model/step_tables.h"
+#include "ops/head_product.h"
 #include "ops/row_attention.h"
 
 namespace cepe::model {
@@ -213,27 +214,13 @@ namespace {
 // attend_absorbed for a token of each of B sequences, over tables on the device. queries [B, H, D] -> [B, H, D].
 at::Tensor step_absorbed(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
                          const HeadShape& shape) {
-  const int64_t batch = queries.size(0), each = shape.heads / shape.groups;
+  const at::ScalarType type = queries.scalar_type();
   const ops::PageTable& table = step.context.front();
-  const auto by_group = [&](const Linear& weight) {
-    return dense_weight(weight, queries.scalar_type()).reshape({shape.groups, shape.width, table.width});
-  };
-  const at::Tensor grouped = queries.reshape({batch, shape.groups, each, shape.width})
-                                 .transpose(0, 1)
-                                 .reshape({shape.groups, -1, shape.width});
-  const at::Tensor wide = at::bmm(grouped, by_group(block.key));  // [G, B * H/G, E]
-  const at::Tensor rows = wide.reshape({shape.groups, batch, each, table.width}).transpose(0, 1);
-  const ops::BatchQueries asked = {rows.reshape({-1, 1, table.width}).contiguous(), step.context_queries,
-                                   step.most_context_rows};
-  const at::Tensor gathered =
-      ops::paged_attention(asked, table, scale_of(shape), queries.scalar_type()).output;  // [B * H, 1, E]
-  const at::Tensor summed = gathered.reshape({batch, shape.groups, each, table.width})
-                                .transpose(0, 1)
-                                .reshape({shape.groups, -1, table.width});
-  return at::bmm(summed, by_group(block.value).transpose(1, 2))
-      .reshape({shape.groups, batch, each, shape.width})
-      .transpose(0, 1)
-      .reshape({batch, shape.heads, shape.width});
+  const at::Tensor wide = ops::transposed_head_product(queries, dense_weight(block.key, type), shape.groups);
+  const ops::BatchQueries asked = {wide.reshape({-1, 1, table.width}), step.context_queries, step.most_context_rows};
+  const at::Tensor gathered = ops::paged_attention(asked, table, scale_of(shape), type).output;  // [B * H, 1, E]
+  return ops::head_product(gathered.reshape({-1, shape.heads, table.width}), dense_weight(block.value, type),
+                           shape.groups);
 }
 
 at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,

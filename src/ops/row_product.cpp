@@ -32,6 +32,8 @@ at::Tensor row_product(const at::Tensor& x, const at::Tensor& weight) {
                                             .rows = x.numel() / x.size(-1),
                                             .inputs = weight.size(1),
                                             .outputs = weight.size(0),
+                                            .groups = 1,
+                                            .heads = 1,
                                             .device = x.device().index()}),
               "row_product");
   return y;

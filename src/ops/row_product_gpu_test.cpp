@@ -3,8 +3,14 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
 
+#include <array>
+#include <utility>
+#include <vector>
+
 #include "gpu.h"
 #include "ops/cuda/loaded.h"
+#include "ops/device.h"
+#include "ops/head_product.h"
 #include "ops/row_product.h"
 
 namespace cepe::ops {
@@ -56,6 +62,27 @@ TEST_F(RowProductOnGpu, TheSameBitsEveryTimeAndWhateverTheOtherRowsAre) {
   EXPECT_TRUE(all.equal(row_product(x, weight)));
   if (!cuda::kernels()) GTEST_SKIP() << "no kernel on " << device();
   EXPECT_TRUE(all.narrow(0, 2, 1).equal(row_product(x.narrow(0, 2, 1), weight)));
+}
+
+// Of each head with its group's matrix, and transposed: against the same in float64 on the CPU.
+TEST_F(RowProductOnGpu, OfHeadsWithTheirGroupsMatrices) {
+  for (const auto& [batch, heads, groups] :
+       std::vector<std::array<int64_t, 3>>{{1, 4, 4}, {1, 9, 3}, {2, 4, 2}, {3, 2, 2}, {4, 32, 32}, {2, 9, 3}}) {
+    for (const auto& [width, encoder] : std::vector<std::pair<int64_t, int64_t>>{{64, 576}, {128, 1024}, {96, 72}}) {
+      const at::Tensor weight = random({groups * width, encoder}), narrow = random({batch, heads, width}),
+                       wide = random({batch, heads, encoder});
+      synchronise(device());
+      const auto expect = [&](const at::Tensor& found, const at::Tensor& expected) {
+        ASSERT_EQ(found.sizes(), expected.sizes());
+        const at::Tensor off = (found.to(at::kCPU, at::kDouble) - expected).abs().max() / expected.abs().max();
+        EXPECT_LE(off.item<double>(), 4e-3) << batch << " " << heads << " " << groups << " " << width;
+      };
+      const auto exact = [](const at::Tensor& x) { return x.to(at::kCPU, at::kDouble); };
+      expect(head_product(wide, weight, groups), head_product(exact(wide), exact(weight), groups));
+      expect(transposed_head_product(narrow, weight, groups),
+             transposed_head_product(exact(narrow), exact(weight), groups));
+    }
+  }
 }
 
 }  // namespace

@@ -5,16 +5,17 @@
 #include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdio>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "golden_tensors.h"
+#include "model/batch_step.h"
 #include "model/cepe_model.h"
 #include "model/initialise_random.h"
 #include "model/quantise.h"
-#include "model/recorded_step.h"
 
 namespace cepe::test {
 
@@ -85,19 +86,19 @@ inline void expect_recorded_steps_of_quantised_models_as_plain_ones(at::Device d
     const model::ContextStates context = random_context(model, device);
     const model::DecoderConfig& config = model.decoder.config;
     const auto cache = [&] {
-      return model::make_kv_cache(config.layers, 64, config.groups, config.head_width, activations_on(device));
+      return model::make_kv_cache(config.layers, 80, config.groups, config.head_width, activations_on(device));
     };
     model::KvCache usual = cache(), recorded = cache();
-    if (device.is_cuda()) {
-      ASSERT_TRUE(model::RecordedStep::takes(model, recorded, &context));
-    }
+    ASSERT_TRUE(model::BatchStep::takes(model, recorded) && model::BatchStep::takes(model, context));
     const at::Tensor ids = random_tokens({30}, device);
     logits_of(model, ids.narrow(0, 0, 24), 0, context, &usual);
     logits_of(model, ids.narrow(0, 0, 24), 0, context, &recorded);
-    model::RecordedStep step(model, recorded, &context);
+    const std::vector<int32_t> blocks = {0, 1};  // of 16 rows, in order
+    model::BatchStep step(model, recorded, 16, 64);
     for (int64_t position = 24; position < 30; ++position) {
       const at::Tensor token = ids.narrow(0, position, 1);
-      EXPECT_LE(distance(step.logits(token, position), logits_of(model, token, position, context, &usual)),
+      EXPECT_LE(distance(step.logits(token, std::array{model::BatchStep::Row{position, blocks, &context}}),
+                         logits_of(model, token, position, context, &usual)),
                 device.is_cpu() ? 1e-5 : 2e-2)
           << "type " << static_cast<int>(type) << ", position " << position;
     }

@@ -101,12 +101,24 @@ struct CrossEntropyRows {
   int device;
 };
 
-// y = x weight^T, bfloat16, all contiguous and aligned to 16 bytes.
+// y = x weight^T, bfloat16, all contiguous and aligned to 16 bytes. With groups of heads (ops/head_product.h): x [B,
+// groups * heads, inputs], y [B, groups * heads, outputs / groups], rows = B * heads, and each group of outputs
+// (a multiple of 8) has its own x.
 struct RowProductRun {
   const void* x;       // [rows, inputs]
   const void* weight;  // [outputs, inputs]
   void* y;             // [rows, outputs]
   int64_t rows, inputs, outputs;
+  int64_t groups, heads;  // 1, 1: one x for all
+  int device;
+};
+// y = weight_g^T x, likewise: x [B, groups * heads, inputs / groups], weight [inputs, outputs], y [B, groups * heads,
+// outputs].
+struct TransposedProductRun {
+  const void* x;
+  const void* weight;
+  void* y;
+  int64_t rows, inputs, outputs, groups, heads;
   int device;
 };
 inline constexpr int64_t most_row_product_rows = 4;
@@ -168,6 +180,7 @@ struct CudaKernels {
   const char* (*gated_silu_gradient)(const GatedSiluGradientRows&);
   const char* (*cross_entropy)(const CrossEntropyRows&);
   const char* (*row_product)(const RowProductRun&);
+  const char* (*transposed_head_product)(const TransposedProductRun&);
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);

@@ -15,6 +15,7 @@ cudaError_t launch(const RmsNormGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedSiluGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const CrossEntropyRows& run, cudaStream_t stream);
 cudaError_t launch(const RowProductRun& run, cudaStream_t stream);
+cudaError_t launch(const TransposedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PackedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const UnpackRun& run, cudaStream_t stream);

@@ -34,6 +34,8 @@ inline constexpr int chunks_ahead = (tiles > 1 ? 1 : 2) * (format == PackedForma
 template <PackedFormat format>
 inline constexpr int blocks_at_once = format == PackedFormat::q4_1 ? 2 : 3;
 
+constexpr unsigned multiprocessors = 132;  // of an H100 or H200
+
 struct Words {
   uint32_t at[4];
 };
@@ -174,9 +176,8 @@ __device__ float row_scale(const PackedRows& weight, int64_t row) {
   }
 }
 
-template <PackedFormat format, int tiles>
-__global__ void __launch_bounds__(warps* warp, blocks_at_once<format>) product_kernel(const PackedProductRun run) {
-  constexpr int ahead = chunks_ahead<format, tiles>;
+template <PackedFormat format, int tiles, int ahead, int at_once>
+__global__ void __launch_bounds__(warps* warp, at_once) product_kernel(const PackedProductRun run) {
   __shared__ float partial[warps][tiles * 8][tile_rows];
   const int lane = static_cast<int>(threadIdx.x) % warp;
   const int own_warp = static_cast<int>(threadIdx.x) / warp;
@@ -214,12 +215,18 @@ __global__ void __launch_bounds__(warps* warp, blocks_at_once<format>) product_k
 
 template <PackedFormat format>
 cudaError_t launch_as(const PackedProductRun& run, cudaStream_t stream) {
-  constexpr unsigned threads = warps * warp;
+  constexpr int threads = warps * warp;
   const unsigned blocks = blocks_for(run.weight.out_features, tile_rows);
   if (run.rows <= 8) {
-    return launch_in_line(product_kernel<format, 1>, blocks, threads, 0, stream, run);
+    // Few blocks of many chunks: two a multiprocessor at most, and then each has twice as much on its way.
+    if (format != PackedFormat::q4_1 && blocks <= 2 * multiprocessors && run.weight.chunks >= 128) {
+      return launch_in_line(product_kernel<format, 1, 2 * chunks_ahead<format, 1>, 2>, blocks, threads, 0, stream, run);
+    }
+    return launch_in_line(product_kernel<format, 1, chunks_ahead<format, 1>, blocks_at_once<format>>, blocks, threads,
+                          0, stream, run);
   }
-  return launch_in_line(product_kernel<format, 2>, blocks, threads, 0, stream, run);
+  return launch_in_line(product_kernel<format, 2, chunks_ahead<format, 2>, blocks_at_once<format>>, blocks, threads, 0,
+                        stream, run);
 }
 
 }  // namespace

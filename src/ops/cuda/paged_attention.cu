@@ -99,7 +99,8 @@ struct Launch {
     if (result != cudaSuccess) return;
     const Cut cut = {Plan::rows, Plan::tile, static_cast<int>((run.page_rows + Plan::tile - 1) / Plan::tile)};
     result = attend_and_merge(run, cut, blocks, stream, [&](float* sums, float2* states) {
-      return launch_in_line(kernel_of<Plan>(), blocks, Plan::threads, Plan::shared_bytes, stream, run, cut, sums, states);
+      return launch_in_line(kernel_of<Plan>(), blocks, Plan::threads, Plan::shared_bytes, stream, run, cut, sums,
+                            states);
     });
   }
 };

@@ -1,43 +1,19 @@
 // y = x W^T for one to four rows x: see ops/row_product.h.
 // Bound: the bytes of W over the memory's bandwidth; x and y are nothing beside it. Figures: docs/performance.md.
 // Design: a warp an output, whose row of W it reads from one end to the other, 512 bytes a load, eight loads under way
-// in each thread; they are begun before x, which every block copies to shared memory, has arrived, and before the kernel
-// that makes x is over. No part of W is read
-// by two warps, so nothing is cached but x. Sums in float32, within a thread in order, then by shuffles: the same bits
-// every time.
+// in each thread; they are begun before x, which every block copies to shared memory, has arrived, and before the
+// kernel that makes x is over. No part of W is read by two warps, so nothing is cached but x. Sums in float32, within a
+// thread in order, then by shuffles: the same bits every time.
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
-#include "ops/cuda/warp.cuh"
+#include "ops/cuda/row_values.cuh"
 
 namespace cepe::ops::cuda {
 namespace {
 
 constexpr int warps = 8;
 constexpr int ahead = 8;  // loads of 16 bytes that a thread has under way
-
-__device__ uint4 load_once(const uint4* from) {
-  uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "l"(from));
-  return value;
-}
-
-// A bfloat16 is the upper half of a float32.
-__device__ float lower(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ float upper(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-__device__ void add_products(float& sum, const uint4& w, const uint4& x) {
-  sum = fmaf(lower(w.x), lower(x.x), sum);
-  sum = fmaf(upper(w.x), upper(x.x), sum);
-  sum = fmaf(lower(w.y), lower(x.y), sum);
-  sum = fmaf(upper(w.y), upper(x.y), sum);
-  sum = fmaf(lower(w.z), lower(x.z), sum);
-  sum = fmaf(upper(w.z), upper(x.z), sum);
-  sum = fmaf(lower(w.w), lower(x.w), sum);
-  sum = fmaf(upper(w.w), upper(x.w), sum);
-}
 
 template <int rows>
 __global__ void __launch_bounds__(warps* warp) row_product_kernel(const RowProductRun run) {
@@ -55,8 +31,13 @@ __global__ void __launch_bounds__(warps* warp) row_product_kernel(const RowProdu
   }
   let_successor_begin();
   wait_for_predecessor();  // x may be its work; the weight is nobody's
-  for (int i = static_cast<int>(threadIdx.x); i < rows * packs; i += warps * warp) {
-    x[i] = static_cast<const uint4*>(run.x)[i];
+  // A block's outputs are of one group.
+  const int64_t of_group = run.outputs / run.groups;
+  const auto group = static_cast<int>(int64_t{blockIdx.x} * warps / of_group);
+#pragma unroll
+  for (int row = 0; row < rows; ++row) {
+    const uint4* from = static_cast<const uint4*>(run.x) + head_row(row, group, run) * packs;
+    for (int i = static_cast<int>(threadIdx.x); i < packs; i += warps * warp) x[row * packs + i] = from[i];
   }
   __syncthreads();
   if (!there) return;
@@ -76,7 +57,8 @@ __global__ void __launch_bounds__(warps* warp) row_product_kernel(const RowProdu
 #pragma unroll
   for (int row = 0; row < rows; ++row) {
     const float sum = sum_of_warp(sums[row]);
-    if (lane == 0) static_cast<Bfloat16*>(run.y)[row * run.outputs + output] = __float2bfloat16_rn(sum);
+    const int64_t at = head_row(row, group, run) * of_group + output - group * of_group;
+    if (lane == 0) static_cast<Bfloat16*>(run.y)[at] = __float2bfloat16_rn(sum);
   }
 }
 

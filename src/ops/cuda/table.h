@@ -13,6 +13,7 @@ const char* rms_norm_gradient(const RmsNormGradientRows& run);
 const char* gated_silu_gradient(const GatedSiluGradientRows& run);
 const char* cross_entropy(const CrossEntropyRows& run);
 const char* row_product(const RowProductRun& run);
+const char* transposed_head_product(const TransposedProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
 const char* packed_product(const PackedProductRun& run);

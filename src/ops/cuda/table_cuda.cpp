@@ -18,13 +18,21 @@ DriverState cepe_cuda_driver_state() {
 }
 
 const CudaKernels* cepe_cuda_kernels(int device) {
-  static constexpr CudaKernels table = {rms_norm,          rotate,
-                                        rotate_into_cache, gated,
-                                        rms_norm_gradient, gated_silu_gradient,
-                                        cross_entropy,     row_product,
-                                        paged_attention,   paged_attention_bytes,
-                                        packed_product,    unpack,
-                                        record_graph,      replay_graph,
+  static constexpr CudaKernels table = {rms_norm,
+                                        rotate,
+                                        rotate_into_cache,
+                                        gated,
+                                        rms_norm_gradient,
+                                        gated_silu_gradient,
+                                        cross_entropy,
+                                        row_product,
+                                        transposed_head_product,
+                                        paged_attention,
+                                        paged_attention_bytes,
+                                        packed_product,
+                                        unpack,
+                                        record_graph,
+                                        replay_graph,
                                         destroy_graph};
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
   return has_machine_code() ? &table : nullptr;
