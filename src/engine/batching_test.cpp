@@ -127,7 +127,7 @@ TEST_F(Batching, ShortOfBlocksTheResultsAreTheSame) {
   for (size_t i = 0; i < growing.size(); ++i) expect_close(together[i], alone_too[i], 1e-4);
   EXPECT_GT(crowded.counters().preemptions, 0);
   const int64_t rows = 256;
-  EXPECT_LE(crowded.counters().cache_bytes, 3 * 2 * rows * 2 * 8 * 4);
+  EXPECT_LE(crowded.counters().cache_bytes, rows * 3 * 2 * 2 * 8 * 4);
 }
 
 TEST_F(Batching, ARequestThatCanNeverFitIsRefusedWithTheFigures) {
@@ -247,7 +247,7 @@ TEST_F(Batching, SeveralAnswersShareThePromptAndAreWhatTheirSeedsGive) {
     };
     const int64_t before = engine.counters().rows;
     const std::vector<Completion> found = engine.generate_samples(several);
-    EXPECT_EQ(engine.counters().rows - before, length + 3 * 9) << "the prompt is read once";
+    EXPECT_EQ(engine.counters().rows - before, length + int64_t{3} * 9) << "the prompt is read once";
     EXPECT_EQ(streamed, (std::vector<int64_t>{10, 10, 10}));
     for (size_t i = 0; i < 3; ++i) {
       Request one = several;
