@@ -47,7 +47,7 @@ void Engine::slide(Sequence& sequence) {
   const Endless& endless = sequence.job->request.endless;
   const int64_t window = window_of(sequence.job->request), chunk_size = model_->adapter->chunk_size;
   const int64_t keep = std::min(endless.keep_first, window), half = (window - keep) / 2;
-  const int64_t unit = half >= chunk_size ? half / chunk_size * chunk_size : std::max<int64_t>(half, 1);
+  const int64_t unit = std::max<int64_t>(1, half >= chunk_size ? half / chunk_size * chunk_size : half);
   const int64_t beyond = static_cast<int64_t>(sequence.tokens.size()) - window;
   const int64_t moved = (beyond + unit - 1) / unit * unit;
   const std::span<const text::Token> oldest =
