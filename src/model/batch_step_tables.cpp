@@ -102,7 +102,7 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
     const size_t begin = addresses.size();
     for (const ContextStates* context : groups) {
       const at::Tensor& kept = context->kept.at(layer).*part;
-      const int64_t page_bytes = kept_page_rows * kept.size(1) * kept.size(2) * kept.itemsize();
+      const int64_t page_bytes = kept_page_rows * kept.size(1) * kept.size(2) * static_cast<int64_t>(kept.itemsize());
       for (int64_t page = 0; page < pages_of(*context, true); ++page)
         addresses.push_back(address_of(kept) + page * page_bytes);
     }
@@ -154,7 +154,7 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
 void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows) {
   const auto batch = static_cast<size_t>(recording.plan.batch);
   const at::Tensor& keys = cache_.keys.front();
-  const int64_t block_bytes = block_rows_ * keys.size(1) * keys.size(2) * keys.itemsize();
+  const int64_t block_bytes = block_rows_ * keys.size(1) * keys.size(2) * static_cast<int64_t>(keys.itemsize());
   std::vector<int64_t> numbers(3 * batch, 0);
   std::vector<int32_t> first_page = {0}, page_rows;
   std::fill(numbers.begin() + static_cast<std::ptrdiff_t>(2 * batch), numbers.end(), padding_slot_);
