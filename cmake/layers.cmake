@@ -43,7 +43,7 @@ endfunction()
 
 function(cepe_test name target label environment)
   add_test(NAME ${name} COMMAND ${target})
-  set_tests_properties(${name} PROPERTIES LABELS ${label} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 900
+  set_tests_properties(${name} PROPERTIES LABELS ${label} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 1800
                                           ENVIRONMENT "${environment}")
 endfunction()
 
