@@ -70,11 +70,11 @@ BatchStep::~BatchStep() = default;
 
 void BatchStep::run(Recording& recording) {
   const int64_t batch = recording.plan.batch;
-  at::add_out(recording.addresses, cache_bases_, recording.part(recording.numbers, 3 * batch, recording.plan.pages));
+  at::add_out(recording.addresses, cache_bases_, recording.numbers.narrow(0, 3 * batch, recording.plan.pages));
   BatchLayout layout;
-  layout.tokens = recording.part(recording.numbers, 0, batch);
-  layout.positions = recording.part(recording.numbers, batch, batch);
-  layout.slots = recording.part(recording.numbers, 2 * batch, batch);
+  layout.tokens = recording.numbers.narrow(0, 0, batch);
+  layout.positions = recording.numbers.narrow(0, batch, batch);
+  layout.slots = recording.numbers.narrow(0, 2 * batch, batch);
   for (int64_t i = 0; i < batch; ++i) layout.sequences.push_back({i, 1, 0, 0});
   layout.step = recording.tables;
   CrossAttentionInput cross;

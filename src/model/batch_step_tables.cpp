@@ -58,8 +58,8 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
   tables.cache_queries = at::tensor(queries, at::kInt).to(device);
   for (int64_t layer = 0; layer < layers; ++layer) {
     ops::PageTable table = form_of(cache_.keys[static_cast<size_t>(layer)], block_rows_);
-    table.first_page = made->part(made->counts, 0, batch + 1);
-    table.rows = made->part(made->counts, batch + 1, plan.pages);
+    table.first_page = made->counts.narrow(0, 0, batch + 1);
+    table.rows = made->counts.narrow(0, batch + 1, plan.pages);
     table.keys = made->addresses[0][layer];
     table.values = made->addresses[1][layer];
     tables.cache.push_back(std::move(table));
@@ -125,17 +125,17 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
         at::zeros({2 * (batch + 1) + plan.context_pages}, longs.dtype(at::kInt));
     recording.context_addresses = at::zeros({static_cast<int64_t>(addresses.size())}, longs);
     tables.absorbed = !plan.kept;
-    tables.context_queries = recording.part(counts, batch + 1, batch + 1);
+    tables.context_queries = counts.narrow(0, batch + 1, batch + 1);
     tables.most_context_rows = plan.neighbours * each;
     const ContextStates& one = *groups.front();
     for (size_t layer = 0; layer < layers; ++layer) {
       ops::PageTable table =
           form_of(plan.kept ? one.kept[layer].keys : one.pages.front().unsqueeze(1), plan.context_page_rows);
-      table.first_page = recording.part(counts, 0, batch + 1);
-      table.rows = recording.part(counts, 2 * (batch + 1), plan.context_pages);
+      table.first_page = counts.narrow(0, 0, batch + 1);
+      table.rows = counts.narrow(0, 2 * (batch + 1), plan.context_pages);
       const auto of = [&](size_t number) {
-        return recording.part(recording.context_addresses, static_cast<int64_t>(number) * plan.context_pages,
-                              plan.context_pages);
+        return recording.context_addresses.narrow(0, static_cast<int64_t>(number) * plan.context_pages,
+                                                  plan.context_pages);
       };
       table.keys = of(layer);
       if (plan.kept) table.values = of(layers + layer);

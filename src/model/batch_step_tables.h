@@ -37,8 +37,6 @@ struct BatchStep::Recording {
   const ContextStates* any_context = nullptr;
   at::Tensor logits;
   std::unique_ptr<ops::DeviceGraph> graph;
-
-  at::Tensor part(const at::Tensor& whole, int64_t first, int64_t count) const { return whole.narrow(0, first, count); }
 };
 
 // Pages of a context, as states or as kept K and V.
