@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "ops/activation.h"
+#include "ops/mixed_linear.h"
 #include "ops/norm.h"
 #include "ops/packed_weight.h"
 #include "ops/rotary.h"
@@ -163,11 +164,24 @@ void dense_product(benchmark::State& state) {
   state.counters["GFLOP/s"] =
       benchmark::Counter(2e-9 * static_cast<double>(rows * out * in), benchmark::Counter::kIsIterationInvariantRate);
 }
+void mixed_product(benchmark::State& state) {
+  const int64_t rows = state.range(0), out = state.range(1), in = state.range(2);
+  const at::Tensor x = at::randn({rows, in}), weight = at::randn({out, in}).to(at::kBFloat16);
+  for (auto _ : state) benchmark::DoNotOptimize(mixed_linear(x, weight));
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2e-9 * static_cast<double>(rows * out * in), benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(mixed_product)
+    ->ArgNames({"rows", "out", "in"})
+    ->ArgsProduct({{1, 4, 16, 64, 1024}, {576, 49152}, {576}})
+    ->Unit(benchmark::kMicrosecond)
+    ->UseRealTime();
+
 void shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"rows", "out", "in", "bf16"})->Unit(benchmark::kMicrosecond)->UseRealTime()->MinTime(0.2);
   for (const int64_t bfloat16 : {0, 1}) {
     for (const auto& [out, in] : {std::pair{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}}) {
-      for (const int64_t rows : {16, 64, 256, 1024, 4096}) {
+      for (const int64_t rows : {16, 32, 64, 256, 1024, 4096}) {
         if (rows * out <= 49152 * 1024) bench->Args({rows, out, in, bfloat16});
       }
     }

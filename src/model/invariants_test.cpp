@@ -12,6 +12,7 @@
 
 #include "golden_tensors.h"
 #include "model/cepe_model.h"
+#include "ops/mixed_linear.h"
 #include "tiny_models.h"
 
 namespace cepe::model {
@@ -217,7 +218,10 @@ TEST_P(Invariants, Bfloat16StaysCloseToFloat32) {
   for (const auto activations : {at::kFloat, at::kBFloat16}) {
     const double apart = distance(result(at::kBFloat16, activations), wide);
     EXPECT_LE(apart, 2e-2) << activations;
-    EXPECT_GT(apart, 1e-6) << "bfloat16 was not used";
+    // A processor without products of bfloat16 widens the matrices, which loses nothing.
+    if (activations == at::kBFloat16 || ops::multiplies_bfloat16()) {
+      EXPECT_GT(apart, 1e-6) << "bfloat16 was not used";
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
+#include "ops/mixed_linear.h"
 #include "ops/row_product.h"
 
 namespace cepe::model {
@@ -18,12 +19,14 @@ int64_t Linear::bytes() const {
 
 namespace {
 
-// From here on a bfloat16 product over rows unpacked to scratch is faster than the block kernels in float32 (see
-// docs/performance.md); the blocks themselves are coarser than bfloat16.
+// From here on a bfloat16 product over rows unpacked to scratch is faster than the block kernels in float32 where the
+// processor has such products (see docs/performance.md); the blocks themselves are coarser than bfloat16.
 constexpr int64_t bfloat16_rows = 64;
 
 at::Tensor packed_product(const ops::PackedWeight& weight, const at::Tensor& rows) {
-  if (rows.scalar_type() != at::kFloat || rows.size(0) < bfloat16_rows) return ops::packed_linear(rows, weight);
+  if (rows.scalar_type() != at::kFloat || rows.size(0) < bfloat16_rows || !ops::multiplies_bfloat16()) {
+    return ops::packed_linear(rows, weight);
+  }
   return ops::packed_linear(rows.to(at::kBFloat16), weight).to(at::kFloat);
 }
 
@@ -36,7 +39,7 @@ at::Tensor frozen_forward(const Linear& linear, const at::Tensor& x) {
   }
   if (!linear.bias.defined() && ops::takes_row_product(x, linear.weight)) return ops::row_product(x, linear.weight);
   if (x.scalar_type() == linear.weight.scalar_type()) return at::linear(x, linear.weight, linear.bias);
-  const at::Tensor product = at::linear(x.to(linear.weight.scalar_type()), linear.weight).to(x.scalar_type());
+  const at::Tensor product = ops::mixed_linear(x, linear.weight);
   return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;
 }
 

@@ -17,6 +17,7 @@
 #include "base/half.h"
 #include "ops/cpu/kernels.h"
 #include "ops/flat_weight.h"
+#include "ops/mixed_linear.h"
 
 namespace cepe::ops {
 namespace {
@@ -190,9 +191,16 @@ T* scratch(int64_t values) {
 }
 
 // From how many rows on the weight is unpacked for LibTorch's dense product (docs/performance.md has the figures).
-// The vector kernels beat its float32 product at any count, its bfloat16 product below about 64 rows.
+// With AVX-512 the vector kernels beat its float32 product at any count, its bfloat16 product below about 64 rows.
 int64_t dense_rows(at::ScalarType type) {
-  if (cpu::level() == cpu::Level::portable) return 16;
+  switch (cpu::level()) {
+    case cpu::Level::portable:
+      return 16;
+    case cpu::Level::avx2:
+      return 32;
+    case cpu::Level::avx512:
+      break;
+  }
   return type == at::kFloat ? std::numeric_limits<int64_t>::max() : 64;
 }
 
@@ -319,7 +327,10 @@ at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight) {
     refuse("rows given that are not float32 or bfloat16 [N, " + std::to_string(weight.in_features) + "]");
   }
   if (is_flat(weight)) return flat_linear(x, weight);
-  if (weight.in_features > 0 && x.size(0) >= dense_rows(x.scalar_type())) return multiply_unpacked(x, weight);
+  if (weight.in_features > 0 && x.size(0) >= dense_rows(x.scalar_type())) {
+    if (multiplies_bfloat16()) return multiply_unpacked(x, weight);
+    return multiply_unpacked(x.to(at::kFloat), weight).to(x.scalar_type());
+  }
   return multiply_packed(x.to(at::kFloat).contiguous(), weight).to(x.scalar_type());
 }
 

@@ -33,9 +33,9 @@ PackedWeight concatenate(std::span<const PackedWeight> parts);
 //   float32   block kernels at any N: what the unpacked float32 product gives, up to rounding
 //   bfloat16  the same with the result rounded once, up to 63 rows; from 64 on pieces of the weight are unpacked into
 //             one bfloat16 buffer and multiplied by LibTorch, as a dense bfloat16 weight is
-// A processor without AVX2 unpacks from 16 rows on, in x's type. Bound: bytes of the weight / memory bandwidth for a
-// row or two, multiply-adds / vector rate beyond.
-// On a GPU and for fp8_row anywhere flat_weight.h says how. No autograd. Errors: invalid_argument.
+// A processor with AVX2 alone unpacks from 32 rows on, one without from 16, both as float32. Bound: bytes of the weight
+// / memory bandwidth for a row or two, multiply-adds / vector rate beyond. On a GPU and for fp8_row anywhere
+// flat_weight.h says how. No autograd. Errors: invalid_argument.
 at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight);
 
 // Rows `rows` (int64 [N] on the weight's device) as `type` [N, in]: embedding look-up.
