@@ -33,6 +33,8 @@ function(cepe_tests layer kind sources)
   cepe_compile_as(${target} ${layer})
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests/support")
   target_link_libraries(${target} PRIVATE cepe_${layer} GTest::gmock GTest::gtest_main rapidcheck_gtest)
+  cepe_compile_unoptimised(${target})
+  cepe_precompile(${target} ${layer} TRUE)
   # One thread each: ctest runs as many tests as there are cores.
   set(environment "OMP_NUM_THREADS=1" "OMP_WAIT_POLICY=passive")
   cepe_test(${layer}.${kind} ${target} ${kind} "${environment}")
@@ -45,6 +47,9 @@ function(cepe_test name target label environment)
   add_test(NAME ${name} COMMAND ${target})
   set_tests_properties(${name} PROPERTIES LABELS ${label} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 1800
                                           ENVIRONMENT "${environment}")
+  if(name STREQUAL "model.parity")  # real models on real text: minutes, so the first to begin
+    set_tests_properties(${name} PROPERTIES COST 600)
+  endif()
 endfunction()
 
 # The compile settings that a layer, its tests and its fuzz targets share.
@@ -93,7 +98,8 @@ function(cepe_layer name)
   endif()
   foreach(source IN LISTS sources)
     if(source MATCHES "_(portable|avx2|avx512)\\.cpp$")
-      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${CEPE_FLAGS_${CMAKE_MATCH_1}}")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${CEPE_FLAGS_${CMAKE_MATCH_1}}"
+                                                         SKIP_PRECOMPILE_HEADERS ON)
     endif()
   endforeach()
 
@@ -106,6 +112,7 @@ function(cepe_layer name)
     set_property(GLOBAL APPEND PROPERTY cepe_installed_layers ${name})
   endif()
   cepe_compile_as(cepe_${name} ${name})
+  cepe_precompile(cepe_${name} ${name} FALSE)
   list(TRANSFORM layer_SEES PREPEND cepe_ OUTPUT_VARIABLE seen_targets)
   if(CEPE_FUZZ)
     foreach(target IN LISTS seen_targets)  # a layer of tensors is there with its headers only

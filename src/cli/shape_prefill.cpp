@@ -28,15 +28,23 @@ at::Tensor first_token(const ShapeBench& bench, const at::Tensor& prompt, const 
   return at::argmax(model::logits(bench.model.decoder, hidden.narrow(0, hidden.size(0) - 1, 1)), -1);
 }
 
+// Over states, and over the K and V that a context may keep for all layers.
 void measure_short_prompt(ShapeBench& bench, int64_t length) {
   constexpr int64_t rows = 64;
-  const ContextStates context = bench.random_states(length);
+  ContextStates context = bench.random_states(length);
   const at::Tensor prompt = bench.tokens(rows);
-  const double seconds = bench.timed([&](int64_t) { first_token(bench, prompt, context).item(); });
-  bench.add("first token, states on the device, 64-token prompt", length, seconds,
-            decoder_operations(bench.shape, rows, 1, true) + causal_operations(bench.shape, rows) +
-                cross_operations(bench.shape, rows, static_cast<double>(length)),
-            static_cast<double>(weight_bytes_a_token(bench.model, true, true)));
+  const model::HeadShape heads = model::head_shape(bench.shape.decoder);
+  const double own = decoder_operations(bench.shape, rows, 1, true) + causal_operations(bench.shape, rows);
+  const auto weights = static_cast<double>(weight_bytes_a_token(bench.model, true, true));
+  const auto measure = [&](const std::string& what, double operations, double bytes) {
+    const double seconds = bench.timed([&](int64_t) { first_token(bench, prompt, context).item(); });
+    bench.add("first token, " + what + ", 64-token prompt", length, seconds, own + operations, weights + bytes);
+  };
+  measure("states on the device", cross_operations(bench.shape, rows, static_cast<double>(length)), 0);
+  model::keep_projections(context, model::cross_attention_blocks(bench.model), heads,
+                          bench.values.dtype().toScalarType());
+  const auto kept = static_cast<double>(bench.shape.decoder.layers * heads.groups * heads.width * length);
+  measure("K and V kept", 4 * rows * kept * static_cast<double>(heads.heads / heads.groups), 4 * kept);
 }
 
 }  // namespace

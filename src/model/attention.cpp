@@ -8,7 +8,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/logaddexp.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -68,7 +67,7 @@ at::Tensor attend_grouped(const at::Tensor& queries, const at::Tensor& keys, con
                                           grouped && keys.size(1) != heads);
 }
 
-PartialAttention page_attention(const at::Tensor& queries, std::span<const ops::RowPage> pages, double scale) {
+ops::PartialAttention page_attention(const at::Tensor& queries, std::span<const ops::RowPage> pages, double scale) {
   const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2),
                 groups = pages.front().keys.size(1);
   // Query rows of a group, all tokens: [T, G, H/G, D] -> [T * H/G, G, D].
@@ -86,29 +85,36 @@ PartialAttention page_attention(const at::Tensor& queries, std::span<const ops::
 
 // Whether LibTorch's fused kernels serve, which also give their log-sum-exp: a GPU's, of 16-bit types, without a
 // gradient and with heads that they are compiled for.
-bool takes_fused_kernel(const at::Tensor& folded, const at::Tensor& keys) {
-  const bool differentiated = at::GradMode::is_enabled() && (folded.requires_grad() || keys.requires_grad());
-  return folded.is_cuda() && folded.element_size() == 2 && !differentiated && folded.size(-1) <= 256 &&
-         folded.size(-1) % 8 == 0;
+bool takes_fused_kernel(const at::Tensor& queries, const at::Tensor& keys) {
+  const bool differentiated = at::GradMode::is_enabled() && (queries.requires_grad() || keys.requires_grad());
+  return queries.is_cuda() && queries.element_size() == 2 && !differentiated && queries.size(-1) <= 256 &&
+         queries.size(-1) % 8 == 0;
 }
 
-// cuDNN's kernel is the fastest on a Hopper GPU (1.5 times flash and more at many rows), but it makes a plan for each
-// new pair of lengths, which takes half a second: for round lengths only, of which there are few.
-bool takes_cudnn(const at::Tensor& folded, const at::Tensor& keys) {
-  constexpr int64_t round_rows = 1024;
-  return folded.size(1) % round_rows == 0 && keys.size(0) % round_rows == 0 && folded.size(-1) <= 128 &&
-         at::globalContext().userEnabledCuDNNSDP();
+// cuDNN's kernel is the fastest on a Hopper GPU (twice flash at many rows), but it makes a plan for each new pair of
+// lengths, which takes up to half a second: for round lengths only, of which there are few.
+constexpr int64_t round_queries = 1024, round_keys = 4096, round_chunks = 64;
+bool takes_cudnn(const at::Tensor& folded) {
+  return folded.size(1) % round_queries == 0 && folded.size(-1) <= 128 && at::globalContext().userEnabledCuDNNSDP();
 }
 
-// folded [G, R, D], keys and values [M, G, D] of its type -> output [G, R, D], log-sum-exp [G, R, 1].
-PartialAttention fused_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
-                                 double scale) {
+// LibTorch's attention over [B, H, T, D] and [B, G, M, D] without a mask. Its first choice is cuDNN's kernel; where
+// these lengths are not `round`, flash instead.
+at::Tensor attend_planned(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, bool causal,
+                          double scale, bool round) {
+  if (round || !takes_fused_kernel(queries, keys)) return attend_grouped(queries, keys, values, causal, scale);
+  return std::get<0>(at::_scaled_dot_product_flash_attention(queries, keys, values, 0.0, causal, false, scale));
+}
+
+// folded [G, R, D], keys and values [M, G, D] of its type -> output [G, R, D], log-sum-exp [G, R].
+ops::PartialAttention fused_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
+                                      double scale) {
   const at::Tensor queries = folded.unsqueeze(0), by_group = keys.transpose(0, 1).unsqueeze(0),
                    summed = values.transpose(0, 1).unsqueeze(0);
   const auto result = [](const at::Tensor& output, const at::Tensor& log_sum_exp) {
-    return PartialAttention{output.squeeze(0), log_sum_exp.reshape({output.size(1), output.size(2), 1})};
+    return ops::PartialAttention{output.squeeze(0), log_sum_exp.reshape({output.size(1), output.size(2)})};
   };
-  if (takes_cudnn(folded, keys)) {
+  if (keys.size(0) % round_keys == 0 && takes_cudnn(folded)) {
     const auto found = at::_scaled_dot_product_cudnn_attention(queries, by_group, summed, std::nullopt, true, 0.0,
                                                                false, false, scale);
     return result(std::get<0>(found), std::get<1>(found));
@@ -117,8 +123,17 @@ PartialAttention fused_attention(const at::Tensor& folded, const at::Tensor& key
   return result(std::get<0>(found), std::get<1>(found));
 }
 
-PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                               double scale) {
+// The same step by step, in float32.
+ops::PartialAttention composed_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
+                                         double scale) {
+  const at::Tensor scores =
+      at::matmul(folded.to(at::kFloat), keys.to(at::kFloat).permute({1, 2, 0})) * scale;  // [G, R, M]
+  const at::Tensor log_sum_exp = at::logsumexp(scores, {-1});
+  return {at::matmul(at::exp(scores - log_sum_exp.unsqueeze(-1)), values.to(at::kFloat).transpose(0, 1)), log_sum_exp};
+}
+
+ops::PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                    double scale) {
   return page_attention(queries, std::array{ops::RowPage{keys, values}}, scale);
 }
 
@@ -143,11 +158,12 @@ at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const a
   if (takes_row_kernel(queries, keys)) {
     return row_attention(queries, keys, values, scale).output.to(queries.scalar_type());
   }
-  const at::Tensor rows = fold_groups(queries.to(keys.scalar_type()), keys.size(1));
-  if (takes_fused_kernel(rows, keys)) {
-    return unfold_groups(fused_attention(rows, keys, values, scale).output, queries.size(0)).to(queries.scalar_type());
+  if (takes_fused_kernel(queries, keys)) {
+    AttentionInParts attention(queries, scale);
+    attention.read(keys, values);
+    return attention.output();
   }
-  const at::Tensor folded = rows.unsqueeze(0);
+  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1)).unsqueeze(0);
   const at::Tensor attended = at::scaled_dot_product_attention(
       folded, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), {}, 0.0, false, scale);
   return unfold_groups(attended.squeeze(0), queries.size(0)).to(queries.scalar_type());
@@ -169,11 +185,17 @@ at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, cons
     if (windowed) visible = visible & (other > own - window);
     mask = visible;
   }
+  if (!mask) {
+    const auto own = [&](const at::Tensor& x) { return x.to(queries.scalar_type()).transpose(0, 1).unsqueeze(0); };
+    const at::Tensor attended = attend_planned(queries.transpose(0, 1).unsqueeze(0), own(keys), own(values), true,
+                                               scale, rows % round_queries == 0);
+    return attended.squeeze(0).transpose(0, 1);
+  }
   const auto spread = [&](const at::Tensor& x) {
     return repeat_heads(x.to(queries.scalar_type()).transpose(0, 1), heads).unsqueeze(0);
   };
   const at::Tensor attended = at::scaled_dot_product_attention(queries.transpose(0, 1).unsqueeze(0), spread(keys),
-                                                               spread(values), mask, 0.0, !mask.has_value(), scale);
+                                                               spread(values), mask, 0.0, false, scale);
   return attended.squeeze(0).transpose(0, 1);
 }
 
@@ -193,7 +215,8 @@ at::Tensor attend_batch(const at::Tensor& queries, const at::Tensor& keys, const
 at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& mask, double scale) {
   if (!mask.defined()) {
-    return attend_grouped(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), false, scale)
+    return attend_planned(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), false, scale,
+                          queries.size(0) % round_chunks == 0)
         .transpose(1, 2);
   }
   const int64_t heads = queries.size(2);
@@ -247,36 +270,32 @@ at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, con
   return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
 }
 
-PartialAttention merge(const PartialAttention& first, const PartialAttention& second) {
-  const at::Tensor total = at::logaddexp(first.log_sum_exp, second.log_sum_exp);
-  const auto share = [&](const PartialAttention& part) {
-    return part.output * at::exp(part.log_sum_exp - total).unsqueeze(-1);
+AttentionInParts::AttentionInParts(at::Tensor queries, double scale) : queries_(std::move(queries)), scale_(scale) {}
+
+void AttentionInParts::read(const at::Tensor& keys, const at::Tensor& values) {
+  if (takes_row_kernel(queries_, keys)) return add(row_attention(queries_, keys, values, scale_));
+  if (!folded_.defined()) folded_ = fold_groups(queries_.to(keys.scalar_type()), keys.size(1));
+  if (!takes_fused_kernel(folded_, keys)) return add(composed_attention(folded_, keys, values, scale_));
+  const int64_t rows = keys.size(0), round = takes_cudnn(folded_) ? rows / round_keys * round_keys : 0;
+  const auto part = [&](int64_t first, int64_t count) {
+    if (count > 0) add(fused_attention(folded_, keys.narrow(0, first, count), values.narrow(0, first, count), scale_));
   };
-  return {share(first) + share(second), total};
+  part(0, round);
+  part(round, rows - round);
 }
 
-namespace {
-
-// The same step by step, in float32.
-PartialAttention composed_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
-                                    double scale) {
-  const at::Tensor scores =
-      at::matmul(folded.to(at::kFloat), keys.to(at::kFloat).permute({1, 2, 0})) * scale;  // [G, R, M]
-  const at::Tensor log_sum_exp = at::logsumexp(scores, {-1}, true);
-  return {at::matmul(at::exp(scores - log_sum_exp), values.to(at::kFloat).transpose(0, 1)), log_sum_exp};
+void AttentionInParts::add(const ops::PartialAttention& part) {
+  total_ = total_.output.defined() ? ops::merge_attention(total_, part) : part;
 }
 
-}  // namespace
+at::Tensor AttentionInParts::output() const {
+  const at::Tensor found = total_.output.to(queries_.scalar_type());
+  return folded_.defined() ? unfold_groups(found, queries_.size(0)) : found;
+}
 
-PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                  double scale) {
-  if (takes_row_kernel(queries, keys)) return row_attention(queries, keys, values, scale);
-  const int64_t rows = queries.size(0);
-  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1));
-  const PartialAttention part = takes_fused_kernel(folded, keys) ? fused_attention(folded, keys, values, scale)
-                                                                 : composed_attention(folded, keys, values, scale);
-  return {unfold_groups(part.output.to(at::kFloat), rows),
-          unfold_groups(part.log_sum_exp.to(at::kFloat), rows).squeeze(-1)};
+at::Tensor AttentionInParts::log_sum_exp() const {
+  return folded_.defined() ? unfold_groups(total_.log_sum_exp.unsqueeze(-1), queries_.size(0)).squeeze(-1)
+                           : total_.log_sum_exp;
 }
 
 }  // namespace cepe::model

@@ -1,9 +1,10 @@
-// Scaled dot-product attention over packed rows, with grouped heads, and the merging of parts by log-sum-exp.
+// Scaled dot-product attention over packed rows, with grouped heads, and over keys that come in parts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include "model/layout.h"
+#include "ops/merge_attention.h"
 #include "ops/paged_attention.h"
 
 namespace cepe::model {
@@ -42,15 +43,21 @@ at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, con
 //   queries [B, T, H, D], keys and values [B, M, G, D] -> [B, T, H, D].
 at::Tensor attend_batch(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale);
 
-// One part of an attention whose keys were read in several parts.
-struct PartialAttention {
-  at::Tensor output;       // [T, H, D] float32
-  at::Tensor log_sum_exp;  // [T, H] float32
+// attend_all over keys and values that come part by part, merged by their log-sum-exps: exact.
+class AttentionInParts {
+ public:
+  AttentionInParts(at::Tensor queries, double scale);           // [T, H, D]
+  void read(const at::Tensor& keys, const at::Tensor& values);  // [M, G, D], M >= 1
+  // Of all that was read, at least one part.
+  at::Tensor output() const;       // [T, H, D] of the queries' type
+  at::Tensor log_sum_exp() const;  // [T, H] float32
+
+ private:
+  void add(const ops::PartialAttention& part);
+
+  at::Tensor queries_, folded_;  // folded_ [G, (H/G) * T, D], where total_ stands in that order
+  double scale_;
+  ops::PartialAttention total_;
 };
-// Sum of the parts weighted by exp(lse_i - lse): exact.
-PartialAttention merge(const PartialAttention& first, const PartialAttention& second);
-// attend_all with its log-sum-exp, in float32.
-PartialAttention attend_partially(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                  double scale);
 
 }  // namespace cepe::model

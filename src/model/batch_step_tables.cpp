@@ -7,17 +7,19 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace cepe::model {
 namespace {
 
 constexpr size_t most_recordings = 24;  // each has the memory of a step of its own
 
+// Returns once CUDA has taken its own copy of the values, without waiting for what the stream does before.
 template <class T>
 void upload(const std::vector<T>& values, const at::Tensor& to) {
   const at::Tensor from = at::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())},
                                         at::CppTypeToScalarType<T>::value);
-  at::Tensor(to).narrow(0, 0, from.size(0)).copy_(from);
+  at::Tensor(to).narrow(0, 0, from.size(0)).copy_(from, true);
 }
 
 }  // namespace
@@ -43,12 +45,14 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
 
   const DecoderConfig& config = model_.decoder.config;
   const at::Device device = model_.decoder.device();
-  const auto longs = at::TensorOptions(device).dtype(at::kLong), integers = longs.dtype(at::kInt);
+  const auto longs = at::TensorOptions(device).dtype(at::kLong);
   auto made = std::make_unique<Recording>();
   made->plan = plan;
   const int64_t batch = plan.batch, layers = config.layers, each = config.heads / config.groups;
-  made->numbers = at::zeros({3 * batch + plan.pages}, longs);
-  made->counts = at::zeros({batch + 1 + plan.pages}, integers);
+  const int64_t numbers = 3 * batch + plan.pages, counts = batch + 1 + plan.pages;
+  made->uploaded = at::zeros({numbers + (counts + 1) / 2}, longs);
+  made->numbers = made->uploaded.narrow(0, 0, numbers);
+  made->counts = made->uploaded.narrow(0, numbers, (counts + 1) / 2).view(at::kInt).narrow(0, 0, counts);
   made->addresses = at::zeros({2, layers, plan.pages}, longs);
   StepTables& tables = *made->tables;
   tables.frequencies = frequencies_;
@@ -155,11 +159,13 @@ void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<c
   const auto batch = static_cast<size_t>(recording.plan.batch);
   const at::Tensor& keys = cache_.keys.front();
   const int64_t block_bytes = block_rows_ * keys.size(1) * keys.size(2) * static_cast<int64_t>(keys.itemsize());
+  const at::Tensor given = tokens.to(at::kCPU, at::kLong).contiguous();
   std::vector<int64_t> numbers(3 * batch, 0);
   std::vector<int32_t> first_page = {0}, page_rows;
   std::fill(numbers.begin() + static_cast<std::ptrdiff_t>(2 * batch), numbers.end(), padding_slot_);
   for (size_t i = 0; i < rows.size(); ++i) {
     const int64_t position = rows[i].position;
+    numbers[i] = given.const_data_ptr<int64_t>()[i];
     numbers[batch + i] = position;
     numbers[2 * batch + i] =
         rows[i].blocks[static_cast<size_t>(position / block_rows_)] * block_rows_ + position % block_rows_;
@@ -171,9 +177,11 @@ void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<c
   }
   first_page.resize(batch + 1, first_page.back());
   first_page.insert(first_page.end(), page_rows.begin(), page_rows.end());
-  upload(numbers, recording.numbers);
-  upload(first_page, recording.counts);
-  recording.numbers.narrow(0, 0, tokens.size(0)).copy_(tokens);
+  // The counts, half as wide, behind the numbers: one upload a step.
+  const auto longs = static_cast<size_t>(recording.numbers.size(0));
+  numbers.resize(longs + (first_page.size() + 1) / 2, 0);
+  std::memcpy(numbers.data() + longs, first_page.data(), first_page.size() * sizeof(int32_t));
+  upload(numbers, recording.uploaded);
   if (recording.plan.crossed()) fill_contexts(recording, rows);
 }
 

@@ -28,6 +28,7 @@ struct BatchStep::Plan {
 struct BatchStep::Recording {
   Plan plan;
   std::shared_ptr<StepTables> tables = std::make_shared<StepTables>();
+  at::Tensor uploaded;           // int64: the memory of the next two
   at::Tensor numbers;            // int64: tokens, positions, slots [B each], offsets of the cache's pages in bytes [P]
   at::Tensor counts;             // int32: first page of each sequence [B + 1], rows of the pages [P]
   at::Tensor addresses;          // int64 [2, L, P]: the cache's pages, by layer

@@ -26,7 +26,7 @@ namespace {
 
 // Context rows whose K and V stand in scratch at one time: bounds memory at any context length. Many query rows have
 // larger tiles, since each tile's [T, H, D] is merged in float32 with those before it.
-int64_t tile_rows(int64_t query_rows) { return query_rows >= 1024 ? 32768 : 8192; }
+int64_t tile_rows(int64_t query_rows) { return query_rows >= 4096 ? 65536 : query_rows >= 1024 ? 32768 : 8192; }
 
 double scale_of(const HeadShape& shape) { return 1 / std::sqrt(static_cast<double>(shape.width)); }
 
@@ -118,17 +118,16 @@ bool CrossAttentionInput::active() const {
 at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                             const HeadShape& shape) {
   const std::vector<at::Tensor> parts = tiles(context, tile_rows(queries.size(0)));
-  const auto part = [&](const at::Tensor& states) {
-    const ContextStates::Projected kv = project(block, states, shape);
-    return attend_partially(queries, kv.keys, kv.values, scale_of(shape));
-  };
   if (parts.size() == 1) {
     const ContextStates::Projected kv = project(block, parts.front(), shape);
     return attend_all(queries, kv.keys.to(queries.scalar_type()), kv.values.to(queries.scalar_type()), scale_of(shape));
   }
-  PartialAttention total = part(parts.front());
-  for (size_t i = 1; i < parts.size(); ++i) total = merge(total, part(parts[i]));
-  return total.output.to(queries.scalar_type());
+  AttentionInParts attention(queries, scale_of(shape));
+  for (const at::Tensor& states : parts) {
+    const ContextStates::Projected kv = project(block, states, shape);
+    attention.read(kv.keys, kv.values);
+  }
+  return attention.output();
 }
 
 at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queries, const HeadShape& shape) {
@@ -163,13 +162,12 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
                                     queries.scalar_type())
                    .output;
   } else {
-    PartialAttention total;
+    AttentionInParts attention(query_rows, scale_of(shape));
     for (const at::Tensor& states : tiles(context, tile_rows(1))) {
       const at::Tensor rows_of_states = states.unsqueeze(1);
-      const PartialAttention part = attend_partially(query_rows, rows_of_states, rows_of_states, scale_of(shape));
-      total = total.output.defined() ? merge(total, part) : part;
+      attention.read(rows_of_states, rows_of_states);
     }
-    gathered = total.output;
+    gathered = attention.output();
   }
   const at::Tensor summed = gathered.to(queries.scalar_type()).reshape({shape.groups, -1, encoder_width});
   const at::Tensor out = at::bmm(summed, value.transpose(1, 2));  // [G, T * H/G, D]
@@ -240,7 +238,9 @@ void add_masses(const CrossAttention& block, const at::Tensor& query, const Cont
   for (const at::Tensor& page : context.pages) {
     const at::Tensor keys =
         kept ? context.kept.at(static_cast<size_t>(layer)).keys.narrow(0, first, page.size(0)) : page.unsqueeze(1);
-    parts.push_back(attend_partially(rows, keys, keys, scale_of(shape)).log_sum_exp.reshape({-1}));
+    AttentionInParts attention(rows, scale_of(shape));
+    attention.read(keys, keys);
+    parts.push_back(attention.log_sum_exp().reshape({-1}));
     first += page.size(0);
   }
   const at::Tensor shares = at::softmax(at::stack(parts, 0), 0).mean(1);  // [pages]

@@ -32,14 +32,13 @@ at::Tensor attend_in_chunks(const EncoderConfig& config, const EncoderLayer& lay
 at::Tensor forward(const Encoder& encoder, const at::Tensor& chunks, const at::Tensor& mask) {
   const BatchLayout layout = uniform_layout(chunks);
   const RopeAngles angles = rope_angles(encoder.config.rope, layout);
-  at::Tensor hidden = look_up(encoder.embedding, layout.tokens, encoder.activation_type);  // [n * S, E]
+  ResidualStream stream(look_up(encoder.embedding, layout.tokens, encoder.activation_type));  // [n * S, E]
   for (const EncoderLayer& layer : encoder.layers) {
-    hidden = hidden + attend_in_chunks(encoder.config, layer, forward(layer.attention_norm, hidden), angles,
-                                       chunks.size(0), mask);
-    hidden =
-        hidden + forward(layer.feed_forward, forward(layer.feed_forward_norm, hidden), encoder.config.activation, true);
+    stream.add(
+        attend_in_chunks(encoder.config, layer, stream.normed(layer.attention_norm), angles, chunks.size(0), mask));
+    stream.add(forward(layer.feed_forward, stream.normed(layer.feed_forward_norm), encoder.config.activation, true));
   }
-  return forward(encoder.norm, hidden).reshape({chunks.size(0), chunks.size(1), -1});
+  return stream.normed(encoder.norm).reshape({chunks.size(0), chunks.size(1), -1});
 }
 
 void visit(Encoder& encoder, const std::string& prefix,

@@ -145,6 +145,20 @@ struct PagedAttentionRun {
 };
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
+// Two parts of an attention become one (ops/merge_attention.h).
+struct MergeAttentionRun {
+  struct Part {
+    const void* output;        // [rows, width] contiguous
+    const float* log_sum_exp;  // [rows]
+    bool bfloat16;
+  };
+  Part first, second;
+  float* output;       // [rows, width]
+  float* log_sum_exp;  // [rows]
+  int64_t rows, width;
+  int device;
+};
+
 // A packed weight as ops/flat_weight.h lays it out: fp8_row, int8_row or q4_1.
 struct PackedRows {
   const void* data;    // [out, chunks, 64] bytes
@@ -184,6 +198,7 @@ struct CudaKernels {
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
+  const char* (*merge_attention)(const MergeAttentionRun&);
   const char* (*packed_product)(const PackedProductRun&);
   const char* (*unpack)(const UnpackRun&);
   // ops/device_graph.h. They throw.

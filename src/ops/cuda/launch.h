@@ -17,6 +17,7 @@ cudaError_t launch(const CrossEntropyRows& run, cudaStream_t stream);
 cudaError_t launch(const RowProductRun& run, cudaStream_t stream);
 cudaError_t launch(const TransposedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
+cudaError_t launch(const MergeAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PackedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const UnpackRun& run, cudaStream_t stream);
 int64_t paged_attention_workspace(const PagedAttentionRun& run);  // on the current device

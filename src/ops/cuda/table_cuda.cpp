@@ -29,6 +29,7 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         transposed_head_product,
                                         paged_attention,
                                         paged_attention_bytes,
+                                        merge_attention,
                                         packed_product,
                                         unpack,
                                         record_graph,

@@ -1,0 +1,58 @@
+// Attention on a GPU, by whichever of LibTorch's kernels the lengths choose, against the CPU in float32.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/randn.h>
+
+#include "golden_tensors.h"
+#include "gpu.h"
+#include "model/attention.h"
+
+namespace cepe::model {
+namespace {
+
+class AttentionOnGpu : public test::OnGpu {
+ protected:
+  static constexpr double scale = 0.125, tolerance = 2e-2;
+  const at::NoGradGuard none_;
+
+  // Whole numbers of bfloat16, so that both sides see the same.
+  static at::Tensor random(at::IntArrayRef sizes) { return at::randn(sizes).to(at::kBFloat16).to(at::kFloat); }
+  static at::Tensor there(const at::Tensor& x) { return x.to(device(), at::kBFloat16); }
+  static void expect_close(const at::Tensor& found, const at::Tensor& expected) {
+    EXPECT_EQ(found.scalar_type(), at::kBFloat16);
+    EXPECT_LE(test::distance(found.to(at::kCPU, at::kFloat), expected), tolerance);
+  }
+};
+
+// Round and other numbers of queries and keys; heads that share keys; several parts, each of them cut again.
+TEST_F(AttentionOnGpu, KeysThatComeInParts) {
+  for (const int64_t queries : {1, 100, 1024}) {
+    for (const int64_t groups : {1, 2}) {
+      const at::Tensor asked = random({queries, 2, 64}), keys = random({9000, groups, 64}),
+                       values = random({9000, groups, 64});
+      const at::Tensor expected = attend_all(asked, keys, values, scale);
+      expect_close(attend_all(there(asked), there(keys), there(values), scale), expected);
+      AttentionInParts attention(there(asked), scale);
+      for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 4096}, {4096, 4204}, {8300, 700}})
+        attention.read(there(keys.narrow(0, first, count)), there(values.narrow(0, first, count)));
+      expect_close(attention.output(), expected);
+      AttentionInParts here(asked, scale);
+      here.read(keys, values);
+      EXPECT_LE((attention.log_sum_exp().cpu() - here.log_sum_exp()).abs().max().item<double>(), tolerance);
+    }
+  }
+}
+
+TEST_F(AttentionOnGpu, ChunksAndCausalRowsOfAnyLength) {
+  for (const int64_t chunks : {1, 3, 64}) {
+    const at::Tensor x = random({chunks, 32, 2, 64}), y = random({chunks, 32, 2, 64}), z = random({chunks, 32, 2, 64});
+    expect_close(attend_chunks(there(x), there(y), there(z), {}, scale), attend_chunks(x, y, z, {}, scale));
+  }
+  for (const int64_t rows : {2, 77, 1024}) {
+    const at::Tensor x = random({rows, 4, 64}), y = random({rows, 2, 64}), z = random({rows, 2, 64});
+    expect_close(attend_causal(there(x), there(y), there(z), scale, 0), attend_causal(x, y, z, scale, 0));
+  }
+}
+
+}  // namespace
+}  // namespace cepe::model
