@@ -16,8 +16,6 @@ list(JOIN warnings "," host_warnings)
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${warnings};-Werror>"
                     "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${host_warnings};-Werror=all-warnings>")
 
-add_compile_definitions(_FILE_OFFSET_BITS=64)  # hiredis asks for it: then everywhere, as off_t must mean one thing
-
 find_program(ccache_program ccache)
 if(ccache_program)
   # Base folder and no hashed folder names: a second clone of the same sources compiles from the cache.

@@ -48,9 +48,12 @@ TEST_F(AttentionOnGpu, ChunksAndCausalRowsOfAnyLength) {
     const at::Tensor x = random({chunks, 32, 2, 64}), y = random({chunks, 32, 2, 64}), z = random({chunks, 32, 2, 64});
     expect_close(attend_chunks(there(x), there(y), there(z), {}, scale), attend_chunks(x, y, z, {}, scale));
   }
-  for (const int64_t rows : {2, 77, 1024}) {
-    const at::Tensor x = random({rows, 4, 64}), y = random({rows, 2, 64}), z = random({rows, 2, 64});
-    expect_close(attend_causal(there(x), there(y), there(z), scale, 0), attend_causal(x, y, z, scale, 0));
+  for (const int64_t rows : {2, 40, 77, 1024}) {
+    for (const int64_t width : {8, 16, 64}) {
+      SCOPED_TRACE(c10::str(rows, " rows of ", width));
+      const at::Tensor x = random({rows, 4, width}), y = random({rows, 2, width}), z = random({rows, 2, width});
+      expect_close(attend_causal(there(x), there(y), there(z), scale, 0), attend_causal(x, y, z, scale, 0));
+    }
   }
 }
 
