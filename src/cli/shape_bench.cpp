@@ -1,5 +1,6 @@
 #include "cli/shape_bench.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randint.h>
 
@@ -125,9 +126,11 @@ at::Tensor ShapeBench::tokens(int64_t count) const {
 }
 
 model::ContextStates ShapeBench::encode(const at::Tensor& ids) const {
-  model::ContextStates context;
+  std::vector<at::Tensor> parts;
   for (const at::Tensor& part : ids.reshape({-1, chunk}).split(chunks_at_once, 0))
-    for (const at::Tensor& states : model::forward(model.adapter->encoder, part).unbind(0)) context.append(states);
+    parts.push_back(model::forward(model.adapter->encoder, part).flatten(0, 1));
+  model::ContextStates context;
+  for (const at::Tensor& states : at::cat(parts).split(chunk, 0)) context.append(states);
   return context;
 }
 

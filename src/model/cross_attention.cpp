@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
@@ -30,13 +31,36 @@ int64_t tile_rows(int64_t query_rows) { return query_rows >= 4096 ? 65536 : quer
 
 double scale_of(const HeadShape& shape) { return 1 / std::sqrt(static_cast<double>(shape.width)); }
 
+bool follows(const at::Tensor& page, const at::Tensor& before) {
+  const auto plain = [](const at::Tensor& rows) { return rows.is_contiguous() && !rows.requires_grad(); };
+  return plain(page) && plain(before) && page.scalar_type() == before.scalar_type() &&
+         page.device() == before.device() &&
+         page.const_data_ptr() == static_cast<const std::byte*>(before.const_data_ptr()) + before.nbytes();
+}
+
+// Pages under one another. Those that stand so in memory already, as a document's do that was encoded or fetched in one
+// piece, are taken where they are.
+at::Tensor joined_pages(const std::vector<at::Tensor>& pages) {
+  std::vector<at::Tensor> runs;
+  for (size_t first = 0, end = 0; first < pages.size(); first = end) {
+    int64_t rows = pages[first].size(0);
+    for (end = first + 1; end < pages.size() && follows(pages[end], pages[end - 1]); ++end) rows += pages[end].size(0);
+    const at::Tensor& page = pages[first];
+    const auto together = [&] {
+      const auto keep = [held = pages](void*) {};
+      return at::from_blob(page.data_ptr(), {rows, page.size(1)}, keep, page.options(), page.device());
+    };
+    runs.push_back(end == first + 1 ? page : together());
+  }
+  return runs.size() == 1 ? runs.front() : at::cat(runs, 0);
+}
+
 // Pages joined into tiles of at most `most` rows (a larger single page stands alone).
 std::vector<at::Tensor> tiles(const ContextStates& context, int64_t most) {
-  std::vector<at::Tensor> joined;
-  std::vector<at::Tensor> open;
+  std::vector<at::Tensor> joined, open;
   int64_t rows = 0;
   const auto close = [&] {
-    if (!open.empty()) joined.push_back(open.size() == 1 ? open.front() : at::cat(open, 0));
+    if (!open.empty()) joined.push_back(joined_pages(open));
     open.clear();
     rows = 0;
   };

@@ -82,6 +82,21 @@ TEST_P(Invariants, TheOrderOfWholeChunksChangesNothingBeyondRounding) {
     EXPECT_LE(distance(run(ids, context_of(shuffled), path), run(ids, context_of(chunks), path)), rounding);
 }
 
+// Neighbours in memory are read without a copy: in order, out of it, with gaps.
+TEST_P(Invariants, WhereThePagesLieInMemoryChangesNothing) {
+  const at::Tensor ids = tokens({13}), states = at::cat(context_of(tokens({6, 8})).pages, 0);
+  const auto here = [&](int64_t page) { return states.narrow(0, 8 * page, 8); };
+  for (const std::vector<int64_t>& order : {std::vector<int64_t>{0, 1, 2, 3, 4, 5}, {5, 4, 3}, {0, 1, 3, 4, 2}}) {
+    ContextStates views, copies;
+    for (const int64_t page : order) {
+      views.append(here(page));
+      copies.append(here(page).clone());
+    }
+    for (const auto path : {CrossAttentionPath::projected, CrossAttentionPath::absorbed})
+      EXPECT_TRUE(run(ids, views, path).equal(run(ids, copies, path)));
+  }
+}
+
 TEST_P(Invariants, StatesOfAChunkDependOnItsOwnTokensOnly) {
   const at::Tensor chunks = tokens({4, 8});
   at::Tensor others = tokens({4, 8});
