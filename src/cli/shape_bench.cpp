@@ -141,6 +141,19 @@ model::ContextStates ShapeBench::random_states(int64_t count) const {
   return context;
 }
 
+bool ShapeBench::keep_projections(model::ContextStates& context) const {
+  const model::HeadShape heads = model::head_shape(shape.decoder);
+  const auto needed = 2 * context.rows * heads.groups * heads.width * shape.decoder.layers *
+                      static_cast<int64_t>(values.dtype().itemsize());
+  ops::reset_peak_device_bytes(device());
+  if (ops::available_bytes(device()) < needed / 10 * 11) {
+    base::detail("bench: no room for K and V of " + std::to_string(context.rows) + " tokens");
+    return false;
+  }
+  model::keep_projections(context, model::cross_attention_blocks(model), heads, values.dtype().toScalarType());
+  return true;
+}
+
 void ShapeBench::add(const std::string& what, int64_t context, double seconds, double operations, double bytes,
                      int64_t sequences) {
   const double bound = std::max(operations / operations_a_second, bytes / bytes_a_second);

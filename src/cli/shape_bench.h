@@ -40,6 +40,7 @@ class ShapeBench {
   at::Tensor tokens(int64_t count) const;  // random ids
   model::ContextStates encode(const at::Tensor& ids) const;
   model::ContextStates random_states(int64_t count) const;
+  bool keep_projections(model::ContextStates& context) const;  // of all layers; false: the device has no room
 
   // One row of the result: `seconds` beside the longer of two bounds.
   void add(const std::string& what, int64_t context, double seconds, double operations, double bytes,

@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/log.h"
 #include "cli/measure.h"
 #include "cli/shape_bench.h"
 #include "model/batch_step.h"
@@ -124,17 +123,7 @@ void measure_batches(ShapeBench& bench) {
   measure_batch(bench, many + "a context each, absorbed", contexts);
   contexts.resize(1);
   measure_batch(bench, many + "one context, absorbed", contexts);
-  const model::HeadShape heads = model::head_shape(bench.shape.decoder);
-  const auto needed = 2 * bench.longest * heads.groups * heads.width * bench.shape.decoder.layers *
-                      static_cast<int64_t>(bench.values.dtype().itemsize());
-  ops::reset_peak_device_bytes(bench.device());
-  if (ops::available_bytes(bench.device()) < needed / 10 * 11) {
-    base::detail("bench: no room for K and V of " + std::to_string(bench.longest) + " tokens");
-    return;
-  }
-  model::keep_projections(contexts.front(), model::cross_attention_blocks(bench.model), heads,
-                          bench.device().is_cpu() ? at::kFloat : at::kBFloat16);
-  measure_batch(bench, many + "one context, kept K and V", contexts);
+  if (bench.keep_projections(contexts.front())) measure_batch(bench, many + "one context, kept K and V", contexts);
 }
 
 }  // namespace cepe::cli

@@ -41,10 +41,10 @@ void measure_short_prompt(ShapeBench& bench, int64_t length) {
     bench.add("first token, " + what + ", 64-token prompt", length, seconds, own + operations, weights + bytes);
   };
   measure("states on the device", cross_operations(bench.shape, rows, static_cast<double>(length)), 0);
-  model::keep_projections(context, model::cross_attention_blocks(bench.model), heads,
-                          bench.values.dtype().toScalarType());
-  const auto kept = static_cast<double>(bench.shape.decoder.layers * heads.groups * heads.width * length);
-  measure("K and V kept", 4 * rows * kept * static_cast<double>(heads.heads / heads.groups), 4 * kept);
+  if (!bench.keep_projections(context)) return;
+  const int64_t columns = bench.shape.decoder.layers * heads.width * length;
+  const auto products = static_cast<double>(4 * rows * columns * heads.heads);
+  measure("K and V kept", products, static_cast<double>(4 * columns * heads.groups));
 }
 
 }  // namespace
