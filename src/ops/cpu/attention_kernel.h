@@ -150,8 +150,10 @@ inline void attend_group(const AttentionJob& job, int64_t group, BlockRows<T> ke
     const int64_t at = group * job.queries + first;
     if (count == 1) attend_queries<V, T, 1>(job, at, keys, values);
     if (count == 2) attend_queries<V, T, 2>(job, at, keys, values);
-    if constexpr (V::query_block >= 4) {
+    if constexpr (V::query_block >= 3) {
       if (count == 3) attend_queries<V, T, 3>(job, at, keys, values);
+    }
+    if constexpr (V::query_block >= 4) {
       if (count == 4) attend_queries<V, T, 4>(job, at, keys, values);
     }
     first += count;

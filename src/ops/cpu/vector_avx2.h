@@ -9,7 +9,7 @@ namespace cepe::ops::cpu {
 
 struct VectorAvx2 {
   static constexpr int width = 8;
-  static constexpr int query_block = 2;
+  static constexpr int query_block = 3;  // 3 x 4 sums, two halves of a key: 14 of 16 registers
   static constexpr int value_pairs = 1;
   static constexpr int row_block = 4;
   using Float = __m256;
