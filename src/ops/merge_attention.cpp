@@ -22,13 +22,21 @@ void check(const PartialAttention& part, const PartialAttention& other) {
   }
 }
 
+// Groups that stand side by side in each row of memory: those of [G, T, D], where it is a view of [T, G, D]; 1 where
+// the output is contiguous, 0 where it is neither.
+int64_t groups_of(const at::Tensor& output) {
+  if (output.is_contiguous()) return 1;
+  return output.dim() == 3 && output.transpose(0, 1).is_contiguous() ? output.size(0) : 0;
+}
+
 bool is_ready(const PartialAttention& part, at::Device device) {
-  return is_plain_dense(part.output, part.output.scalar_type(), device) &&
+  return is_plain(part.output, part.output.scalar_type(), device) &&
          is_plain_dense(part.log_sum_exp, at::kFloat, device);
 }
 
 PartialAttention merge_on_gpu(const cuda::CudaKernels& kernels, const PartialAttention& first,
                               const PartialAttention& second) {
+  // In the order of the first one's memory.
   PartialAttention merged = {at::empty_like(first.output, at::kFloat), at::empty_like(first.log_sum_exp)};
   const auto part = [](const PartialAttention& from) {
     return cuda::MergeAttentionRun::Part{from.output.const_data_ptr(), from.log_sum_exp.const_data_ptr<float>(),
@@ -40,6 +48,7 @@ PartialAttention merge_on_gpu(const cuda::CudaKernels& kernels, const PartialAtt
                                        .log_sum_exp = merged.log_sum_exp.mutable_data_ptr<float>(),
                                        .rows = first.log_sum_exp.numel(),
                                        .width = first.output.size(-1),
+                                       .groups = groups_of(first.output),
                                        .device = first.output.device().index()}),
               "merge_attention");
   return merged;
@@ -52,7 +61,7 @@ PartialAttention merge_attention(const PartialAttention& first, const PartialAtt
   const at::Device device = first.output.device();
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
   if (kernels && first.output.numel() > 0 && first.output.numel() <= cuda::most_elements && is_ready(first, device) &&
-      is_ready(second, device)) {
+      is_ready(second, device) && groups_of(first.output) > 0 && groups_of(first.output) == groups_of(second.output)) {
     return merge_on_gpu(*kernels, first, second);
   }
   const at::Tensor total = at::logaddexp(first.log_sum_exp, second.log_sum_exp);

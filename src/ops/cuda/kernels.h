@@ -145,17 +145,18 @@ struct PagedAttentionRun {
 };
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
-// Two parts of an attention become one (ops/merge_attention.h).
+// Two parts of an attention become one (ops/merge_attention.h). With groups > 1 the outputs stand in memory as
+// [rows / groups, groups, width], the log-sum-exps as [groups, rows / groups].
 struct MergeAttentionRun {
   struct Part {
-    const void* output;        // [rows, width] contiguous
+    const void* output;        // [rows, width]
     const float* log_sum_exp;  // [rows]
     bool bfloat16;
   };
   Part first, second;
   float* output;       // [rows, width]
   float* log_sum_exp;  // [rows]
-  int64_t rows, width;
+  int64_t rows, width, groups;
   int device;
 };
 

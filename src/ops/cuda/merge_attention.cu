@@ -41,7 +41,9 @@ __global__ void __launch_bounds__(block_threads)
   const unsigned row = index / packs_a_row;
   const int64_t at = int64_t{index} * count;
   const Pack<float, count> first = read<count>(run.first, at), second = read<count>(run.second, at);
-  const float first_sum = run.first.log_sum_exp[row], second_sum = run.second.log_sum_exp[row];
+  const auto groups = static_cast<unsigned>(run.groups);
+  const unsigned place = groups == 1 ? row : row % groups * static_cast<unsigned>(run.rows / run.groups) + row / groups;
+  const float first_sum = run.first.log_sum_exp[place], second_sum = run.second.log_sum_exp[place];
   const float largest = fmaxf(first_sum, second_sum);
   const float base = largest == -INFINITY ? 0.0f : largest;  // no key in either: both weights are exp(-infinity)
   const float first_weight = expf(first_sum - base), second_weight = expf(second_sum - base);
@@ -60,7 +62,7 @@ __global__ void __launch_bounds__(block_threads)
     for (int k = 0; k < step; ++k) some.at[k] = merged.at[i + k];
     store<step>(run.output + at + i, some);
   }
-  if (index % packs_a_row == 0) run.log_sum_exp[row] = base + logf(total);
+  if (index % packs_a_row == 0) run.log_sum_exp[place] = base + logf(total);
 }
 
 template <int count>
