@@ -44,12 +44,19 @@ struct LatentPlan {
   static_assert(score_registers + 2 * sum_registers + copy_registers <= 512);
 };
 
+// Where a part's queries come through the ring of tiles: after so many of its tiles, in this stage and phase.
+struct QueryPlace {
+  int tiles_before;
+  uint32_t stage, parity;
+};
+
 // What the warps of a block tell one another. Barriers: "full" ends when a thing is there, "free" when all its readers
 // are done with it.
 template <class Plan>
 struct Board {
   float factors[Plan::buffers][64];  // of what was summed before
   Part parts[2];                     // no query rows: the last one
+  QueryPlace queries[2];             // of these parts
   int rows[Plan::stages];            // of each tile; 0: the part's end, there is no tile
   uint64_t tile_full[Plan::stages], tile_free[Plan::stages];
   uint64_t part_full[2], part_free[2];
@@ -137,12 +144,75 @@ __device__ void copy_rows_there(uint32_t to, const void* map, int64_t tile, int6
            static_cast<int>(pieces & ((uint64_t{1} << map_bits) - 1)), static_cast<int>(pieces >> map_bits), barrier);
 }
 
-// One warp: all parts of this cluster, tile by tile, this block's columns.
+// A part's tiles, one after another.
+struct TileWalk {
+  int next = 0;     // tile; a short page's last ones are none
+  int brought = 0;  // of those that are some
+};
+
+struct TileMaps {
+  const void *states, *queries;
+};
+
+// Up to `most` more tiles of a part, as far as there are any: this block's columns.
 template <class Plan>
-__device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const void* map,
+__device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const TileMaps& maps, const Part& part,
+                            const LatentMemory<Plan>& memory, uint32_t rank, int most, TileWalk& walk,
+                            Turn<Plan::stages>& tile) {
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+  const int64_t row_bytes = run.key_stride * 2;
+  for (int brought = 0; walk.next < part.tiles && brought < most; ++walk.next) {
+    const unsigned at = static_cast<unsigned>(part.first_tile + walk.next);
+    const unsigned within = at % static_cast<unsigned>(cut.tiles_per_page) * Plan::tile;
+    const int64_t page = part.first_page + at / static_cast<unsigned>(cut.tiles_per_page);
+    const int rows = min(Plan::tile, run.rows[page] - static_cast<int>(within));
+    if (rows <= 0) continue;
+    const int64_t address = run.keys[page] + within * row_bytes;
+    wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
+    const uint32_t full = memory.tile_full(tile.stage);
+    if (lane == 0) {
+      memory.board().rows[tile.stage] = rows;
+      arrive_and_expect(full, Plan::tile_bytes);
+    }
+    __syncwarp();
+    if (lane < Plan::tile / box_rows) {
+      copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, maps.states, address, row_bytes,
+                            lane * box_rows, rows, rank, full);
+    }
+    tile.next();
+    ++brought;
+    ++walk.brought;
+  }
+}
+
+// A part's queries in the place of a tile: this block's columns, in blocks of 64 by rows. Rows and columns beyond what
+// the tensor has become zeros, those beyond the part are another's.
+template <class Plan>
+__device__ QueryPlace bring_queries(const TileMaps& maps, const Part& part, const LatentMemory<Plan>& memory,
+                                    uint32_t rank, int tiles_before, Turn<Plan::stages>& tile) {
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+  wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
+  const uint32_t full = memory.tile_full(tile.stage);
+  constexpr int block_bytes = Plan::rows * box_columns * 2;
+  static_assert(Plan::blocks * block_bytes <= Plan::tile_bytes);
+  if (lane == 0) arrive_and_expect(full, Plan::blocks * block_bytes);
+  __syncwarp();
+  if (lane < Plan::blocks) {
+    copy_box(memory.tile(tile.stage) + lane * block_bytes, maps.queries, 0, part.first_query,
+             static_cast<int>(rank) * Plan::blocks + lane, 0, 0, full);
+  }
+  const QueryPlace place = {tiles_before, tile.stage, tile.parity};
+  tile.next();
+  return place;
+}
+
+// One warp: all parts of this cluster. Tables and states are not what the kernel before this one writes
+// (ops/paged_attention.h), queries are: as many tiles as fit come before it is over.
+template <class Plan>
+__device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const TileMaps& maps,
                             const LatentMemory<Plan>& memory, uint32_t rank) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
-  const int64_t cluster = blockIdx.x / Plan::cluster, row_bytes = run.key_stride * 2;
+  const int64_t cluster = blockIdx.x / Plan::cluster;
   Board<Plan>& board = memory.board();
   const Amount all = amount_before(run, cut, static_cast<int>(run.sequences));
   const int64_t busy = busy_blocks(cut, all, gridDim.x / Plan::cluster);
@@ -151,37 +221,24 @@ __device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const 
   wait_for_cluster();  // the barriers are made
   Turn<Plan::stages> tile;
   Turn<2> turn;
-  const auto tell_part = [&](const Part& part) {
+  const auto tell_part = [&](const Part& part, const QueryPlace& queries) {
     wait_for(memory.part_free(turn.stage), turn.parity ^ 1);
     if (lane == 0) {
       board.parts[turn.stage] = part;
+      board.queries[turn.stage] = queries;
       arrive(memory.part_full(turn.stage));
     }
     turn.next();
   };
-  while (begin < end) {
+  for (bool is_first = true; begin < end; is_first = false) {
     const Part part = part_at(run, cut, cluster, begin, end);
-    tell_part(part);
-    for (int index = 0; index < part.tiles; ++index) {
-      const unsigned at = static_cast<unsigned>(part.first_tile + index);
-      const unsigned within = at % static_cast<unsigned>(cut.tiles_per_page) * Plan::tile;
-      const int64_t page = part.first_page + at / static_cast<unsigned>(cut.tiles_per_page);
-      const int rows = min(Plan::tile, run.rows[page] - static_cast<int>(within));
-      if (rows <= 0) continue;
-      const int64_t address = run.keys[page] + within * row_bytes;
-      wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
-      const uint32_t full = memory.tile_full(tile.stage);
-      if (lane == 0) {
-        board.rows[tile.stage] = rows;
-        arrive_and_expect(full, Plan::tile_bytes);
-      }
-      __syncwarp();
-      if (lane < Plan::tile / box_rows) {
-        copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, map, address, row_bytes,
-                              lane * box_rows, rows, rank, full);
-      }
-      tile.next();
+    TileWalk walk;
+    if (is_first) {
+      bring_tiles(run, cut, maps, part, memory, rank, Plan::stages - 1, walk, tile);
+      wait_for_predecessor();
     }
+    tell_part(part, bring_queries(maps, part, memory, rank, walk.brought, tile));
+    bring_tiles(run, cut, maps, part, memory, rank, part.tiles, walk, tile);
     wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
     if (lane == 0) {
       board.rows[tile.stage] = 0;
@@ -190,7 +247,7 @@ __device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const 
     tile.next();
     begin += part.tiles;
   }
-  tell_part({});
+  tell_part({}, {});
 }
 
 }  // namespace cepe::ops::cuda
