@@ -12,16 +12,21 @@ template <class Few, class Many, class Use>
 auto with_rows(const PagedAttentionRun& run, const Use& use) {
   return run.most_query_rows <= Few::rows ? use(Few{}) : use(Many{});
 }
-// Rows of a unit, blocks of the queries that stay in registers, buffers of probabilities; registers of the warpgroups
-// of scores, of sums and of copies.
+// Blocks of a cluster, rows of a unit, blocks of the queries that stay in registers, buffers of probabilities;
+// registers of the warpgroups of scores, of the first and the second of sums, and of copies.
 template <class Use>
 auto with_plan(const PagedAttentionRun& run, const Use& use) {
-  using Wide = LatentPlan<1024, 2, 64, 6, 1, 168, 160, 24>;
-  if (run.width == 1024) return with_rows<LatentPlan<1024, 2, 32, 4, 2, 152, 160, 40>, Wide>(run, use);
-  if (run.width == 576) {
-    return with_rows<LatentPlan<576, 2, 32, 5, 2, 168, 136, 56>, LatentPlan<576, 2, 64, 5, 2, 168, 136, 56>>(run, use);
+  switch (run.width) {
+    case 512:
+      return with_rows<LatentPlan<512, 1, 32, 5, 1, 168, 160, 160, 24>,
+                       LatentPlan<512, 1, 64, 5, 1, 168, 160, 160, 24>>(run, use);
+    case 576:
+      return with_rows<LatentPlan<576, 1, 32, 0, 1, 128, 200, 160, 24>,
+                       LatentPlan<576, 1, 64, 0, 1, 128, 200, 160, 24>>(run, use);
+    default:
+      return with_rows<LatentPlan<1024, 2, 32, 4, 2, 152, 160, 160, 40>,
+                       LatentPlan<1024, 2, 64, 6, 1, 168, 160, 160, 24>>(run, use);
   }
-  return with_rows<LatentPlan<512, 1, 32, 5, 1, 168, 160, 24>, LatentPlan<512, 1, 64, 5, 1, 168, 160, 24>>(run, use);
 }
 
 using Attributes = std::array<cudaLaunchAttribute, 2>;

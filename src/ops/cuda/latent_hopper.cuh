@@ -7,11 +7,13 @@
 // (latent_softmax.cuh); two warpgroups add up values, half of the columns each. They are told of a tile's probabilities
 // when the next tile's scores are done (or wait for their tile): the tensor cores then have values to add up while that
 // tile goes through the exchange and the softmax, instead of both products at one time and none after it.
+// A part's queries come through the ring of tiles, before its first.
 // What holds it back: few query rows and much to read, nothing in the long run (the speed of a copy, H200); of a call
-// of 131072 x 1024, 87 us, some 15 are its beginning and end, where memory waits, and the merging. Many query rows: at
-// width 1024 the scores of a tile, its exchange and its softmax follow one another (510 TFLOP/s, against 623 at width
-// 512, which needs no exchange); registers for the next tile's scores beside this one's are lacking. Of 32 query rows
-// the tensor cores take 64, half of them for nothing, which counts where sequences share a context.
+// of 131072 x 1024 with 32 query rows, 75 us, some 12 are its beginning and end, where memory waits, and the merging.
+// Many query rows: at width 1024 the scores of a tile, its exchange and its softmax follow one another (515 TFLOP/s,
+// against 620 at width 512, which needs no exchange); registers for the next tile's scores beside this one's are
+// lacking. Of 32 query rows the tensor cores take 64, half of them for nothing, which counts where sequences share a
+// context.
 #pragma once
 
 #include "ops/cuda/in_line.cuh"
@@ -38,9 +40,9 @@ __device__ void take_scores(const PagedAttentionRun& run, const Cut& cut, const 
     const int query_rows = part.query_rows;
     if (query_rows == 0) return;
     const bool has_rows = own * 16 < query_rows;
-    uint32_t queries[Plan::held_steps][4];
-    take_queries<Plan>(memory, board.queries[turn.stage], queries);
-    int before = board.queries[turn.stage].tiles_before;
+    uint32_t queries[Plan::held_steps + 1][4];  // one more than there are: there may be none
+    take_queries<Plan>(memory, tile, queries);
+    tile.next();
     RowState states[Plan::halves];
     uint32_t ready = 0;  // the barrier that tells of probabilities, as yet to be arrived at
     const auto tell = [&] {
@@ -48,7 +50,6 @@ __device__ void take_scores(const PagedAttentionRun& run, const Cut& cut, const 
       ready = 0;
     };
     for (;; buffer.next()) {
-      if (before-- == 0) tile.next();
       if (!has_ended(memory.tile_full(tile.stage), tile.parity)) tell();
       wait_for(memory.tile_full(tile.stage), tile.parity);
       const uint32_t free = memory.tile_free(tile.stage);
@@ -150,7 +151,8 @@ __device__ inline uint4 eight_columns(const float* sums) {
 template <class Plan, int blocks, int first>
 __device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uint32_t rank, Bfloat16* all_sums) {
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp % group_warps;
-  constexpr int pieces = blocks == 3 ? 1 : blocks / 2, columns = blocks * box_columns / pieces;  // of a product
+  constexpr int pieces = blocks % 2 == 0 ? blocks / 2 : blocks,
+                columns = blocks * box_columns / pieces;  // of a product
   Board<Plan>& board = memory.board();
   Turn<Plan::stages> tile;
   Turn<2> turn;
@@ -160,15 +162,12 @@ __device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uin
     const Part& part = board.parts[turn.stage];
     if (part.query_rows == 0) return;
     float sums[pieces][columns / 2] = {};
-    int before = board.queries[turn.stage].tiles_before;
+    wait_for(memory.tile_full(tile.stage), tile.parity);  // the queries: so is the stage's last phase over
+    __syncwarp();
+    if (lane == 0) arrive(memory.tile_free(tile.stage));
+    tile.next();
     for (;; buffer.next(), tile.next()) {
       wait_for(memory.tile_full(tile.stage), tile.parity);
-      if (before-- == 0) {  // the queries
-        __syncwarp();
-        if (lane == 0) arrive(memory.tile_free(tile.stage));
-        tile.next();
-        wait_for(memory.tile_full(tile.stage), tile.parity);
-      }
       if (board.rows[tile.stage] == 0) break;
       wait_for(memory.probabilities_full(buffer.stage), buffer.parity);
       const float upper = board.factors[buffer.stage][own * 16 + lane / 4];
@@ -212,9 +211,7 @@ __device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uin
 #pragma unroll
       for (int i = 0; i < blocks * 8; i += 4) {
         const uint4 eight = eight_columns(&sums[i * 8 / columns][i * 8 % columns / 2 + half * 2]);
-        if (row >= part.query_rows) continue;
-        if (Plan::columns * Plan::cluster > Plan::width && column + i * 8 >= Plan::width) continue;
-        *reinterpret_cast<uint4*>(to + i * 8) = eight;
+        if (row < part.query_rows) *reinterpret_cast<uint4*>(to + i * 8) = eight;
       }
     }
     __syncwarp();
@@ -252,18 +249,20 @@ __global__ void __launch_bounds__(Plan::threads, 1)
     let_successor_begin();   // merge_parts.cuh
     take_scores<Plan>(run, cut, memory, rank, all_states);
   } else if (role == 2) {
-    take_registers<Plan::sum_registers>();
+    take_registers<Plan::first_registers>();
     wait_for_cluster();
     wait_for_predecessor();
     add_values<Plan, Plan::first_blocks, 0>(cut, memory, rank, all_sums);
   } else {
-    take_registers<Plan::sum_registers>();
+    take_registers<Plan::second_registers>();
     wait_for_cluster();
     wait_for_predecessor();
     add_values<Plan, Plan::second_blocks, Plan::first_blocks>(cut, memory, rank, all_sums);
   }
-  arrive_at_cluster();
-  wait_for_cluster();  // the other block may still send to this one's barriers
+  if constexpr (Plan::cluster > 1) {
+    arrive_at_cluster();
+    wait_for_cluster();  // the other block may still send to this one's barriers
+  }
 #endif
 }
 

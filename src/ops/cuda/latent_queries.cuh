@@ -24,13 +24,14 @@ __device__ void lay_queries(const LatentMemory<Plan>& memory, uint32_t brought) 
   }
 }
 
-// The warpgroup's queries, by columns: the first in registers as wgmma takes them, the others in shared memory.
+// The warpgroup's queries, which a stage of the ring holds, by columns: the first in registers as wgmma takes them, the
+// others in shared memory.
 template <class Plan>
-__device__ void take_queries(const LatentMemory<Plan>& memory, const QueryPlace& place,
-                             uint32_t (&held)[Plan::held_steps][4]) {
+__device__ void take_queries(const LatentMemory<Plan>& memory, const Turn<Plan::stages>& tile,
+                             uint32_t (&held)[Plan::held_steps + 1][4]) {
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp % group_warps;
-  const uint32_t brought = memory.tile(place.stage);
-  wait_for(memory.tile_full(place.stage), place.parity);
+  const uint32_t brought = memory.tile(tile.stage);
+  wait_for(memory.tile_full(tile.stage), tile.parity);
   if constexpr (Plan::laid > 0) {
     wait_for_group();  // its products with the last part's queries are done
     lay_queries<Plan>(memory, brought);
@@ -49,7 +50,7 @@ __device__ void take_queries(const LatentMemory<Plan>& memory, const QueryPlace&
     }
   }
   __syncwarp();
-  if (lane == 0) arrive(memory.tile_free(place.stage));
+  if (lane == 0) arrive(memory.tile_free(tile.stage));
 }
 
 }  // namespace cepe::ops::cuda

@@ -50,18 +50,47 @@ struct MergedState {
   __device__ float base() const { return maximum == -INFINITY ? 0.0f : maximum; }
 };
 
-// Every lane calls it and gets it; place(i) is that of the row's slot i.
-template <class Place>
-__device__ MergedState merged_state(const float2* all_states, int count, const Place& place) {
+// Where the parts of a query row lie: slot i's sums at sums + i * sum_step, its state at states + i * state_step.
+template <class T>
+struct RowParts {
+  const T* sums;  // from column 0
+  const float2* states;
+  int count, sum_step, state_step;
+};
+
+template <class T>
+__device__ RowParts<T> parts_of(const Slots& slots, const Cut& cut, int width, const T* all_sums,
+                                const float2* all_states) {
+  const int64_t row = slots.first * cut.query_rows + slots.row;
+  return {all_sums + row * width, all_states + row, slots.count, cut.query_rows * width, cut.query_rows};
+}
+
+// Every lane calls it and gets it. A lane asks for five slots' states at one time; where there are fewer it asks for
+// the last one's again, so that no load waits for a branch.
+template <class T>
+__device__ MergedState merged_state(const RowParts<T>& parts) {
+  constexpr int at_once = 5;
   const int lane = static_cast<int>(threadIdx.x) % warp;
   MergedState merged;
-  for (int i = lane; i < count; i += warp) merged.maximum = fmaxf(merged.maximum, all_states[place(i)].x);
-  merged.maximum = largest_of_warp(merged.maximum);
-  for (int i = lane; i < count; i += warp) {
-    const float2 state = all_states[place(i)];
-    merged.denominator += state.y * exp2f(state.x - merged.base());
+  for (int first = lane; first - lane < parts.count; first += at_once * warp) {
+    float2 states[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+      states[i] = parts.states[min(first + i * warp, parts.count - 1) * parts.state_step];
+    MergedState more = merged;
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * warp >= parts.count) states[i] = make_float2(-INFINITY, 0);
+      more.maximum = fmaxf(more.maximum, states[i].x);
+    }
+    more.denominator *= exp2f(merged.maximum - more.base());
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) more.denominator += states[i].y * exp2f(states[i].x - more.base());
+    merged = more;
   }
-  merged.denominator = sum_of_warp(merged.denominator);
+  const float own = merged.maximum;
+  merged.maximum = largest_of_warp(own);
+  merged.denominator = sum_of_warp(merged.denominator * exp2f(own - merged.base()));
   return merged;
 }
 
@@ -94,7 +123,8 @@ __device__ inline void store_log_sum_exp(const PagedAttentionRun& run, int64_t a
 }
 
 // One query row and group, `merge_columns` of its width; each of `warps` takes every so-many-th slot, `at_once` of them
-// asked for at one time: a call with few query rows is the time of its loads.
+// asked for at one time (the last one again where there are fewer): a call with few query rows is the time of its
+// loads.
 template <class T, int warps, int at_once>
 __global__ void __launch_bounds__(warps* warp)
     merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
@@ -103,30 +133,31 @@ __global__ void __launch_bounds__(warps* warp)
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
   const int64_t at = blockIdx.x;
   const int width = static_cast<int>(run.width), first_column = static_cast<int>(blockIdx.y) * merge_columns<T>;
-  const int column = first_column + lane * wide<T>;
   const Slots slots = slots_of(run, cut, static_cast<int>(at / run.groups), static_cast<int>(at % run.groups), blocks);
-  const auto place = [&](int index) { return (slots.first + index) * cut.query_rows + slots.row; };
+  RowParts<T> parts = parts_of(slots, cut, width, all_sums, all_states);
+  parts.sums += min(first_column + lane * wide<T>, width - wide<T>);  // of a column beyond the width nothing is kept
   let_successor_begin();
   wait_for_predecessor();
-  Pack<T, wide<T>> parts[at_once];
+  Pack<T, wide<T>> read[at_once];
   float maxima[at_once];
-  const auto read = [&](int first) {
+  const auto ask = [&](int first) {
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
-      const int slot = first + i * warps;
-      const bool there = slot < slots.count && column < width;
-      parts[i] = there ? load<wide<T>>(all_sums + place(slot) * width + column) : Pack<T, wide<T>>{};
-      maxima[i] = there ? all_states[place(slot)].x : -INFINITY;
+      const int slot = min(first + i * warps, parts.count - 1);
+      read[i] = load<wide<T>>(parts.sums + slot * parts.sum_step);
+      maxima[i] = parts.states[slot * parts.state_step].x;
     }
   };
-  read(own);
-  const MergedState merged = merged_state(all_states, slots.count, place);
   float sum[wide<T>] = {};
-  for (int first = own; first < slots.count;) {
+  if (own < parts.count) ask(own);
+  const MergedState merged = merged_state(parts);
+  for (int first = own; first < parts.count;) {
 #pragma unroll
-    for (int i = 0; i < at_once; ++i) add(sum, exp2f(maxima[i] - merged.base()), parts[i]);
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * warps < parts.count) add(sum, exp2f(maxima[i] - merged.base()), read[i]);
+    }
     first += at_once * warps;
-    if (first < slots.count) read(first);
+    if (first < parts.count) ask(first);
   }
 #pragma unroll
   for (int i = 0; i < wide<T>; ++i) partial[own][(lane * wide<T> + i) / 4].at[i % 4] = sum[i];
@@ -149,24 +180,24 @@ __global__ void __launch_bounds__(merge_warps* warp)
   const int64_t at = blockIdx.x;
   const int width = static_cast<int>(run.width);
   const Slots slots = slots_of(run, cut, static_cast<int>(at / run.groups), static_cast<int>(at % run.groups), blocks);
-  const auto place = [&](int index) { return (slots.first + index) * cut.query_rows + slots.row; };
+  const RowParts<T> parts = parts_of(slots, cut, width, all_sums, all_states);
   let_successor_begin();
   wait_for_predecessor();
-  const MergedState merged = merged_state(all_states, slots.count, place);
+  const MergedState merged = merged_state(parts);
   if (threadIdx.x == 0) store_log_sum_exp(run, at, merged);
   const float share = merged.denominator > 0 ? 1 / merged.denominator : 0.0f;
   for (int column = own * merge_columns<T> + lane * wide<T>; column < width; column += merge_warps * merge_columns<T>) {
     float sum[wide<T>] = {};
 #pragma unroll 4
-    for (int i = 0; i < slots.count; ++i) {
-      add(sum, exp2f(all_states[place(i)].x - merged.base()), load<wide<T>>(all_sums + place(i) * width + column));
+    for (int i = 0; i < parts.count; ++i) {
+      add(sum, exp2f(parts.states[i * parts.state_step].x - merged.base()),
+          load<wide<T>>(parts.sums + i * parts.sum_step + column));
     }
     store_merged(run, at * width + column, share, sum);
   }
 }
 
-// After the parts' kernel on the same stream. Slots there are at most as many as multiprocessors where query rows are
-// few: nine for each of sixteen warps.
+// After the parts' kernel on the same stream.
 template <class T>
 cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const T* sums, const float2* states, int blocks,
                          cudaStream_t stream) {
@@ -177,7 +208,7 @@ cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const T* 
                           states, blocks);
   };
   const unsigned across = blocks_for(run.width, merge_columns<T>);
-  if (rows < many) return launch(merge_in_common < T, 16, sizeof(T) == 2 ? 9 : 5 >, 16, across);
+  if (rows < many) return launch(merge_in_common<T, 8, 9>, 8, across);
   if (run.width < merge_warps * merge_columns<T> / 2) return launch(merge_in_common<T, 4, 4>, 4, across);
   return launch(merge_parts<T>, merge_warps, 1);
 }
