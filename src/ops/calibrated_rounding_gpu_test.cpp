@@ -18,6 +18,7 @@ TEST_F(CalibratedRoundingOnGpu, CostsLessThanRoundingToTheNearest) {
   test::expect_less_cost_than_the_nearest(device());
 }
 TEST_F(CalibratedRoundingOnGpu, IsGptqsRecursion) { test::expect_gptqs_recursion(device()); }
+TEST_F(CalibratedRoundingOnGpu, ScalesAreTheBestOfABinade) { test::expect_scales_within_a_binade(device()); }
 TEST_F(CalibratedRoundingOnGpu, WithoutCorrelationIsRoundingToTheNearest) {
   test::expect_nearest_without_correlation(device());
 }

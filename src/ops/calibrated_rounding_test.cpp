@@ -17,6 +17,7 @@ class CalibratedRounding : public testing::Test {
 TEST_F(CalibratedRounding, CholeskyFactorsGiveTheMatrixBack) { test::expect_factors_of_matrices(at::kCPU); }
 TEST_F(CalibratedRounding, CostsLessThanRoundingToTheNearest) { test::expect_less_cost_than_the_nearest(at::kCPU); }
 TEST_F(CalibratedRounding, IsGptqsRecursion) { test::expect_gptqs_recursion(at::kCPU); }
+TEST_F(CalibratedRounding, ScalesAreTheBestOfABinade) { test::expect_scales_within_a_binade(at::kCPU); }
 TEST_F(CalibratedRounding, WithoutCorrelationIsRoundingToTheNearest) {
   test::expect_nearest_without_correlation(at::kCPU);
 }

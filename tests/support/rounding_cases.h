@@ -49,13 +49,12 @@ inline void expect_less_cost_than_the_nearest(at::Device device) {
 
 // GPTQ as its paper has it, column by column: the inverse of the damped moments, and what is left of it once a column
 // is done. The two recursions round the same numbers but for float32: a few codes at the borders may differ.
-inline at::Tensor gptq(const at::Tensor& weight, const at::Tensor& moments) {
+inline at::Tensor gptq(const at::Tensor& weight, const at::Tensor& moments, const at::Tensor& scale) {
   at::Tensor damped = moments.to(at::kDouble).clone();
   damped.diagonal().add_(0.1 * damped.diagonal().mean());
   const at::Tensor order = at::argsort(moments.diagonal(), 0, /*descending=*/true);
   at::Tensor inverse = at::linalg_inv(damped.index_select(0, order).index_select(1, order));
   at::Tensor left = weight.to(at::kDouble).index_select(1, order).clone();
-  const at::Tensor scale = weight.abs().amax(1) / at::full({}, 448.0);
   const int64_t in = weight.size(1);
   const at::Tensor rounded = at::zeros({weight.size(0), in}, at::kDouble);
   for (int64_t k = 0; k < in; ++k) {
@@ -69,15 +68,36 @@ inline at::Tensor gptq(const at::Tensor& weight, const at::Tensor& moments) {
   return rounded;
 }
 
+// Each weight to the nearest, with given scales [out].
+inline at::Tensor nearest_with(const at::Tensor& weight, const at::Tensor& scales) {
+  const at::Tensor scale = scales.unsqueeze(1);
+  return (weight / scale).clamp(-448, 448).to(at::kFloat8_e4m3fn).to(at::kFloat) * scale;
+}
+
 inline void expect_gptqs_recursion(at::Device device) {
   const at::Tensor weight = at::randn({20, 150}), moments = moments_of(correlated_inputs(900, 150));
-  const at::Tensor expected = gptq(weight, moments);
-  const at::Tensor found = ops::unpack(ops::quantise_calibrated(weight.to(device), moments.to(device)), at::kFloat)
-                               .to(at::kCPU, at::kDouble);
-  const double same = ((found - expected).abs() <= 1e-6 * expected.abs()).to(at::kDouble).mean().item<double>();
-  EXPECT_GT(same, 0.97);
-  const at::Tensor nearest = ops::unpack(ops::quantise(weight, ops::PackedFormat::fp8_row), at::kDouble);
-  EXPECT_LT((nearest - expected).abs().le(1e-6 * expected.abs()).to(at::kDouble).mean().item<double>(), 0.8);
+  const ops::PackedWeight rounded = ops::quantise_calibrated(weight.to(device), moments.to(device));
+  const at::Tensor scales = rounded.scales.to(at::kCPU), found = ops::unpack(rounded, at::kFloat).to(at::kCPU);
+  const at::Tensor expected = gptq(weight, moments, scales.to(at::kDouble)).to(at::kFloat);
+  const auto same = [&](const at::Tensor& values) {
+    return (values - expected).abs().le(1e-6 * expected.abs()).to(at::kFloat).mean().item<double>();
+  };
+  EXPECT_GT(same(found), 0.97);
+  EXPECT_LT(same(nearest_with(weight, scales)), 0.8);
+}
+
+// A row's scale is at least its largest magnitude / 448, less than twice that, and of those tried the best.
+inline void expect_scales_within_a_binade(at::Device device) {
+  const at::Tensor weight = at::randn({50, 96}), moments = moments_of(correlated_inputs(600, 96));
+  const ops::PackedWeight rounded = ops::quantise_calibrated(weight.to(device), moments.to(device));
+  const at::Tensor factor = rounded.scales.to(at::kCPU) / (weight.abs().amax(1) / at::full({}, 448.0F));
+  EXPECT_GE(factor.min().item<double>(), 1 - 1e-6);
+  EXPECT_LT(factor.max().item<double>(), 2);
+  EXPECT_GT(factor.max().item<double>(), 1.5);
+  const at::Tensor plain_scale = gptq(weight, moments, weight.abs().amax(1).to(at::kDouble) / 448);
+  const at::Tensor error = plain_scale - weight.to(at::kDouble);
+  const double plain_cost = (error.matmul(moments.to(at::kDouble)) * error).sum().item<double>();
+  EXPECT_LT(rounding_cost(rounded, weight, moments).sum().item<double>(), 0.95 * plain_cost);
 }
 
 inline bool codes_equal(const ops::PackedWeight& a, const ops::PackedWeight& b) {
@@ -86,23 +106,20 @@ inline bool codes_equal(const ops::PackedWeight& a, const ops::PackedWeight& b) 
 
 inline void expect_nearest_without_correlation(at::Device device) {
   const at::Tensor weight = at::randn({9, 140}).to(device);
-  const at::Tensor moments = (at::rand({140}) + 0.1).diag().to(device);
-  EXPECT_TRUE(
-      codes_equal(ops::quantise_calibrated(weight, moments), ops::quantise(weight, ops::PackedFormat::fp8_row)));
-  const at::Tensor nothing = at::zeros({140, 140}).to(device);
-  EXPECT_TRUE(
-      codes_equal(ops::quantise_calibrated(weight, nothing), ops::quantise(weight, ops::PackedFormat::fp8_row)));
+  for (const at::Tensor& moments : {(at::rand({140}) + 0.1).diag(), at::zeros({140, 140})}) {
+    const ops::PackedWeight rounded = ops::quantise_calibrated(weight, moments.to(device));
+    EXPECT_TRUE(at::equal(ops::unpack(rounded, at::kFloat), nearest_with(weight, rounded.scales)));
+  }
 }
 
 inline void expect_nearest_of_unseen_inputs(at::Device device) {
   const at::Tensor x = correlated_inputs(400, 70);
   x.narrow(1, 20, 10).zero_();
-  const at::Tensor weight = at::randn({9, 70});
-  const at::Tensor found =
-      ops::unpack(ops::quantise_calibrated(weight.to(device), moments_of(x).to(device)), at::kFloat);
-  const at::Tensor nearest = ops::unpack(ops::quantise(weight, ops::PackedFormat::fp8_row), at::kFloat);
-  EXPECT_TRUE(at::equal(found.to(at::kCPU).narrow(1, 20, 10), nearest.narrow(1, 20, 10)));
-  EXPECT_FALSE(at::equal(found.to(at::kCPU), nearest));
+  const at::Tensor weight = at::randn({9, 70}).to(device);
+  const ops::PackedWeight rounded = ops::quantise_calibrated(weight, moments_of(x).to(device));
+  const at::Tensor found = ops::unpack(rounded, at::kFloat), nearest = nearest_with(weight, rounded.scales);
+  EXPECT_TRUE(at::equal(found.narrow(1, 20, 10), nearest.narrow(1, 20, 10)));
+  EXPECT_FALSE(at::equal(found, nearest));
 }
 
 inline void expect_singular_moments_taken(at::Device device) {
