@@ -38,7 +38,7 @@ at::Tensor calibration_windows(const base::Path& file, const text::Tokenizer& to
                                                              std::to_string(least_windows * window_tokens) +
                                                              ", of text like that which the model will read");
   }
-  const at::Tensor ids = at::empty({windows, window_tokens}, at::kLong);
+  at::Tensor ids = at::empty({windows, window_tokens}, at::kLong);
   auto* to = ids.mutable_data_ptr<int64_t>();
   for (int64_t window = 0; window < windows; ++window) {
     const int64_t first = (count - window_tokens) * window / (windows - 1);
