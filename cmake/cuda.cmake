@@ -5,9 +5,12 @@ set(CMAKE_CUDA_STANDARD 20)
 # One CUDA runtime in the process: the shared one that LibTorch uses.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 enable_language(CUDA)
-file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*.cu" "${PROJECT_SOURCE_DIR}/src/*_cuda.cpp")
+file(GLOB_RECURSE kernel_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*.cu")
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*_cuda.cpp")
+# Without LibTorch's headers there is little to share, and kernels that wait for one another build later.
+set_source_files_properties(${kernel_sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 
-add_library(cepe_cuda SHARED ${cuda_sources})
+add_library(cepe_cuda SHARED ${kernel_sources} ${cuda_sources})
 target_include_directories(cepe_cuda PRIVATE "${CMAKE_BINARY_DIR}/include/ops")
 target_include_directories(cepe_cuda SYSTEM PRIVATE ${cuda_root}/include)
 # LibTorch's CUDA part is wanted for what it registers when it is loaded, not only for the symbols used here.

@@ -14,6 +14,11 @@ set(CEPE_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfm
 set(CEPE_FLAGS_avx512bf16 ${CEPE_FLAGS_avx512} -mavx512bf16)
 set(CEPE_FLAGS_amx ${CEPE_FLAGS_avx512bf16} -mamx-tile -mamx-bf16)
 
+# Layers whose tests compute a lot themselves (crashes played through byte by byte, thousands of small steps).
+set(CEPE_BUSY_TESTS context train)
+# Tests of real models on real text take minutes: shared out among processes, so that no core waits for another's.
+set(CEPE_SHARDS_model_parity 4)
+
 function(cepe_include_root name)
   set(root "${CMAKE_BINARY_DIR}/include/${name}")
   file(REMOVE_RECURSE "${root}")
@@ -33,11 +38,27 @@ function(cepe_tests layer kind sources)
   set(target ${layer}_${kind}_test)
   add_executable(${target} ${sources})
   cepe_compile_as(${target} ${layer})
+  # The layers are optimised; to optimise what calls them costs a third of a test's compile time.
+  set(optimisation -O0)
+  if(layer IN_LIST CEPE_BUSY_TESTS)
+    set(optimisation -O1)
+  endif()
+  target_compile_options(${target} PRIVATE "$<$<CONFIG:Release>:${optimisation}>")
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests/support")
   target_link_libraries(${target} PRIVATE cepe_${layer} GTest::gmock GTest::gtest_main rapidcheck_gtest)
   # One thread each: ctest runs as many tests as there are cores.
   set(environment "OMP_NUM_THREADS=1" "OMP_WAIT_POLICY=passive")
-  cepe_test(${layer}.${kind} ${target} ${kind} "${environment}")
+  if(DEFINED CEPE_SHARDS_${layer}_${kind})
+    set(shards ${CEPE_SHARDS_${layer}_${kind}})
+    foreach(shard RANGE 1 ${shards})
+      math(EXPR index "${shard} - 1")
+      set(name ${layer}.${kind}-${shard})
+      cepe_test(${name} ${target} ${kind} "${environment};GTEST_TOTAL_SHARDS=${shards};GTEST_SHARD_INDEX=${index}")
+      set_tests_properties(${name} PROPERTIES COST 600)  # the first to begin
+    endforeach()
+  else()
+    cepe_test(${layer}.${kind} ${target} ${kind} "${environment}")
+  endif()
   if(kind STREQUAL "parity")  # the cases that are kept here, whatever other folder of them there is
     cepe_test(${layer}.parity-golden ${target} parity "${environment};CEPE_FIXTURES=tests/golden")
   endif()
@@ -47,9 +68,6 @@ function(cepe_test name target label environment)
   add_test(NAME ${name} COMMAND ${target})
   set_tests_properties(${name} PROPERTIES LABELS ${label} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" TIMEOUT 1800
                                           ENVIRONMENT "${environment}")
-  if(name STREQUAL "model.parity")  # real models on real text: minutes, so the first to begin
-    set_tests_properties(${name} PROPERTIES COST 600)
-  endif()
 endfunction()
 
 # The compile settings that a layer, its tests and its fuzz targets share.

@@ -15,7 +15,7 @@
 namespace cepe::base {
 namespace {
 
-[[noreturn]] void fail(const Path& path, const char* action) {
+[[noreturn]] void fail_to(const Path& path, const char* action) {
   const int reason = errno;
   const ErrorCode code = reason == ENOENT || reason == ENOTDIR ? ErrorCode::not_found : ErrorCode::io;
   throw Error(code, path.string() + ": cannot " + action + ": " + std::strerror(reason));
@@ -39,14 +39,14 @@ class Descriptor {
 
 MappedFile::MappedFile(const Path& path) : path_(path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) fail(path, "open");
+  if (file.get() < 0) fail_to(path, "open");
   struct stat status {};
-  if (::fstat(file.get(), &status) != 0) fail(path, "read");
+  if (::fstat(file.get(), &status) != 0) fail_to(path, "read");
   if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::invalid_argument, path.string() + ": not a regular file");
   if (status.st_size == 0) return;
   const auto size = static_cast<size_t>(status.st_size);
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (address == MAP_FAILED) fail(path, "map");
+  if (address == MAP_FAILED) fail_to(path, "map");
   bytes_ = {static_cast<const std::byte*>(address), size};
 }
 
@@ -75,7 +75,7 @@ std::string read_file(const Path& path, size_t max_bytes) {
 FileWriter::FileWriter(const Path& path) : path_(path) {
   std::string pattern = path.string() + ".XXXXXX";
   descriptor_ = ::mkostemp(pattern.data(), O_CLOEXEC);
-  if (descriptor_ < 0) fail(path, "write beside");
+  if (descriptor_ < 0) fail_to(path, "write beside");
   temporary_ = pattern;
   const mode_t mask = ::umask(0);
   ::umask(mask);
@@ -91,7 +91,7 @@ void FileWriter::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail(path_, "write");
+    if (written < 0) fail_to(path_, "write");
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
 }
@@ -99,9 +99,9 @@ void FileWriter::write(std::span<const std::byte> bytes) {
 void FileWriter::write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
 
 void FileWriter::commit() {
-  if (::fsync(descriptor_) != 0) fail(path_, "sync");
+  if (::fsync(descriptor_) != 0) fail_to(path_, "sync");
   ::close(std::exchange(descriptor_, -1));
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "replace");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to(path_, "replace");
   temporary_.clear();
   const Path folder = path_.has_parent_path() ? path_.parent_path() : Path(".");
   const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

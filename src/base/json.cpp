@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t max_depth = 64;
 
-[[noreturn]] void fail(const std::string& where, const std::string& what) {
+[[noreturn]] void fail_at(const std::string& where, const std::string& what) {
   throw Error(ErrorCode::corrupt, where + ": " + what);
 }
 
@@ -20,7 +20,7 @@ constexpr size_t max_depth = 64;
   std::string found =
       json_has(object, field) ? object.at(field).dump(-1, ' ', true, Json::error_handler_t::replace) : "nothing";
   if (found.size() > 80) found = found.substr(0, 80) + "...";
-  fail(where, std::string("field '") + field + "' must be " + wanted + ", found " + found);
+  fail_at(where, std::string("field '") + field + "' must be " + wanted + ", found " + found);
 }
 
 // Follows the parser: counts depth, remembers the keys of each open object.
@@ -30,11 +30,11 @@ class Guard {
   template <class AnyJson>
   bool operator()(int depth, Json::parse_event_t event, AnyJson& value) {
     if (static_cast<size_t>(depth) > max_depth)
-      fail(where_, "nested deeper than " + std::to_string(max_depth) + " levels");
+      fail_at(where_, "nested deeper than " + std::to_string(max_depth) + " levels");
     if (event == Json::parse_event_t::object_start) keys_.emplace_back();
     if (event == Json::parse_event_t::object_end) keys_.pop_back();
     if (event == Json::parse_event_t::key && !keys_.back().insert(value.template get<std::string>()).second) {
-      fail(where_, "key '" + value.template get<std::string>().substr(0, 80) + "' occurs twice");
+      fail_at(where_, "key '" + value.template get<std::string>().substr(0, 80) + "' occurs twice");
     }
     return true;
   }
@@ -52,7 +52,7 @@ AnyJson parse(std::string_view text, const std::string& where) {
       return guard(depth, static_cast<Json::parse_event_t>(event), value);
     });
   } catch (const Json::exception& error) {
-    fail(where, std::string("not valid JSON: ") + error.what());
+    fail_at(where, std::string("not valid JSON: ") + error.what());
   }
 }
 

@@ -13,7 +13,7 @@ namespace cepe::base {
 namespace {
 
 constexpr size_t max_bytes = size_t{1} << 20;
-constexpr size_t max_depth = 16;
+constexpr size_t max_setting_depth = 16;
 
 // Builds the tree while yaml-cpp parses, so that depth is refused before it costs anything.
 class Builder : public YAML::EventHandler {
@@ -68,7 +68,8 @@ class Builder : public YAML::EventHandler {
 
   void open(SettingNode::Kind kind, const YAML::Mark& mark, const std::string& tag) {
     check_tag(mark, tag);
-    if (open_.size() > max_depth) fail(mark, "nested deeper than " + std::to_string(max_depth) + " levels");
+    if (open_.size() > max_setting_depth)
+      fail(mark, "nested deeper than " + std::to_string(max_setting_depth) + " levels");
     SettingNode& node = place(kind, mark);
     open_.push_back({&node, "", false});
   }
@@ -104,7 +105,7 @@ class Builder : public YAML::EventHandler {
   std::vector<Open> open_;
 };
 
-SettingNode parse(std::string_view yaml, const std::string& where, bool lines) {
+SettingNode parse_yaml(std::string_view yaml, const std::string& where, bool lines) {
   if (yaml.size() > max_bytes) {
     throw Error(ErrorCode::corrupt, where + ": " + std::to_string(yaml.size()) + " bytes of settings; at most " +
                                         std::to_string(max_bytes) + " are read");
@@ -148,7 +149,7 @@ SettingNode& child(SettingNode& node, const std::string& key, const std::string&
 
 }  // namespace
 
-SettingNode parse_settings(std::string_view yaml, const std::string& where) { return parse(yaml, where, true); }
+SettingNode parse_settings(std::string_view yaml, const std::string& where) { return parse_yaml(yaml, where, true); }
 
 void override_setting(SettingNode& root, std::string_view assignment) {
   const std::string place = "command line, '" + std::string(assignment.substr(0, 80)) + "'";
@@ -160,14 +161,14 @@ void override_setting(SettingNode& root, std::string_view assignment) {
   SettingNode* node = &root;
   size_t begin = 0;
   for (size_t depth = 0; begin <= path.size(); ++depth) {
-    if (depth == max_depth) throw Error(ErrorCode::invalid_argument, place + ": a key of too many parts");
+    if (depth == max_setting_depth) throw Error(ErrorCode::invalid_argument, place + ": a key of too many parts");
     const size_t end = std::min(path.find('.', begin), path.size());
     if (end == begin) throw Error(ErrorCode::invalid_argument, place + ": a key with an empty part");
     node = &child(*node, std::string(path.substr(begin, end - begin)), place);
     begin = end + 1;
   }
   const std::string_view value = assignment.substr(sign + 1);
-  *node = parse(value, place, false);
+  *node = parse_yaml(value, place, false);
   if (value.empty()) {  // nothing after '=' is the empty text; `null` clears
     node->kind = SettingNode::Kind::scalar;
     node->quoted = true;

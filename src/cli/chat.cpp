@@ -54,7 +54,7 @@ int64_t set_context(Conversation& conversation, const context::Arrangement& arra
   return conversation.engine.context().rows;
 }
 
-void answer(Conversation& conversation) {
+void answer_turn(Conversation& conversation) {
   const context::Arrangement arrangement = arrange_turn(conversation);
   const int64_t context_tokens = set_context(conversation, arrangement);
   engine::Request request = make_request(conversation.runtime, conversation.options.answer, arrangement.decoder);
@@ -89,7 +89,7 @@ void talk(Conversation& conversation) {
     }
     if (line->find_first_not_of(" \t") == std::string::npos) continue;
     conversation.messages.push_back({"user", *line});
-    answer(conversation);
+    answer_turn(conversation);
   }
 }
 

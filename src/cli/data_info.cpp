@@ -12,7 +12,7 @@ namespace {
 
 using base::OrderedJson;
 
-struct InfoOptions {
+struct CorpusOptions {
   std::string folder;
   bool json = false;
 };
@@ -43,7 +43,7 @@ OrderedJson describe(const data::TokenCorpus& corpus, const std::string& folder)
   return json;
 }
 
-std::string row(const std::string& name, const OrderedJson& counts) {
+std::string count_row(const std::string& name, const OrderedJson& counts) {
   char line[160];
   std::snprintf(line, sizeof line, "  %-24.80s %14lld %18lld", name.c_str(), counts["documents"].get<long long>(),
                 counts["tokens"].get<long long>());
@@ -58,20 +58,20 @@ std::string table(const OrderedJson& json) {
   for (const OrderedJson& domain : json["domains"]) {
     char longest[32];
     std::snprintf(longest, sizeof longest, " %18lld\n", domain["longest"].get<long long>());
-    text += row(domain["domain"].get<std::string>(), domain) + longest;
+    text += count_row(domain["domain"].get<std::string>(), domain) + longest;
   }
   text += "\n  tokens of a document          documents             tokens\n";
   for (const OrderedJson& length : json["lengths"])
-    text += row(length["from"].dump() + " to below " + length["below"].dump(), length) + "\n";
+    text += count_row(length["from"].dump() + " to below " + length["below"].dump(), length) + "\n";
   return text;
 }
 
-void info(const InfoOptions& options) {
+void corpus_info(const CorpusOptions& options) {
   const OrderedJson json = describe(data::TokenCorpus::open(options.folder), options.folder);
   write_output(options.json ? json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n" : table(json));
 }
 
-void verify(const InfoOptions& options) {
+void verify_corpus(const CorpusOptions& options) {
   const data::TokenCorpus corpus = data::TokenCorpus::open(options.folder);
   corpus.verify();
   const OrderedJson json = {{"folder", options.folder},
@@ -83,7 +83,7 @@ void verify(const InfoOptions& options) {
   write_output(options.json ? json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n" : text);
 }
 
-void add_options(CLI::App& command, InfoOptions& options) {
+void add_options(CLI::App& command, CorpusOptions& options) {
   command.add_option("FOLDER", options.folder, "a corpus, made by data build")->required();
   command.add_flag("--json", options.json, "one JSON object instead of text");
 }
@@ -91,16 +91,16 @@ void add_options(CLI::App& command, InfoOptions& options) {
 }  // namespace
 
 void add_data_info(CLI::App& group, CommonOptions& common) {
-  const auto options = std::make_shared<InfoOptions>();
+  const auto options = std::make_shared<CorpusOptions>();
   CLI::App* command = add_command(group, "info", "Documents and tokens by domain, and how long documents are",
-                                  "cepe data info books --json", common, [options] { info(*options); });
+                                  "cepe data info books --json", common, [options] { corpus_info(*options); });
   add_options(*command, *options);
 }
 
 void add_data_verify(CLI::App& group, CommonOptions& common) {
-  const auto options = std::make_shared<InfoOptions>();
+  const auto options = std::make_shared<CorpusOptions>();
   CLI::App* command = add_command(group, "verify", "Read the whole corpus and compare its checksums",
-                                  "cepe data verify books", common, [options] { verify(*options); });
+                                  "cepe data verify books", common, [options] { verify_corpus(*options); });
   add_options(*command, *options);
 }
 

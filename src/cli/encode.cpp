@@ -26,12 +26,12 @@ struct EncodeOptions {
   bool json = false;
 };
 
-struct Account {
+struct EncodingAccount {
   int64_t documents = 0, tokens = 0, chunks = 0, encoded = 0;
   double seconds = 0;
 };
 
-std::string closing_line(const Account& account) {
+std::string encoding_line(const EncodingAccount& account) {
   char rate[64] = "";
   if (account.encoded > 0 && account.seconds > 0)
     std::snprintf(rate, sizeof rate, ", %.0f tokens/s", static_cast<double>(account.tokens) / account.seconds);
@@ -62,7 +62,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   const std::vector<context::Chunk> chunks = chunks_of(*runtime, documents, options.model.chunk_overlap);
 
   const auto start = std::chrono::steady_clock::now();
-  Account account;
+  EncodingAccount account;
   account.encoded = store.encode_missing(chunks, names_of(documents));
   store.flush();
   account.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -71,7 +71,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   for (const context::Chunk& chunk : chunks) account.tokens += static_cast<int64_t>(chunk.ids.size());
   if (!store.keeps_on_disk())
     throw Error(ErrorCode::io, common.chunks().string() + ": what was encoded could not be kept");
-  base::notice(closing_line(account));
+  base::notice(encoding_line(account));
   if (!options.json) return;
   const Json result = {{"folder", common.chunks().string()}, {"documents", account.documents},
                        {"tokens", account.tokens},           {"chunks", account.chunks},

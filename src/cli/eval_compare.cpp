@@ -115,7 +115,7 @@ const eval::Measurement& of_length(const ByLength& measurements, int64_t length,
               "--lengths: no line of " + file + " has context_tokens " + std::to_string(length));
 }
 
-std::string json_line(const std::pair<int64_t, int64_t>& lengths, const eval::PairedDifference& found) {
+std::string difference_line(const std::pair<int64_t, int64_t>& lengths, const eval::PairedDifference& found) {
   const auto or_null = [](std::optional<double> value) { return value ? base::OrderedJson(*value) : nullptr; };
   const base::OrderedJson line = {
       {"context_tokens", lengths.first}, {"other_context_tokens", lengths.second},
@@ -155,7 +155,7 @@ void compare(const CompareOptions& options) {
     for (size_t i = 0; i < second.size(); ++i)
       others.push_back(of_length(second[i], lengths.second, options.second[i]));
     const auto found = eval::paired_difference(of_length(first, lengths.first, options.first), others);
-    output += options.json ? json_line(lengths, found) : table_row(lengths, found);
+    output += options.json ? difference_line(lengths, found) : table_row(lengths, found);
   }
   write_output(output);
 }

@@ -16,7 +16,7 @@ namespace {
 
 using base::Json;
 
-constexpr std::array<int64_t, 5> context_lengths = {0, 8192, 32768, 131072, 1048576};
+constexpr std::array<int64_t, 5> shown_context_lengths = {0, 8192, 32768, 131072, 1048576};
 
 struct InfoOptions {
   ModelOptions model;
@@ -87,7 +87,7 @@ Json tokenizer_json(const ModelOptions& options, const model::ModelSource& sourc
 
 Json contexts_json(const model::ModelSource& source, const std::optional<AdapterPart>& adapter, int64_t value_bytes) {
   Json list = Json::array();
-  for (const int64_t tokens : context_lengths) {
+  for (const int64_t tokens : shown_context_lengths) {
     const ContextMemory memory =
         context_memory(source.decoder, adapter ? adapter->encoder.width : 0,
                        adapter ? static_cast<int64_t>(adapter->layers.size()) : 0, tokens, value_bytes);

@@ -28,7 +28,7 @@ std::string& unread() {
 bool read_some(std::string& out) {
   std::array<char, 65536> buffer;
   while (true) {
-    const ssize_t count = read(STDIN_FILENO, buffer.data(), buffer.size());
+    const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (count >= 0) {
       out.append(buffer.data(), static_cast<size_t>(count));
       return count > 0;

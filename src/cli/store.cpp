@@ -70,7 +70,7 @@ void list(const StoreCommand& command, const CommonOptions& common) {
         text);
 }
 
-void verify(const StoreCommand& command, const CommonOptions& common) {
+void verify_store(const StoreCommand& command, const CommonOptions& common) {
   auto tier = open_tier(common);
   const auto verified = tier ? tier->verify() : context::DiskTier::Verified{};
   print(command,
@@ -116,7 +116,7 @@ void add_store(CLI::App& program, CommonOptions& common) {
     return command;
   };
   add("ls", "The documents they are of, and what they take", "cepe store ls --json", list);
-  add("verify", "Read them all; drop those that are damaged (then exit code 2)", "cepe store verify", verify);
+  add("verify", "Read them all; drop those that are damaged (then exit code 2)", "cepe store verify", verify_store);
   add("gc", "Drop what is over the limit, compact the files, remove what nobody needs", "cepe store gc --cache-size 2G",
       collect)
       ->add_option("--cache-size", options->cache_size, "most they may take; the oldest used go first")

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t schema_version = 2;
 
-std::span<const std::byte> bytes_of(const ChunkKey& key) { return key; }
+std::span<const std::byte> bytes_of_key(const ChunkKey& key) { return key; }
 
 CatalogueRecord record_in(const Database::Statement& row) {
   CatalogueRecord record;
@@ -96,7 +96,7 @@ bool Catalogue::is_consistent() {
 }
 
 std::optional<CatalogueRecord> Catalogue::find(const ChunkKey& key) {
-  Database::Statement& row = database_.statement(find_text).with(bytes_of(key));
+  Database::Statement& row = database_.statement(find_text).with(bytes_of_key(key));
   if (!row.step()) return std::nullopt;
   CatalogueRecord record = record_in(row);
   row.done();
@@ -156,7 +156,7 @@ void Catalogue::add(const CatalogueRecord& record) {
       .statement(
           "INSERT OR REPLACE INTO records (key, segment, offset, length, type, rows, width, used, source) "
           "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
-      .with(bytes_of(record.key), segment_id(record.place.segment), record.place.offset, record.place.length,
+      .with(bytes_of_key(record.key), segment_id(record.place.segment), record.place.offset, record.place.length,
             static_cast<int64_t>(record.shape.type), record.shape.rows, record.shape.width, record.used,
             std::string_view(record.source))
       .run();
@@ -172,7 +172,7 @@ void Catalogue::set_size(const std::string& segment, int64_t bytes) {
 
 void Catalogue::touch(const std::map<ChunkKey, int64_t>& used) {
   for (const auto& [key, time] : used)
-    database_.statement("UPDATE records SET used = MAX(used, ?) WHERE key = ?").with(time, bytes_of(key)).run();
+    database_.statement("UPDATE records SET used = MAX(used, ?) WHERE key = ?").with(time, bytes_of_key(key)).run();
 }
 
 void Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
@@ -180,7 +180,7 @@ void Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
       .statement(
           "DELETE FROM records WHERE key = ? AND offset = ? AND segment = "
           "(SELECT id FROM segments WHERE name = ?)")
-      .with(bytes_of(key), place.offset, std::string_view(place.segment))
+      .with(bytes_of_key(key), place.offset, std::string_view(place.segment))
       .run();
 }
 
@@ -189,7 +189,8 @@ void Catalogue::move(const ChunkKey& key, const RecordPlace& from, const RecordP
       .statement(
           "UPDATE records SET segment = ?, offset = ?, length = ? WHERE key = ? AND offset = ? AND segment = "
           "(SELECT id FROM segments WHERE name = ?)")
-      .with(segment_id(to.segment), to.offset, to.length, bytes_of(key), from.offset, std::string_view(from.segment))
+      .with(segment_id(to.segment), to.offset, to.length, bytes_of_key(key), from.offset,
+            std::string_view(from.segment))
       .run();
 }
 
@@ -205,7 +206,8 @@ int64_t Catalogue::drop_oldest(int64_t bytes, int64_t keep_since) {
     dropped += std::max<int64_t>(row.integer(1), 0);
   }
   row.done();
-  for (const ChunkKey& key : keys) database_.statement("DELETE FROM records WHERE key = ?").with(bytes_of(key)).run();
+  for (const ChunkKey& key : keys)
+    database_.statement("DELETE FROM records WHERE key = ?").with(bytes_of_key(key)).run();
   return dropped;
 }
 

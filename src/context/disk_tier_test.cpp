@@ -27,7 +27,7 @@ using testing::HasSubstr;
 namespace fs = std::filesystem;
 
 constexpr int64_t plenty = int64_t{1} << 30;
-constexpr int64_t one = 256;  // bytes of a record of small_shape
+constexpr int64_t one_record = 256;  // bytes of a record of small_shape
 
 class Disk : public testing::Test {
  protected:
@@ -97,41 +97,41 @@ TEST_F(Disk, FillsSegmentsOneAfterAnotherAndGoesOnInThoseOfEarlierProcesses) {
 }
 
 TEST_F(Disk, EvictsWhatWasUsedLongestAgo) {
-  DiskTier tier(options(4 * one));
+  DiskTier tier(options(4 * one_record));
   for (int number = 1; number <= 4; ++number) put(tier, {number});
   EXPECT_TRUE(has(tier, 1));  // now 2 is the oldest
   EXPECT_TRUE(put(tier, {5}));
   EXPECT_FALSE(has(tier, 2));
   EXPECT_TRUE(has(tier, 1));
   EXPECT_TRUE(has(tier, 5));
-  EXPECT_LE(bytes_on_disk(), 4 * one);
+  EXPECT_LE(bytes_on_disk(), 4 * one_record);
 }
 
 TEST_F(Disk, TimesOfUseOutliveTheProcess) {
   {
-    DiskTier tier(options(4 * one));
+    DiskTier tier(options(4 * one_record));
     for (int number = 1; number <= 4; ++number) put(tier, {number});
     EXPECT_TRUE(has(tier, 1));
   }
-  DiskTier later(options(4 * one));
+  DiskTier later(options(4 * one_record));
   put(later, {5});
   EXPECT_TRUE(has(later, 1));
   EXPECT_FALSE(has(later, 2));
 }
 
 TEST_F(Disk, StaysWithinItsLimitWhateverOthersWrite) {
-  DiskTier tier(options(40 * one)), other(options(40 * one));
+  DiskTier tier(options(40 * one_record)), other(options(40 * one_record));
   for (int number = 1; number <= 400; ++number) {
     EXPECT_TRUE(put(number % 2 ? tier : other, {number}));
     if (number % 3 == 0) has(tier, number - 20);  // what stays is mixed with what goes
-    ASSERT_LE(bytes_on_disk(), 42 * one) << number;
+    ASSERT_LE(bytes_on_disk(), 42 * one_record) << number;
   }
   EXPECT_TRUE(has(tier, 400));
   EXPECT_GT(tier.usage().chunks, 20);
 }
 
 TEST_F(Disk, KeepsTheBeginningOfARequestLargerThanItsLimit) {
-  DiskTier tier(options(4 * one));
+  DiskTier tier(options(4 * one_record));
   const int64_t start = wall_clock();
   for (int number = 1; number <= 10; number += 2) EXPECT_EQ(put(tier, {number, number + 1}, "", start), number <= 3);
   for (int number = 1; number <= 10; ++number) EXPECT_EQ(has(tier, number), number <= 4) << number;
@@ -231,7 +231,7 @@ TEST_F(Disk, WarnsOnceWhenTheDiskIsFullAndLeavesNoHalfRecord) {
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
   EXPECT_TRUE(has(tier, 1));  // reading goes on
-  EXPECT_EQ(bytes_on_disk(), one);
+  EXPECT_EQ(bytes_on_disk(), one_record);
 }
 
 TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {
@@ -307,14 +307,14 @@ TEST_F(Disk, CollectingCompactsWhatIsHalfDeadAndRemovesWhatNobodyKnows) {
   fs::create_directories(earlier.parent_path());
   std::ofstream(earlier) << "of an earlier version";
   std::ofstream(folder / "notes.txt") << "mine";
-  DiskTier tier(options(14 * one));
+  DiskTier tier(options(14 * one_record));
   has(tier, 0);
   const DiskTier::Collected collected = tier.collect();
   EXPECT_GE(collected.dropped_records, 14);
   EXPECT_FALSE(fs::exists(orphan));
   EXPECT_FALSE(fs::exists(earlier.parent_path()));
   EXPECT_TRUE(fs::exists(folder / "notes.txt"));
-  EXPECT_LE(bytes_on_disk(), 14 * one);
+  EXPECT_LE(bytes_on_disk(), 14 * one_record);
   EXPECT_TRUE(has(tier, 0));
   EXPECT_TRUE(has(tier, 27));
   EXPECT_EQ(tier.verify().damaged, 0);

@@ -28,7 +28,7 @@ struct Head {
 };
 static_assert(sizeof(Head) == record_head_bytes);
 
-std::array<std::byte, 16> bytes_of(XXH128_hash_t hash) {
+std::array<std::byte, 16> bytes_of_hash(XXH128_hash_t hash) {
   std::array<std::byte, 16> bytes;
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, hash);
@@ -41,13 +41,13 @@ std::array<std::byte, 16> checksum_of(std::span<const std::byte> values, std::st
   XXH3_128bits_reset(state);
   XXH3_128bits_update(state, values.data(), values.size());
   XXH3_128bits_update(state, source.data(), source.size());
-  const auto checksum = bytes_of(XXH3_128bits_digest(state));
+  const auto checksum = bytes_of_hash(XXH3_128bits_digest(state));
   XXH3_freeState(state);
   return checksum;
 }
 
 std::array<std::byte, 16> checksum_of(const Head& head) {
-  return bytes_of(XXH3_128bits(&head, offsetof(Head, head_checksum)));
+  return bytes_of_hash(XXH3_128bits(&head, offsetof(Head, head_checksum)));
 }
 
 size_t padded(size_t bytes) { return (bytes + record_alignment - 1) / record_alignment * record_alignment; }

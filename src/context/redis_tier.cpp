@@ -18,7 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t batch = 16;
+constexpr size_t keys_a_batch = 16;
 
 struct Failure {
   std::string what;
@@ -181,10 +181,10 @@ class RedisTier : public RemoteTier {
     if (Clock::now() < off_until_) return;
     const WithoutPipeSignal quiet;
     try {
-      for (size_t first = 0; first < count; first += batch) {
+      for (size_t first = 0; first < count; first += keys_a_batch) {
         const Clock::time_point deadline = Clock::now() + timeout_;
         if (!connection_) connection_ = std::make_unique<Connection>(address_, deadline);
-        action(*connection_, first, std::min(count, first + batch), deadline);
+        action(*connection_, first, std::min(count, first + keys_a_batch), deadline);
       }
     } catch (const Failure& failure) {
       connection_.reset();

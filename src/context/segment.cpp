@@ -18,7 +18,7 @@ int64_t aligned(int64_t size) {
   return (size + alignment - 1) / alignment * alignment;
 }
 
-std::span<const std::byte> bytes_of(std::string_view text) {
+std::span<const std::byte> bytes_of_text(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
@@ -86,7 +86,7 @@ RecordPlace SegmentWriter::append(const ChunkKey& key, const RecordShape& shape,
   const RecordHead head = make_head(key, shape, values, source);
   current_->file->append(head);
   current_->file->append(values);
-  current_->file->append(bytes_of(make_tail(shape, source)));
+  current_->file->append(bytes_of_text(make_tail(shape, source)));
   current_->size += bytes;
   return place;
 }

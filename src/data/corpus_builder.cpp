@@ -29,7 +29,7 @@ constexpr size_t most_files_named = 4096;
 constexpr size_t most_domain_bytes = 256;
 
 // Where reading stands after a document.
-struct Place {
+struct ReadingPlace {
   size_t file = 0;
   int64_t documents = 0;  // read of this file
   int64_t skipped = 0;    // bad lines of earlier files
@@ -77,7 +77,7 @@ CorpusWriterSettings writer_settings(const std::vector<Path>& files, const text:
 // The documents of all files, each with the place behind it.
 class DocumentStream {
  public:
-  DocumentStream(const std::vector<Path>& files, int64_t max_skipped, const Place& start)
+  DocumentStream(const std::vector<Path>& files, int64_t max_skipped, const ReadingPlace& start)
       : files_(files), max_skipped_(max_skipped), place_{start.file, 0, start.skipped} {
     while (place_.file == start.file && place_.documents < start.documents && next()) {
     }
@@ -98,13 +98,13 @@ class DocumentStream {
     return std::nullopt;
   }
 
-  const Place& place() const { return place_; }
+  const ReadingPlace& place() const { return place_; }
   int64_t skipped() const { return place_.skipped + (reader_ ? reader_->skipped() : 0); }
 
  private:
   const std::vector<Path>& files_;
   int64_t max_skipped_;
-  Place place_;
+  ReadingPlace place_;
   std::optional<DocumentReader> reader_;
 };
 
@@ -142,7 +142,7 @@ class Build {
  private:
   struct Waiting {
     CorpusDocument document;
-    Place after;
+    ReadingPlace after;
   };
 
   static std::optional<text::Token> special(std::optional<text::Token> token, const char* name) {
@@ -157,7 +157,7 @@ class Build {
   }
 
   // Where the writer's last save stands.
-  Place start() {
+  ReadingPlace start() {
     const Json& saved = writer_.position();
     if (saved.is_null()) return {};
     const std::string where = "build.json";
@@ -227,7 +227,7 @@ class Build {
   std::optional<text::Token> bos_, eos_;
   int64_t empty_ = 0;
   std::exception_ptr bad_input_;
-  Place written_;  // behind the last document that was appended
+  ReadingPlace written_;  // behind the last document that was appended
   DocumentStream documents_;
   std::deque<Waiting> waiting_;  // what the pool's texts belong to
   TokenizerPool pool_;

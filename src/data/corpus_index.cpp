@@ -15,13 +15,14 @@ using base::Json;
 
 constexpr size_t most_shards = 100'000;  // as many as five digits name
 
-[[noreturn]] void fail(const std::string& where, const std::string& what) {
+[[noreturn]] void fail_at(const std::string& where, const std::string& what) {
   throw Error(ErrorCode::corrupt, where + ": " + what);
 }
 
 int64_t count_in(const Json& object, const char* field, const std::string& where) {
   const int64_t count = base::json_integer(object, field, where);
-  if (count < 0) fail(where, std::string("field '") + field + "' must not be negative, found " + std::to_string(count));
+  if (count < 0)
+    fail_at(where, std::string("field '") + field + "' must not be negative, found " + std::to_string(count));
   return count;
 }
 
@@ -30,19 +31,19 @@ std::string digest_in(const Json& object, const char* field, const std::string& 
   const bool fits = digest.size() == 64 && std::all_of(digest.begin(), digest.end(), [](char c) {
                       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
                     });
-  if (!fits) fail(where, std::string("field '") + field + "' must be a SHA-256 of 64 hexadecimal digits");
+  if (!fits) fail_at(where, std::string("field '") + field + "' must be a SHA-256 of 64 hexadecimal digits");
   return digest;
 }
 
 int64_t sum(int64_t so_far, int64_t more, const std::string& where) {
   int64_t total = 0;
-  if (__builtin_add_overflow(so_far, more, &total)) fail(where, "the tokens add up to more than 2^63 - 1");
+  if (__builtin_add_overflow(so_far, more, &total)) fail_at(where, "the tokens add up to more than 2^63 - 1");
   return total;
 }
 
 std::vector<CorpusShard> shards_in(const Json& json, const std::string& where) {
-  if (!base::json_has(json, "shards") || !json["shards"].is_array()) fail(where, "field 'shards' must be a list");
-  if (json["shards"].size() > most_shards) fail(where, "more than " + std::to_string(most_shards) + " shards");
+  if (!base::json_has(json, "shards") || !json["shards"].is_array()) fail_at(where, "field 'shards' must be a list");
+  if (json["shards"].size() > most_shards) fail_at(where, "more than " + std::to_string(most_shards) + " shards");
   std::vector<CorpusShard> shards;
   for (const Json& shard : json["shards"]) {
     const std::string here = where + ": shards[" + std::to_string(shards.size()) + "]";
@@ -71,7 +72,7 @@ std::string shard_name(size_t shard) {
 
 CorpusIndex parse_corpus_index(std::string_view text, const std::string& where) {
   const Json json = base::parse_json(text, where);
-  if (!json.is_object()) fail(where, "expected an object");
+  if (!json.is_object()) fail_at(where, "expected an object");
   const int64_t version = base::json_integer(json, "version", where);
   if (version != corpus_version) {
     throw Error(ErrorCode::unsupported, where + ": version " + std::to_string(version) +
@@ -80,10 +81,10 @@ CorpusIndex parse_corpus_index(std::string_view text, const std::string& where) 
   CorpusIndex index;
   index.vocabulary = count_in(json, "vocabulary", where);
   if (index.vocabulary < 1 || index.vocabulary > std::numeric_limits<text::Token>::max())
-    fail(where, "field 'vocabulary' must be from 1 to 2^31 - 1, found " + std::to_string(index.vocabulary));
+    fail_at(where, "field 'vocabulary' must be from 1 to 2^31 - 1, found " + std::to_string(index.vocabulary));
   index.bytes_per_id = base::json_integer(json, "bytes_per_id", where);
   if (index.bytes_per_id != 4 && (index.bytes_per_id != 2 || index.vocabulary > 65536))
-    fail(where, "field 'bytes_per_id' must be 4, or 2 for a vocabulary of at most 65536");
+    fail_at(where, "field 'bytes_per_id' must be 4, or 2 for a vocabulary of at most 65536");
   index.tokenizer = base::json_string(json, "tokenizer", where);
   index.model = base::json_string(json, "model", where, "");
   index.shards = shards_in(json, where);
@@ -94,8 +95,8 @@ CorpusIndex parse_corpus_index(std::string_view text, const std::string& where) 
   int64_t total = 0;
   for (const CorpusShard& shard : index.shards) total = sum(total, shard.tokens, where);
   if (total != index.tokens)
-    fail(where,
-         "the shards hold " + std::to_string(total) + " tokens, field 'tokens' says " + std::to_string(index.tokens));
+    fail_at(where, "the shards hold " + std::to_string(total) + " tokens, field 'tokens' says " +
+                       std::to_string(index.tokens));
   return index;
 }
 
@@ -121,7 +122,7 @@ std::vector<CorpusDocument> parse_corpus_documents(std::string_view text, const 
   while (!text.empty()) {
     const size_t end = text.find('\n');
     const std::string here = where + ", line " + std::to_string(documents.size() + 1);
-    if (end == std::string_view::npos) fail(here, "is cut short");
+    if (end == std::string_view::npos) fail_at(here, "is cut short");
     documents.push_back(parse_document(text.substr(0, end), here));
     documents.back().first = first;
     first = sum(first, documents.back().tokens, here);

@@ -16,7 +16,7 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 using formats::NumpyArray;
-using Sample = SampleFolders::Sample;
+using StoredSample = SampleFolders::Sample;
 
 constexpr uint64_t order_key = 0x6f72646572;
 
@@ -38,7 +38,7 @@ std::vector<text::Token> ids_of(const NumpyArray& array, int64_t first, int64_t 
   return ids;
 }
 
-std::vector<text::Token> window_of(const Sample& sample, const PreparedSettings& settings) {
+std::vector<text::Token> window_of(const StoredSample& sample, const PreparedSettings& settings) {
   const NumpyArray array = sample.array("token_ids");
   const std::string where = sample.where("token_ids");
   if (array.shape.size() != 1 || array.count() < settings.decoder_tokens) {
@@ -48,7 +48,7 @@ std::vector<text::Token> window_of(const Sample& sample, const PreparedSettings&
   return ids_of(array, 0, settings.decoder_tokens, settings.vocabulary, where);
 }
 
-std::vector<text::Token> text_before(const Sample& sample, const PreparedSettings& settings) {
+std::vector<text::Token> text_before(const StoredSample& sample, const PreparedSettings& settings) {
   const NumpyArray array = sample.array("prev_token_ids");
   const std::string where = sample.where("prev_token_ids");
   const int64_t wanted = settings.context_tokens;
@@ -61,7 +61,7 @@ std::vector<text::Token> text_before(const Sample& sample, const PreparedSetting
   return ids_of(array, array.count() - wanted, wanted, settings.encoder_vocabulary, where);
 }
 
-void read_teacher(const Sample& sample, const PreparedSettings& settings, PreparedSample& out) {
+void read_teacher(const StoredSample& sample, const PreparedSettings& settings, PreparedSample& out) {
   const NumpyArray probabilities = sample.array("target_prob"), indices = sample.array("target_index");
   const int64_t length = settings.decoder_tokens, positions = length / 2, top = settings.top;
   const auto check = [&](const char* column, const NumpyArray& array, int64_t width) {
@@ -90,7 +90,7 @@ void read_teacher(const Sample& sample, const PreparedSettings& settings, Prepar
 }
 
 // A matrix of chunks. Lists of chunks of different lengths are pickled otherwise than matrices.
-NumpyArray chunks_of(const Sample& sample, const char* column) {
+NumpyArray chunks_of(const StoredSample& sample, const char* column) {
   constexpr const char* remedy = "expected a matrix [K, S]: cut or leave out chunks of other lengths";
   try {
     NumpyArray array = sample.array(column);
@@ -103,7 +103,7 @@ NumpyArray chunks_of(const Sample& sample, const char* column) {
 }
 
 // The chunks to take, the best last: by their scores, else in the order in which they stand.
-std::vector<int64_t> best_chunks(const Sample& sample, int64_t there, int64_t wanted) {
+std::vector<int64_t> best_chunks(const StoredSample& sample, int64_t there, int64_t wanted) {
   std::vector<int64_t> order(static_cast<size_t>(there));
   std::iota(order.begin(), order.end(), 0);
   if (sample.has("retrieval_scores")) {
@@ -125,8 +125,8 @@ std::vector<int64_t> best_chunks(const Sample& sample, int64_t there, int64_t wa
 }
 
 // Ids of one chunk; negative ones are what some tools pad with.
-std::vector<text::Token> chunk_at(const Sample& sample, const char* column, const NumpyArray& chunks, int64_t number,
-                                  int64_t vocabulary) {
+std::vector<text::Token> chunk_at(const StoredSample& sample, const char* column, const NumpyArray& chunks,
+                                  int64_t number, int64_t vocabulary) {
   const int64_t length = chunks.shape[1];
   try {
     return ids_of(chunks, number * length, length, vocabulary, sample.where(column));
@@ -137,7 +137,7 @@ std::vector<text::Token> chunk_at(const Sample& sample, const char* column, cons
   }
 }
 
-std::vector<text::Token> retrieved_chunks(const Sample& sample, const PreparedSettings& settings) {
+std::vector<text::Token> retrieved_chunks(const StoredSample& sample, const PreparedSettings& settings) {
   constexpr const char *chunk_column = "retrieved_token_ids", *neighbour_column = "retrieved_neighbor_token_ids";
   const bool joint = settings.neighbours == Neighbours::joint, separate = settings.neighbours == Neighbours::separate;
   const NumpyArray chunks = chunks_of(sample, chunk_column);
@@ -208,7 +208,7 @@ PreparedSample PreparedSamples::at(uint64_t index) const {
   const auto count = static_cast<uint64_t>(size());
   const auto number =
       static_cast<int64_t>(permuted(index % count, count, random_bits(settings.seed, index / count, order_key)));
-  const Sample sample = state_->tokens.at(number);
+  const StoredSample sample = state_->tokens.at(number);
   PreparedSample out;
   out.window = window_of(sample, settings);
   if (state_->retrieved) {

@@ -15,12 +15,10 @@ using base::ErrorCode;
 using base::Path;
 using formats::NumpyArray;
 
-constexpr const char* index_name = "index.json";
-constexpr size_t most_index_bytes = size_t{256} << 20;
 constexpr size_t tokens_at_once = size_t{1} << 20;
 constexpr formats::NumpyType int64_type{'i', 8};
 
-std::vector<text::Token> ids_of(const NumpyArray& array, int64_t vocabulary, const std::string& where) {
+std::vector<text::Token> ids_in(const NumpyArray& array, int64_t vocabulary, const std::string& where) {
   std::vector<text::Token> ids(static_cast<size_t>(array.count()));
   formats::read_integers(array, 0, 0, vocabulary - 1, ids, where);
   return ids;
@@ -48,11 +46,11 @@ std::vector<Path> list_mds_folders(const Path& path) {
   namespace filesystem = std::filesystem;
   std::error_code problem;
   std::vector<Path> folders;
-  if (filesystem::exists(path / index_name, problem)) folders.push_back(path);
+  if (filesystem::exists(path / formats::mds_index_name, problem)) folders.push_back(path);
   auto entry = filesystem::recursive_directory_iterator(path, problem);
   for (; !problem && entry != filesystem::recursive_directory_iterator(); entry.increment(problem)) {
     std::error_code none;
-    if (entry->is_directory(none) && filesystem::exists(entry->path() / index_name, none))
+    if (entry->is_directory(none) && filesystem::exists(entry->path() / formats::mds_index_name, none))
       folders.push_back(entry->path());
   }
   if (folders.empty()) throw Error(ErrorCode::not_found, path.string() + ": no folder with index.json (MDS) here");
@@ -61,8 +59,8 @@ std::vector<Path> list_mds_folders(const Path& path) {
 }
 
 PublishedSamples::PublishedSamples(const Path& folder, int64_t vocabulary) : folder_(folder), vocabulary_(vocabulary) {
-  const Path index = folder / index_name;
-  shards_ = formats::parse_mds_index(base::read_file(index, most_index_bytes), index.string());
+  const Path index = folder / formats::mds_index_name;
+  shards_ = formats::parse_mds_index(base::read_file(index, formats::most_mds_index_bytes), index.string());
 }
 
 void PublishedSamples::open_shard() {
@@ -89,10 +87,10 @@ std::optional<PublishedSample> PublishedSamples::next() {
   for (size_t i = 0; i < columns.size(); ++i) {
     if (columns[i].name == "token_ids") {
       tokens = true;
-      sample.tokens = ids_of(formats::mds_array(columns[i], values[i], where), vocabulary_, where + ", token_ids");
+      sample.tokens = ids_in(formats::mds_array(columns[i], values[i], where), vocabulary_, where + ", token_ids");
     } else if (columns[i].name == "prev_token_ids") {
       sample.previous =
-          ids_of(formats::mds_array(columns[i], values[i], where), vocabulary_, where + ", prev_token_ids");
+          ids_in(formats::mds_array(columns[i], values[i], where), vocabulary_, where + ", prev_token_ids");
     } else if (columns[i].name == "domain") {
       sample.domain = formats::mds_text(columns[i], values[i], where);
     }

@@ -34,7 +34,7 @@ std::vector<std::vector<text::Token>> read_documents(const base::Path& file, int
 }
 
 // Documents of these lengths; the token at place i of the corpus is i.
-TokenCorpus corpus_of(const base::Path& folder, const std::vector<int64_t>& lengths) {
+TokenCorpus corpus_of_lengths(const base::Path& folder, const std::vector<int64_t>& lengths) {
   CorpusWriterSettings settings;
   settings.vocabulary = 1 << 20;
   CorpusWriter writer(folder, settings);
@@ -93,14 +93,14 @@ TEST(Published, LengthsThatDoNotAddUpAreRefused) {
 
 TEST(Published, DocumentsWrittenReadBack) {
   const test::TemporaryFolder folder;
-  const TokenCorpus corpus = corpus_of(folder / "c", {3, 1, 5});
+  const TokenCorpus corpus = corpus_of_lengths(folder / "c", {3, 1, 5});
   write_published_documents(corpus, folder / "x.npy");
   EXPECT_EQ(read_documents(folder / "x.npy"), (std::vector<std::vector<text::Token>>{{0, 1, 2}, {3}, {4, 5, 6, 7, 8}}));
 }
 
 TEST(Published, SamplesAreCutFromLongDocumentsWithAStepOfTheDecodersTokens) {
   const test::TemporaryFolder folder;
-  const TokenCorpus corpus = corpus_of(folder / "c", {3, 9, 5});
+  const TokenCorpus corpus = corpus_of_lengths(folder / "c", {3, 9, 5});
   std::filesystem::create_directory(folder / "m");
   EXPECT_EQ(write_published_samples(corpus, 3, 2, folder / "m", {.zstd = true}), 4);
   const auto samples = read_samples(folder / "m");

@@ -37,8 +37,6 @@ struct OpenShard {
 
 namespace {
 
-constexpr const char* index_name = "index.json";
-constexpr size_t most_index_bytes = size_t{256} << 20;
 constexpr int64_t most_unpacked_bytes = int64_t{2} << 30;
 
 struct Folder {
@@ -47,7 +45,7 @@ struct Folder {
   int64_t samples = 0;
 };
 
-struct Place {
+struct ShardPlace {
   size_t folder = 0;
   formats::MdsShard shard;
   std::shared_ptr<const OpenShard> open;  // nullptr: not yet, or no longer
@@ -58,7 +56,7 @@ struct Place {
 struct SampleFolders::State {
   base::Path path;
   std::vector<Folder> folders;
-  std::vector<Place> shards;
+  std::vector<ShardPlace> shards;
   std::vector<int64_t> first;  // sample of each shard, and the end of the last
   std::mutex mutex;
   std::deque<size_t> unpacked;  // shards that are held in memory, the one used last at the end
@@ -66,7 +64,7 @@ struct SampleFolders::State {
 
   std::shared_ptr<const OpenShard> open(size_t number) {
     const std::scoped_lock lock(mutex);
-    Place& place = shards[number];
+    ShardPlace& place = shards[number];
     if (!place.open) place.open = std::make_shared<const OpenShard>(folders[place.folder].path, place.shard);
     std::shared_ptr<const OpenShard> opened = place.open;
     if (place.shard.packed) used(number);
@@ -82,7 +80,7 @@ struct SampleFolders::State {
     }
     unpacked.push_back(number);
     while (unpacked.size() > 1 && unpacked_bytes > most_unpacked_bytes) {
-      Place& oldest = shards[unpacked.front()];
+      ShardPlace& oldest = shards[unpacked.front()];
       unpacked_bytes -= oldest.shard.plain.bytes;
       oldest.open.reset();
       unpacked.pop_front();
@@ -109,10 +107,10 @@ SampleFolders::SampleFolders(const base::Path& path) : state_(std::make_shared<S
   state_->path = path;
   state_->first.push_back(0);
   for (const base::Path& folder : list_mds_folders(path)) {
-    const base::Path index = folder / index_name;
+    const base::Path index = folder / formats::mds_index_name;
     Folder found{folder, folder.lexically_relative(path).string(), 0};
     for (formats::MdsShard& shard :
-         formats::parse_mds_index(base::read_file(index, most_index_bytes), index.string())) {
+         formats::parse_mds_index(base::read_file(index, formats::most_mds_index_bytes), index.string())) {
       found.samples += shard.samples;
       state_->first.push_back(state_->first.back() + shard.samples);
       state_->shards.push_back({state_->folders.size(), std::move(shard), nullptr});

@@ -10,7 +10,7 @@ namespace cepe::formats {
 namespace {
 
 constexpr int max_array_depth = 4;
-constexpr int64_t max_values = int64_t{1} << 24;  // of all metadata; the largest vocabularies have 2^18 tokens
+constexpr int64_t max_metadata_values = int64_t{1} << 24;  // of all metadata; the largest vocabularies have 2^18 tokens
 constexpr uint64_t max_name_bytes = 65535;
 constexpr uint32_t max_dimensions = 4;  // GGML_MAX_DIMS
 constexpr uint64_t default_alignment = 32;
@@ -65,8 +65,8 @@ class MetadataReader {
 
  private:
   base::Json read_value(uint32_t type, int depth) {
-    if (++values_ > max_values) {
-      fail_corrupt(reader_.where(), what_ + ": more than " + std::to_string(max_values) + " metadata values");
+    if (++values_ > max_metadata_values) {
+      fail_corrupt(reader_.where(), what_ + ": more than " + std::to_string(max_metadata_values) + " metadata values");
     }
     switch (static_cast<ValueType>(type)) {
       case ValueType::uint8:

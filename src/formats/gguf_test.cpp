@@ -19,8 +19,8 @@ FileBytes head(uint64_t tensors, uint64_t keys, uint32_t version = 3) {
   return FileBytes("GGUF").value(version).value(tensors).value(keys);
 }
 
-FileBytes& tensor(FileBytes& file, std::string_view name, const std::vector<uint64_t>& sizes, uint32_t type,
-                  uint64_t offset) {
+FileBytes& append_tensor(FileBytes& file, std::string_view name, const std::vector<uint64_t>& sizes, uint32_t type,
+                         uint64_t offset) {
   file.sized(name).value(static_cast<uint32_t>(sizes.size()));
   for (const uint64_t size : sizes) file.value(size);
   return file.value(type).value(offset);
@@ -32,17 +32,17 @@ FileBytes with_data(FileBytes file, size_t bytes, size_t alignment = 32) {
   return file.zeros(bytes);
 }
 
-FileBytes one(const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset, size_t bytes) {
+FileBytes one_tensor(const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset, size_t bytes) {
   FileBytes file = head(1, 0);
-  return with_data(tensor(file, "w", sizes, type, offset), bytes);
+  return with_data(append_tensor(file, "w", sizes, type, offset), bytes);
 }
 
 TEST(Gguf, BothVersionsAreReadAndShapesReversed) {
   for (const uint32_t version : {2u, 3u}) {
     FileBytes file = head(2, 1, version);
     file.sized("general.alignment").value<uint32_t>(type_uint32).value<uint32_t>(8);
-    tensor(file, "b", {5, 3}, 0, 0);
-    const FileBytes whole = with_data(tensor(file, "a", {64, 2}, 3, 64), 64 + 80, 8);
+    append_tensor(file, "b", {5, 3}, 0, 0);
+    const FileBytes whole = with_data(append_tensor(file, "a", {64, 2}, 3, 64), 64 + 80, 8);
     const ParsedFile parsed = parse_gguf(whole.span(), "x");
     ASSERT_EQ(parsed.tensors.size(), 2u);
     EXPECT_EQ(parsed.tensors[0].view.shape, (std::vector<int64_t>{3, 5}));
@@ -59,7 +59,7 @@ TEST(Gguf, AFileWithoutTensorsMayEndBeforeThePadding) {
   EXPECT_EQ(parse_gguf(file.span(), "x").metadata.at("k"), "v");
 }
 
-struct Hostile {
+struct HostileGguf {
   const char* promise;
   FileBytes file;
   ErrorCode code;
@@ -81,7 +81,7 @@ FileBytes nested_arrays(int depth) {
   });
 }
 
-std::vector<Hostile> hostile_heads() {
+std::vector<HostileGguf> hostile_heads() {
   const auto corrupt = ErrorCode::corrupt;
   const auto unsupported = ErrorCode::unsupported;
   return {
@@ -118,46 +118,47 @@ std::vector<Hostile> hostile_heads() {
   };
 }
 
-std::vector<Hostile> hostile_tensors() {
+std::vector<HostileGguf> hostile_tensors() {
   const auto corrupt = ErrorCode::corrupt;
   const uint64_t big = uint64_t{1} << 32;
   FileBytes twice = head(2, 0);
-  tensor(tensor(twice, "w", {1}, 0, 0), "w", {1}, 0, 32);
+  append_tensor(append_tensor(twice, "w", {1}, 0, 0), "w", {1}, 0, 32);
   FileBytes overlap = head(2, 0);
-  tensor(tensor(overlap, "v", {16}, 0, 0), "w", {8}, 0, 32);
+  append_tensor(append_tensor(overlap, "v", {16}, 0, 0), "w", {8}, 0, 32);
   FileBytes not_utf8 = head(1, 0);
-  tensor(not_utf8, "\xff", {1}, 0, 0);
+  append_tensor(not_utf8, "\xff", {1}, 0, 0);
   return {
-      {"five dimensions", one({1, 1, 1, 1, 1}, 0, 0, 4), corrupt, "'w' has 5 dimensions"},
-      {"a size of 2^63", one({uint64_t{1} << 63}, 0, 0, 4), corrupt, "'w' has a size"},
-      {"a shape that overflows", one({big, big, 4}, 0, 0, 4), corrupt, "'w': float32 [4, 4294967296, 4294967296]"},
-      {"bytes that overflow", one({uint64_t{1} << 62}, 0, 0, 4), corrupt, "no possible shape"},
-      {"half a block", one({48}, 2, 0, 64), corrupt, "whole blocks of 32"},
-      {"half a super-block", one({128}, 12, 0, 144), corrupt, "whole blocks of 256"},
-      {"a type that is not read", one({256}, 17, 0, 74), ErrorCode::unsupported, "'w' has the type IQ2_XS"},
-      {"a type that does not exist", one({256}, 4000, 0, 74), ErrorCode::unsupported, "number 4000"},
-      {"an offset off the alignment", one({1}, 0, 4, 36), corrupt, "no multiple of the alignment 32"},
-      {"data beyond the file", one({9}, 0, 0, 32), corrupt, "'w': 36 bytes at offset 0 lie outside"},
-      {"an offset near 2^64", one({1}, 0, ~uint64_t{31}, 32), corrupt, "lie outside"},
+      {"five dimensions", one_tensor({1, 1, 1, 1, 1}, 0, 0, 4), corrupt, "'w' has 5 dimensions"},
+      {"a size of 2^63", one_tensor({uint64_t{1} << 63}, 0, 0, 4), corrupt, "'w' has a size"},
+      {"a shape that overflows", one_tensor({big, big, 4}, 0, 0, 4), corrupt,
+       "'w': float32 [4, 4294967296, 4294967296]"},
+      {"bytes that overflow", one_tensor({uint64_t{1} << 62}, 0, 0, 4), corrupt, "no possible shape"},
+      {"half a block", one_tensor({48}, 2, 0, 64), corrupt, "whole blocks of 32"},
+      {"half a super-block", one_tensor({128}, 12, 0, 144), corrupt, "whole blocks of 256"},
+      {"a type that is not read", one_tensor({256}, 17, 0, 74), ErrorCode::unsupported, "'w' has the type IQ2_XS"},
+      {"a type that does not exist", one_tensor({256}, 4000, 0, 74), ErrorCode::unsupported, "number 4000"},
+      {"an offset off the alignment", one_tensor({1}, 0, 4, 36), corrupt, "no multiple of the alignment 32"},
+      {"data beyond the file", one_tensor({9}, 0, 0, 32), corrupt, "'w': 36 bytes at offset 0 lie outside"},
+      {"an offset near 2^64", one_tensor({1}, 0, ~uint64_t{31}, 32), corrupt, "lie outside"},
       {"a name twice", with_data(twice, 64), corrupt, "'w' occurs twice"},
       {"an overlap", with_data(overlap, 64), corrupt, "'w' overlaps tensor 'v'"},
       {"a name that is not UTF-8", with_data(not_utf8, 4), corrupt, "is not UTF-8"},
   };
 }
 
-void expect_refused(const std::vector<Hostile>& table) {
-  for (const Hostile& bad : table) {
+void expect_all_refused(const std::vector<HostileGguf>& table) {
+  for (const HostileGguf& bad : table) {
     SCOPED_TRACE(bad.promise);
     test::expect_error(bad.code, bad.says, [&] { parse_gguf(bad.file.span(), "file.x"); });
     test::expect_error(bad.code, "file.x: ", [&] { parse_gguf(bad.file.span(), "file.x"); });
   }
 }
 
-TEST(Gguf, HostileMetadataIsRefusedByNameOfFileAndKey) { expect_refused(hostile_heads()); }
-TEST(Gguf, HostileTensorsAreRefusedByNameOfFileAndTensor) { expect_refused(hostile_tensors()); }
+TEST(Gguf, HostileMetadataIsRefusedByNameOfFileAndKey) { expect_all_refused(hostile_heads()); }
+TEST(Gguf, HostileTensorsAreRefusedByNameOfFileAndTensor) { expect_all_refused(hostile_tensors()); }
 
 TEST(Gguf, EveryTruncationIsRefused) {
-  const FileBytes file = one({3}, 0, 0, 12);
+  const FileBytes file = one_tensor({3}, 0, 0, 12);
   for (size_t size = 0; size < file.size(); ++size) {
     EXPECT_THROW(parse_gguf(file.span().first(size), "x"), base::Error) << size;
   }

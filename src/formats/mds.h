@@ -40,6 +40,9 @@ struct MdsShard {
   std::optional<MdsFile> packed;  // zstd
 };
 
+constexpr const char* mds_index_name = "index.json";
+constexpr size_t most_mds_index_bytes = size_t{256} << 20;
+
 // Errors: corrupt; unsupported for other versions, formats and compressions; each names `where` and the field.
 std::vector<MdsShard> parse_mds_index(std::string_view text, const std::string& where);
 

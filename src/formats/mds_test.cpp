@@ -19,7 +19,7 @@ using test::content_of;
 using test::expect_error;
 using test::FileBytes;
 
-const base::Path golden = "tests/golden/formats/mds";
+const base::Path golden_mds = "tests/golden/formats/mds";
 
 template <class T>
 Json values(const NumpyArray& array, size_t dimension = 0, size_t* at = nullptr) {
@@ -55,13 +55,13 @@ Json read_folder(const base::Path& folder) {
 }
 
 TEST(Mds, WhatTheLibraryWroteReadsAsItWasGiven) {
-  const Json expected = base::parse_json(base::read_file(golden / "expected.json"), "expected.json");
+  const Json expected = base::parse_json(base::read_file(golden_mds / "expected.json"), "expected.json");
   ASSERT_EQ(expected.size(), 3u);
-  for (const auto& [name, samples] : expected.items()) EXPECT_EQ(read_folder(golden / name), samples) << name;
+  for (const auto& [name, samples] : expected.items()) EXPECT_EQ(read_folder(golden_mds / name), samples) << name;
 }
 
 TEST(Mds, ArraysPickledInEveryProtocolAndByBothNumpysRead) {
-  const Json pickles = base::parse_json(base::read_file(golden / "pickles.json"), "pickles.json");
+  const Json pickles = base::parse_json(base::read_file(golden_mds / "pickles.json"), "pickles.json");
   for (const auto& [name, hex] : pickles.items()) {
     const std::string digits = hex.get<std::string>();
     std::string bytes;
@@ -176,7 +176,7 @@ TEST_F(MdsFolder, ADamagedShardIsNamed) {
 TEST(Mds, AWrongHashIsNoticed) {
   const test::TemporaryFolder folder;
   for (const std::string algorithm : {"sha1", "xxh64"}) {
-    std::filesystem::copy(golden / "zstd", folder.path(),
+    std::filesystem::copy(golden_mds / "zstd", folder.path(),
                           std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
     Json index = base::parse_json(content_of(folder / "index.json"), "index.json");
     auto& digest = index["shards"][0]["raw_data"]["hashes"][algorithm].get_ref<std::string&>();
@@ -188,7 +188,7 @@ TEST(Mds, AWrongHashIsNoticed) {
 
 TEST(Mds, PackedDataNeverUnpacksToMoreThanTheIndexSays) {
   const test::TemporaryFolder folder;
-  std::filesystem::copy(golden / "encodings", folder.path());
+  std::filesystem::copy(golden_mds / "encodings", folder.path());
   Json index = base::parse_json(content_of(folder / "index.json"), "index.json");
   index["shards"][0]["raw_data"]["bytes"] = 100;
   folder.write("index.json", index.dump());

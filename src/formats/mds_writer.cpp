@@ -14,7 +14,7 @@ using base::Error;
 using base::ErrorCode;
 using base::Json;
 
-constexpr int64_t most_shard_bytes = (int64_t{1} << 32) - 1;  // offsets are 32 bits wide
+constexpr int64_t most_written_bytes = (int64_t{1} << 32) - 1;  // offsets are 32 bits wide
 
 void append(std::string& out, uint32_t number) { out.append(reinterpret_cast<const char*>(&number), sizeof number); }
 
@@ -53,7 +53,7 @@ MdsWriter::MdsWriter(const base::Path& folder, std::vector<MdsColumn> columns, c
     : folder_(folder), columns_(std::move(columns)), settings_(settings), shards_(Json::array()) {
   const bool sorted = std::is_sorted(columns_.begin(), columns_.end(),
                                      [](const MdsColumn& a, const MdsColumn& b) { return a.name < b.name; });
-  if (!sorted || settings.shard_bytes < 1 || settings.shard_bytes > most_shard_bytes) {
+  if (!sorted || settings.shard_bytes < 1 || settings.shard_bytes > most_written_bytes) {
     throw Error(ErrorCode::invalid_argument,
                 "MDS: columns must be sorted by name, shards of 1 to 2^32 - 1 bytes; asked for " +
                     std::to_string(settings.shard_bytes));
@@ -71,7 +71,7 @@ void MdsWriter::write(std::span<const std::string> values) {
   }
   const auto beside = static_cast<int64_t>(config_.size() + 8);
   const auto size = static_cast<int64_t>(head.size() + body.size());
-  if (values.size() != columns_.size() || size > most_shard_bytes - beside - 4) {
+  if (values.size() != columns_.size() || size > most_written_bytes - beside - 4) {
     throw Error(ErrorCode::invalid_argument, "MDS: a sample of " + std::to_string(values.size()) + " columns and " +
                                                  std::to_string(size) + " bytes; expected " +
                                                  std::to_string(columns_.size()) + " columns and less than 4 GiB");

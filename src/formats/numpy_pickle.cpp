@@ -12,18 +12,18 @@ namespace {
 using Kind = PickleValue::Kind;
 
 constexpr std::string_view dtype = "numpy dtype", ndarray = "numpy ndarray";
-constexpr std::array<std::string_view, 6> allowed_globals{"numpy.core.multiarray _reconstruct",
-                                                          "numpy._core.multiarray _reconstruct",
-                                                          "numpy.core.numeric _frombuffer",
-                                                          "numpy._core.numeric _frombuffer",
-                                                          dtype,
-                                                          ndarray};
-constexpr size_t most_dimensions = 32;
+constexpr std::array<std::string_view, 6> numpy_globals{"numpy.core.multiarray _reconstruct",
+                                                        "numpy._core.multiarray _reconstruct",
+                                                        "numpy.core.numeric _frombuffer",
+                                                        "numpy._core.numeric _frombuffer",
+                                                        dtype,
+                                                        ndarray};
+constexpr size_t most_pickled_dimensions = 32;
 
 // Every step goes to the parts of a value that are named one by one, so no cycle is followed.
-class Description {
+class PickledArray {
  public:
-  Description(const Pickle& pickle, const std::string& where) : pickle_(pickle), where_(where) {}
+  PickledArray(const Pickle& pickle, const std::string& where) : pickle_(pickle), where_(where) {}
 
   NumpyArray array() const {
     const PickleValue& root = at(pickle_.root);
@@ -70,7 +70,7 @@ class Description {
   std::vector<int64_t> shape(uint32_t index) const {
     std::vector<int64_t> sizes;
     for (const uint32_t item : tuple(index, 0, "a shape")) {
-      if (at(item).kind != Kind::integer || at(item).number < 0 || sizes.size() == most_dimensions)
+      if (at(item).kind != Kind::integer || at(item).number < 0 || sizes.size() == most_pickled_dimensions)
         fail("a shape must hold at most 32 sizes that are not negative");
       sizes.push_back(at(item).number);
     }
@@ -133,8 +133,8 @@ class Writer {
 }  // namespace
 
 NumpyArray parse_numpy_pickle(std::span<const std::byte> bytes, const std::string& where) {
-  const Pickle pickle = read_pickle(bytes, allowed_globals, where);
-  return Description(pickle, where).array();
+  const Pickle pickle = read_pickle(bytes, numpy_globals, where);
+  return PickledArray(pickle, where).array();
 }
 
 std::string numpy_pickle(const NumpyArray& array) {

@@ -13,7 +13,7 @@ namespace {
 using Kind = PickleValue::Kind;
 
 constexpr size_t max_pickle_bytes = size_t{64} << 20;
-constexpr size_t max_values = size_t{1} << 21;
+constexpr size_t max_pickled_values = size_t{1} << 21;
 constexpr std::string_view ordered_dict = "collections OrderedDict";
 
 // The opcodes that are read (pickletools' names).
@@ -276,7 +276,8 @@ class Machine {
   }
 
   bool push(Kind kind, int64_t number = 0) {
-    if (pickle_.values.size() >= max_values) fail("more than " + std::to_string(max_values) + " values");
+    if (pickle_.values.size() >= max_pickled_values)
+      fail("more than " + std::to_string(max_pickled_values) + " values");
     stack_.push_back(static_cast<uint32_t>(pickle_.values.size()));
     pickle_.values.push_back({kind, number, {}, {}});
     return true;
@@ -327,7 +328,8 @@ class Machine {
   }
 
   bool remember(uint32_t index) {
-    if (memo_.size() >= max_values) fail("more than " + std::to_string(max_values) + " remembered values");
+    if (memo_.size() >= max_pickled_values)
+      fail("more than " + std::to_string(max_pickled_values) + " remembered values");
     memo_[index] = top();
     return true;
   }

@@ -30,7 +30,7 @@ TEST(Safetensors, TensorsAndMetadataAreRead) {
   EXPECT_EQ(element_count(parsed.tensors[2].view), 0);
 }
 
-struct Hostile {
+struct HostileSafetensors {
   const char* promise;
   FileBytes file;
   ErrorCode code;
@@ -46,7 +46,7 @@ FileBytes one(const char* dtype, const char* shape, const char* offsets, size_t 
   return safetensors_bytes("{" + entry("w", dtype, shape, offsets) + "}", bytes);
 }
 
-std::vector<Hostile> hostile() {
+std::vector<HostileSafetensors> hostile() {
   const auto corrupt = ErrorCode::corrupt;
   const std::string good = entry("w", "F32", "[1]", "[0,4]");
   return {
@@ -86,7 +86,7 @@ std::vector<Hostile> hostile() {
 }
 
 TEST(Safetensors, HostileFilesAreRefusedByNameOfFileAndField) {
-  for (const Hostile& bad : hostile()) {
+  for (const HostileSafetensors& bad : hostile()) {
     SCOPED_TRACE(bad.promise);
     test::expect_error(bad.code, bad.says, [&] { parse_safetensors(bad.file.span(), "file.x"); });
     test::expect_error(bad.code, "file.x", [&] { parse_safetensors(bad.file.span(), "file.x"); });

@@ -50,7 +50,7 @@ void check_bytes(std::span<const NamedTensor> tensors) {
   }
 }
 
-void check_metadata(const base::Json& metadata) {
+void check_written_metadata(const base::Json& metadata) {
   if (metadata.is_null()) return;
   if (!metadata.is_object()) refuse("metadata must be an object of strings");
   for (const auto& [key, value] : metadata.items()) {
@@ -172,7 +172,7 @@ std::string index_of(const std::vector<Shard>& shards, const std::vector<std::st
 
 SafetensorsPlan plan_safetensors(std::span<const NamedTensor> tensors, const base::Json& metadata) {
   check_tensors(tensors);
-  check_metadata(metadata);
+  check_written_metadata(metadata);
   return plan_of(tensors, metadata);
 }
 
@@ -182,7 +182,7 @@ void write_safetensors(const base::Path& folder, const std::string& stem, std::s
   if (stem.empty() || stem.find('/') != stem.npos) refuse("no file name can start with " + in_quotes(stem));
   check_tensors(tensors);
   check_bytes(tensors);
-  check_metadata(metadata);
+  check_written_metadata(metadata);
   const auto shards = split(tensors, max_shard_bytes);
   if (shards.size() > max_shards) refuse(std::to_string(shards.size()) + " shards; at most 99999 can be numbered");
 

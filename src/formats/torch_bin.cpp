@@ -16,13 +16,13 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
-constexpr size_t max_dimensions = 16;
+constexpr size_t max_tensor_dimensions = 16;
 constexpr std::string_view rebuild_tensor = "torch._utils _rebuild_tensor_v2";
 constexpr std::string_view rebuild_parameter = "torch._utils _rebuild_parameter";
 
 // All that a pickle may refer to. Of these only tensors and OrderedDict are understood; the others are values that
 // stand beside tensors and are skipped.
-constexpr std::array<std::string_view, 26> allowed_globals{
+constexpr std::array<std::string_view, 26> torch_globals{
     rebuild_tensor,          rebuild_parameter,      "collections OrderedDict",
     "torch DoubleStorage",   "torch FloatStorage",   "torch HalfStorage",
     "torch BFloat16Storage", "torch LongStorage",    "torch IntStorage",
@@ -51,7 +51,7 @@ std::optional<DType> storage_type(std::string_view global) {
 }
 
 // A tensor as the pickle describes it; offset, strides and storage count in elements.
-struct Description {
+struct TensorDescription {
   DType type = DType::float32;
   std::string storage;
   int64_t storage_count = 0;
@@ -74,7 +74,7 @@ class Descriptions {
   }
 
   // The value of a tensor's key; `where` names it.
-  Description describe(uint32_t index, const std::string& where) const {
+  TensorDescription describe(uint32_t index, const std::string& where) const {
     for (int wrapped = 0; wrapped < 4; ++wrapped) {
       const PickleValue& call = at(index);
       if (!is_tensor(index)) break;
@@ -125,8 +125,8 @@ class Descriptions {
       const auto& arguments = at(value->items[1]).items;
       if (arguments.size() == 1) value = &at(arguments[0]);
     }
-    if ((value->kind != Kind::tuple && value->kind != Kind::list) || value->items.size() > max_dimensions) {
-      fail_corrupt(where, std::string(what) + " must be a tuple of at most " + std::to_string(max_dimensions));
+    if ((value->kind != Kind::tuple && value->kind != Kind::list) || value->items.size() > max_tensor_dimensions) {
+      fail_corrupt(where, std::string(what) + " must be a tuple of at most " + std::to_string(max_tensor_dimensions));
     }
     std::vector<int64_t> numbers;
     for (const uint32_t item : value->items) numbers.push_back(integer(item, what, where));
@@ -134,9 +134,9 @@ class Descriptions {
   }
 
   // _rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad, backward_hooks, ...)
-  Description rebuilt(const std::vector<uint32_t>& arguments, const std::string& where) const {
+  TensorDescription rebuilt(const std::vector<uint32_t>& arguments, const std::string& where) const {
     if (arguments.size() < 4) fail_corrupt(where, "a tensor of fewer than four parts");
-    Description tensor;
+    TensorDescription tensor;
     read_storage(at(arguments[0]), tensor, where);
     tensor.offset = integer(arguments[1], "storage offsets", where);
     tensor.shape = integers(arguments[2], "sizes", where);
@@ -149,7 +149,7 @@ class Descriptions {
   }
 
   // persistent id ("storage", class, key, location, number of elements)
-  void read_storage(const PickleValue& persistent, Description& tensor, const std::string& where) const {
+  void read_storage(const PickleValue& persistent, TensorDescription& tensor, const std::string& where) const {
     const PickleValue* id = persistent.kind == Kind::persistent ? &at(persistent.items[0]) : nullptr;
     const bool fits = id != nullptr && id->kind == Kind::tuple && id->items.size() == 5 &&
                       at(id->items[0]).text == "storage" && at(id->items[1]).kind == Kind::global &&
@@ -167,7 +167,7 @@ class Descriptions {
 };
 
 // The last element's index plus one, in the storage; nothing where that exceeds 2^63 - 1.
-std::optional<int64_t> extent(const Description& tensor) {
+std::optional<int64_t> extent(const TensorDescription& tensor) {
   int64_t last = tensor.offset;
   for (size_t i = 0; i < tensor.shape.size(); ++i) {
     if (tensor.shape[i] == 0) return tensor.offset;
@@ -179,7 +179,7 @@ std::optional<int64_t> extent(const Description& tensor) {
   return last;
 }
 
-bool is_contiguous(const Description& tensor) {
+bool is_contiguous(const TensorDescription& tensor) {
   int64_t expected = 1;
   for (size_t i = tensor.shape.size(); i-- > 0;) {
     if (tensor.shape[i] != 1 && tensor.strides[i] != expected) return false;
@@ -189,7 +189,7 @@ bool is_contiguous(const Description& tensor) {
 }
 
 // Elements of `size` bytes into row-major order, the last dimension fastest.
-void gather(const Description& tensor, size_t size, const std::byte* storage, std::byte* out, int64_t count) {
+void gather(const TensorDescription& tensor, size_t size, const std::byte* storage, std::byte* out, int64_t count) {
   std::vector<int64_t> index(tensor.shape.size(), 0);
   int64_t position = tensor.offset;
   for (int64_t done = 0; done < count; ++done) {
@@ -226,7 +226,7 @@ class Archive {
     return {unpacked_pickle_.get(), entry.size};
   }
 
-  TensorView view(const Description& tensor, ParsedFile& parsed, const std::string& where) {
+  TensorView view(const TensorDescription& tensor, ParsedFile& parsed, const std::string& where) {
     TensorView view{tensor.type, tensor.shape, {}};
     const auto bytes = checked_bytes(tensor.type, tensor.shape);
     const auto end = extent(tensor);
@@ -274,7 +274,7 @@ class Archive {
   }
 
   // The storage's bytes; unpacked once where it is compressed.
-  std::span<const std::byte> storage_of(const Description& tensor, ParsedFile& parsed, const std::string& where) {
+  std::span<const std::byte> storage_of(const TensorDescription& tensor, ParsedFile& parsed, const std::string& where) {
     const auto found = entries_.find(prefix_ + "data/" + tensor.storage);
     if (found == entries_.end())
       fail_corrupt(where, "its storage, zip entry " + in_quotes(tensor.storage) + ", is missing");
@@ -320,7 +320,7 @@ ParsedFile parse_torch_bin(std::span<const std::byte> file, const std::string& w
                      "with a newer PyTorch");
   }
   Archive archive(file, where);
-  const Pickle pickle = read_pickle(archive.pickle(), allowed_globals, where + ": data.pkl");
+  const Pickle pickle = read_pickle(archive.pickle(), torch_globals, where + ": data.pkl");
   const Descriptions descriptions(pickle, where);
   ParsedFile parsed;
   std::unordered_set<std::string_view> names;

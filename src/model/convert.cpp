@@ -17,7 +17,7 @@ using base::Json;
 using base::Path;
 using formats::NamedTensor;
 
-constexpr int64_t shard_bytes = int64_t{4} << 30;
+constexpr int64_t converted_shard_bytes = int64_t{4} << 30;
 
 // Fields of a published config.json that say nothing of the decoder.
 constexpr std::array published_fields = {
@@ -30,7 +30,7 @@ bool belongs_to_adapter(const std::string& name) {
   return name.starts_with("encoder.") || name.find(".cross_attn.") != std::string::npos;
 }
 
-void write_config(const Path& folder, const Json& config) {
+void write_converted_config(const Path& folder, const Json& config) {
   base::replace_file(folder / "config.json", config.dump(1) + "\n");
 }
 
@@ -107,19 +107,19 @@ void split_cepe_folder(const ModelSource& source, const Path& decoder_folder, co
   const Json encoder = published.at("encoder_config");
   published.erase("encoder_config");
 
-  formats::write_safetensors(decoder_folder, "model", decoder, metadata_of(source.checkpoint), shard_bytes);
-  write_config(decoder_folder, decoder_config);
+  formats::write_safetensors(decoder_folder, "model", decoder, metadata_of(source.checkpoint), converted_shard_bytes);
+  write_converted_config(decoder_folder, decoder_config);
   copy_tokenizer_files(source.path, decoder_folder);
-  formats::write_safetensors(adapter_folder, "adapter", adapter, metadata_of(source.checkpoint), shard_bytes);
-  write_config(adapter_folder, {{"model_type", "cepe_adapter"},
-                                {"format_version", 1},
-                                {"chunk_size", 256},
-                                {"encoder", encoder},
-                                {"cross_attention_layers", source.cross_attention_layers},
-                                {"decoder", identity_of(load_decoder(source, {}), name_of(source.path))},
-                                {"trained", true},
-                                {"weights", "dense"},
-                                {"published", published}});
+  formats::write_safetensors(adapter_folder, "adapter", adapter, metadata_of(source.checkpoint), converted_shard_bytes);
+  write_converted_config(adapter_folder, {{"model_type", "cepe_adapter"},
+                                          {"format_version", 1},
+                                          {"chunk_size", 256},
+                                          {"encoder", encoder},
+                                          {"cross_attention_layers", source.cross_attention_layers},
+                                          {"decoder", identity_of(load_decoder(source, {}), name_of(source.path))},
+                                          {"trained", true},
+                                          {"weights", "dense"},
+                                          {"published", published}});
 }
 
 void join_cepe_folder(const ModelSource& decoder, const Path& adapter_folder, const Path& output) {
@@ -136,22 +136,22 @@ void join_cepe_folder(const ModelSource& decoder, const Path& adapter_folder, co
 
   Json joined = decoder.config;
   joined.update(published_part(read_json(adapter_folder / "config.json"), config, decoder.decoder));
-  formats::write_safetensors(output, "model", tensors, metadata_of(decoder.checkpoint), shard_bytes);
-  write_config(output, joined);
+  formats::write_safetensors(output, "model", tensors, metadata_of(decoder.checkpoint), converted_shard_bytes);
+  write_converted_config(output, joined);
   copy_tokenizer_files(decoder.path, output);
 }
 
 void convert_to_safetensors(const ModelSource& source, const Path& output, formats::DType block_type) {
   if (!source.checkpoint.is_gguf()) {
     formats::write_safetensors(output, "model", all_tensors(source.checkpoint), metadata_of(source.checkpoint),
-                               shard_bytes);
+                               converted_shard_bytes);
     base::replace_file(output / "config.json", base::read_file(source.path / "config.json", size_t{64} << 20));
     copy_tokenizer_files(source.path, output);
     return;
   }
   const GgufConversion conversion = convert_gguf(source, block_type);
-  formats::write_safetensors(output, "model", conversion.tensors, {{"format", "pt"}}, shard_bytes);
-  write_config(output, conversion.config);
+  formats::write_safetensors(output, "model", conversion.tensors, {{"format", "pt"}}, converted_shard_bytes);
+  write_converted_config(output, conversion.config);
 }
 
 int64_t copy_tokenizer_files(const Path& from, const Path& to) {

@@ -67,7 +67,7 @@ TEST_P(GgufConversions, ALoadedDecoderSavedAsAFolderGivesTheReferencesLogits) {
             test::float_tolerance);
 }
 
-std::vector<Path> gguf_files() {
+std::vector<Path> gguf_files_to_convert() {
   std::vector<Path> files;
   for (const auto& entry : std::filesystem::directory_iterator("tests/golden/gguf")) {
     if (entry.path().extension() == ".gguf") files.push_back(entry.path());
@@ -76,14 +76,14 @@ std::vector<Path> gguf_files() {
   return files;
 }
 
-std::string case_name(const testing::TestParamInfo<Path>& info) {
+std::string conversion_name(const testing::TestParamInfo<Path>& info) {
   std::string name = info.param.stem().string();
   std::replace_if(
       name.begin(), name.end(), [](unsigned char letter) { return !std::isalnum(letter); }, '_');
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GgufConversions, testing::ValuesIn(gguf_files()), case_name);
+INSTANTIATE_TEST_SUITE_P(All, GgufConversions, testing::ValuesIn(gguf_files_to_convert()), conversion_name);
 
 void expect_same_tensors(const formats::Checkpoint& found, const formats::Checkpoint& expected) {
   ASSERT_EQ(found.names(), expected.names());

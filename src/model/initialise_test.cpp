@@ -18,15 +18,15 @@ namespace {
 using test::tiny_decoder;
 using test::TinyShape;
 
-constexpr int64_t layer = 1, encoder_width = 24;
+constexpr int64_t layer_number = 1, encoder_width = 24;
 
 struct Start : testing::Test {
   const Decoder decoder = tiny_decoder(6);
-  const at::Tensor fused = decoder.layers[layer].attention.query_key_value.weight;  // rows 32 q, 16 k, 16 v
-  const at::Tensor own_output = decoder.layers[layer].attention.output.weight;
+  const at::Tensor fused = decoder.layers[layer_number].attention.query_key_value.weight;  // rows 32 q, 16 k, 16 v
+  const at::Tensor own_output = decoder.layers[layer_number].attention.output.weight;
 
   CrossAttention begin(CrossAttentionStart start, uint64_t seed = 1) const {
-    return initialise_cross_attention(decoder, layer, encoder_width, start, seed);
+    return initialise_cross_attention(decoder, layer_number, encoder_width, start, seed);
   }
 };
 
@@ -36,7 +36,7 @@ TEST_F(Start, QueryKeyValueAndNormComeFromTheLayer) {
     EXPECT_TRUE(block.query.weight.equal(fused.narrow(0, 0, 32)));
     EXPECT_TRUE(block.key.weight.equal(fused.narrow(0, 32, 16).narrow(1, 0, encoder_width)));
     EXPECT_TRUE(block.value.weight.equal(fused.narrow(0, 48, 16).narrow(1, 0, encoder_width)));
-    EXPECT_TRUE(block.norm.weight.equal(decoder.layers[layer].feed_forward_norm.weight));
+    EXPECT_TRUE(block.norm.weight.equal(decoder.layers[layer_number].feed_forward_norm.weight));
     EXPECT_EQ(block.norm.eps, decoder.config.norm_eps);
     EXPECT_EQ(block.norm.kind, NormKind::rms);
   }
@@ -69,7 +69,7 @@ TEST_F(Start, ScaledAndZeroLeaveTheDecoderAsItIs) {
   const at::Tensor ids = random.tokens({1, 7}, 96), chunks = random.tokens({1, 2, 8}, 96);
   for (const auto start : {CrossAttentionStart::scaled, CrossAttentionStart::zero}) {
     CepeModel model = test::tiny_model(6);
-    model.adapter->cross_attention[layer] = begin(start);
+    model.adapter->cross_attention[layer_number] = begin(start);
     model.adapter->cross_attention[2].reset();
     const at::Tensor with = forward(model, ids, encode_chunks(model.adapter->encoder, chunks, {}));
     EXPECT_EQ(test::distance(with, forward(model, ids, {ContextStates{}})), 0);
@@ -95,11 +95,11 @@ TEST_F(Start, InterleavedRowsAreSplitFirst) {
   TinyShape shape;
   shape.groups = shape.heads;
   Decoder plain = tiny_decoder(7, shape), mixed = plain;
-  const at::Tensor parts = plain.layers[layer].attention.query_key_value.weight.reshape({3, 4, 8, 32});
-  mixed.layers[layer].attention.query_key_value.weight = parts.transpose(0, 1).reshape({96, 32}).clone();
-  mixed.layers[layer].attention.interleaved = true;
-  const auto first = initialise_cross_attention(plain, layer, encoder_width, CrossAttentionStart::copy, 1);
-  const auto second = initialise_cross_attention(mixed, layer, encoder_width, CrossAttentionStart::copy, 1);
+  const at::Tensor parts = plain.layers[layer_number].attention.query_key_value.weight.reshape({3, 4, 8, 32});
+  mixed.layers[layer_number].attention.query_key_value.weight = parts.transpose(0, 1).reshape({96, 32}).clone();
+  mixed.layers[layer_number].attention.interleaved = true;
+  const auto first = initialise_cross_attention(plain, layer_number, encoder_width, CrossAttentionStart::copy, 1);
+  const auto second = initialise_cross_attention(mixed, layer_number, encoder_width, CrossAttentionStart::copy, 1);
   EXPECT_TRUE(first.query.weight.equal(second.query.weight));
   EXPECT_TRUE(first.key.weight.equal(second.key.weight));
   EXPECT_TRUE(first.value.weight.equal(second.value.weight));
@@ -107,8 +107,8 @@ TEST_F(Start, InterleavedRowsAreSplitFirst) {
 
 TEST_F(Start, RefusesAnEncoderWiderThanTheDecoder) {
   test::expect_error(base::ErrorCode::invalid_argument, "width 40",
-                     [&] { initialise_cross_attention(decoder, layer, 40, CrossAttentionStart::copy, 1); });
-  EXPECT_EQ(initialise_cross_attention(decoder, layer, 40, CrossAttentionStart::none, 1).key.weight.size(1), 40);
+                     [&] { initialise_cross_attention(decoder, layer_number, 40, CrossAttentionStart::copy, 1); });
+  EXPECT_EQ(initialise_cross_attention(decoder, layer_number, 40, CrossAttentionStart::none, 1).key.weight.size(1), 40);
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ using test::TinyWeights;
 
 // Two sums of the same numbers in another order.
 constexpr double rounding = 3e-6;
-constexpr int64_t vocabulary = TinyShape{}.vocabulary;
+constexpr int64_t tiny_vocabulary = TinyShape{}.vocabulary;
 
 // Query heads to key/value heads 4:2 (grouped), 4:4, 4:1.
 class Invariants : public testing::TestWithParam<int64_t> {
@@ -40,7 +40,7 @@ class Invariants : public testing::TestWithParam<int64_t> {
     shape.groups = GetParam();
     return tiny_model(static_cast<uint64_t>(GetParam()), shape);
   }
-  at::Tensor tokens(at::IntArrayRef shape) { return random.tokens(shape, vocabulary); }
+  at::Tensor tokens(at::IntArrayRef shape) { return random.tokens(shape, tiny_vocabulary); }
 
   // Hidden rows [T, C] of one sequence.
   at::Tensor run(const at::Tensor& ids, const ContextStates& context,
@@ -105,7 +105,7 @@ TEST_P(Invariants, StatesOfAChunkDependOnItsOwnTokensOnly) {
   EXPECT_LE(distance(forward(encoder, others)[2], among), rounding);
   EXPECT_LE(distance(forward(encoder, chunks.narrow(0, 2, 1))[0], among), rounding);
   at::Tensor changed = chunks.clone();
-  changed[2][7] = (changed[2][7] + 1) % vocabulary;
+  changed[2][7] = (changed[2][7] + 1) % tiny_vocabulary;
   EXPECT_GT(distance(forward(encoder, changed)[2][0], among[0]), 1e-3) << "the first token sees the last";
 }
 

@@ -15,7 +15,7 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-SentenceEncoderConfig read_config(const base::Path& folder) {
+SentenceEncoderConfig read_sentence_config(const base::Path& folder) {
   const std::string where = (folder / "config.json").string();
   const base::Json config = base::parse_json(base::read_file(where, size_t{16} << 20), where);
   if (const std::string type = base::json_string(config, "model_type", where); type != "bert") {
@@ -45,7 +45,8 @@ SentenceEncoderConfig read_config(const base::Path& folder) {
   return read;
 }
 
-SentenceEncoderLayer load_layer(WeightReader& reader, const SentenceEncoderConfig& config, const std::string& name) {
+SentenceEncoderLayer load_sentence_layer(WeightReader& reader, const SentenceEncoderConfig& config,
+                                         const std::string& name) {
   const MatrixOptions with_bias = {true, false, {}};
   const int64_t width = config.width;
   const auto norm = [&](const char* part) {
@@ -67,7 +68,7 @@ SentenceEncoderLayer load_layer(WeightReader& reader, const SentenceEncoderConfi
 
 SentenceEncoder load_sentence_encoder(const base::Path& folder, const LoadOptions& options) {
   SentenceEncoder encoder;
-  encoder.config = read_config(folder);
+  encoder.config = read_sentence_config(folder);
   const SentenceEncoderConfig& config = encoder.config;
   const formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
   WeightReader reader(checkpoint, options);
@@ -79,7 +80,7 @@ SentenceEncoder load_sentence_encoder(const base::Path& folder, const LoadOption
       reader.tensor(name + "token_type_embeddings.weight", {config.token_types, config.width});
   encoder.embedding_norm = reader.norm(name + "LayerNorm", config.width, config.norm_eps, NormKind::layer);
   for (int64_t i = 0; i < config.layers; ++i) {
-    encoder.layers.push_back(load_layer(reader, config, prefix + "encoder.layer." + std::to_string(i) + "."));
+    encoder.layers.push_back(load_sentence_layer(reader, config, prefix + "encoder.layer." + std::to_string(i) + "."));
   }
   // The pooler and training heads are of no use here.
   reader.finish({prefix + "encoder."});

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "distance.h"
 #include "model/cepe_model.h"
 #include "model/low_rank.h"
 #include "tiny_models.h"
@@ -14,9 +15,7 @@
 namespace cepe::model {
 namespace {
 
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  return ((a - b).abs().max() / b.abs().max()).item<double>();
-}
+using test::distance;
 
 struct Windows {
   CepeModel model = test::tiny_model(7);

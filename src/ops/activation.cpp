@@ -52,7 +52,7 @@ at::Tensor gated_fused(cpu::Kernels::Gated kernel, const at::Tensor& gate_up) {
   return y;
 }
 
-bool fits_on_gpu(const at::Tensor& gate_up) {
+bool gate_fits_on_gpu(const at::Tensor& gate_up) {
   return gate_up.numel() > 0 && gate_up.numel() <= cuda::most_elements &&
          is_plain_dense(gate_up, gate_up.scalar_type(), gate_up.device());
 }
@@ -146,7 +146,7 @@ at::Tensor gated(Activation activation, const at::Tensor& gate_up) {
   }
   if (kernel && whole && is_plain_dense(gate_up, gate_up.scalar_type())) return gated_fused(kernel, gate_up);
   const cuda::CudaKernels* gpu = gate_up.is_cuda() ? cuda::kernels() : nullptr;
-  if (gpu && whole && fits_on_gpu(gate_up)) return gated_on_gpu(*gpu, activation, gate_up);
+  if (gpu && whole && gate_fits_on_gpu(gate_up)) return gated_on_gpu(*gpu, activation, gate_up);
   return activate(activation, gate_up.narrow(-1, 0, width)) * gate_up.narrow(-1, width, width);
 }
 

@@ -64,7 +64,7 @@ at::Tensor computed(const at::Tensor& hidden, const at::Tensor& weight, const Co
   return compute(wants).loss;
 }
 
-void check(const at::Tensor& hidden, const at::Tensor& weight, int64_t rows_per_chunk) {
+void check_shapes(const at::Tensor& hidden, const at::Tensor& weight, int64_t rows_per_chunk) {
   const bool sizes = hidden.dim() == 2 && weight.dim() == 2 && weight.size(0) > 0 && hidden.size(1) == weight.size(1);
   if (!sizes) {
     throw Error(ErrorCode::invalid_argument, c10::str("loss of logits: hidden ", hidden.sizes(), " and weight ",
@@ -146,7 +146,7 @@ void over_chunks(const at::Tensor& hidden, const at::Tensor& weight, int64_t chu
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels_given,
                                 double cap, int64_t rows_per_chunk) {
-  check(hidden, weight, rows_per_chunk);
+  check_shapes(hidden, weight, rows_per_chunk);
   const at::Tensor labels = labels_given.contiguous();
   check_labels(labels, hidden, weight.size(0));
   return computed(hidden, weight, [&](Wants wants) {
@@ -175,7 +175,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
 
 at::Tensor chunked_loss(const at::Tensor& hidden, const at::Tensor& weight, const LossOfLogits& loss,
                         int64_t rows_per_chunk) {
-  check(hidden, weight, rows_per_chunk);
+  check_shapes(hidden, weight, rows_per_chunk);
   return computed(hidden, weight, [&](Wants wants) {
     LossAndGradients result;
     result.loss = at::zeros({}, hidden.options().dtype(at::kFloat).requires_grad(false));

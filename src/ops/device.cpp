@@ -169,7 +169,7 @@ at::Device open_automatically() {
   }
 }
 
-[[noreturn]] void refuse(std::string_view name) {
+[[noreturn]] void refuse_device(std::string_view name) {
   throw Error(ErrorCode::invalid_argument,
               "device '" + std::string(name) + "': known are cpu, cuda, cuda:N (N from 0) and auto");
 }
@@ -181,7 +181,7 @@ int index_of(std::string_view name) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
   constexpr int most_that_libtorch_counts = 127;
   if (error != std::errc() || end != digits.data() + digits.size() || index < 0 || index > most_that_libtorch_counts) {
-    refuse(name);
+    refuse_device(name);
   }
   return index;
 }
@@ -193,7 +193,7 @@ at::Device open_device(std::string_view name) {
   if (name == "auto") return open_automatically();
   if (name == "cuda") return open_gpu(0);
   if (name.starts_with("cuda:")) return open_gpu(index_of(name));
-  refuse(name);
+  refuse_device(name);
 }
 
 bool cuda_is_open() { return open_devices().any.load(std::memory_order_acquire); }

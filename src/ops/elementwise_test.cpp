@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "composed_ops.h"
+#include "distance.h"
 #include "ops/activation.h"
 #include "ops/cpu/kernels.h"
 #include "ops/norm.h"
@@ -25,13 +26,10 @@
 namespace cepe::ops {
 namespace {
 
+using test::distance;
+
 // A unit in the last place of bfloat16 where the float32 value lies on a rounding boundary, else equal.
 double tolerance(at::ScalarType type) { return type == at::kFloat ? 1e-6 : 4e-3; }
-
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor wide = b.detach().to(at::kDouble);
-  return ((a.to(at::kDouble) - wide).abs().max() / wide.abs().max().clamp_min(1e-30)).item<double>();
-}
 
 // operation(x) at every level against composition(x).
 template <class Operation, class Composition>

@@ -21,9 +21,8 @@ namespace cepe::ops {
 namespace {
 
 constexpr int64_t chunk_bytes = 64;
-constexpr int64_t block_inputs = 32;
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_flat(const std::string& message) {
   throw base::Error(base::ErrorCode::invalid_argument, "packed weight: " + message);
 }
 
@@ -81,13 +80,13 @@ cuda::PackedRows rows_of(const PackedWeight& weight) {
           .format = weight.format};
 }
 
-const cuda::CudaKernels* kernels_for(const PackedWeight& weight) {
+const cuda::CudaKernels* flat_kernels_for(const PackedWeight& weight) {
   return weight.data.is_cuda() ? cuda::kernels() : nullptr;
 }
 
 // Rows [first, first + to.size(0)) of the weight to `to`, contiguous, float32 or bfloat16.
 void unpack_piece(const PackedWeight& weight, int64_t first, at::Tensor& to) {
-  const cuda::CudaKernels* gpu = kernels_for(weight);
+  const cuda::CudaKernels* gpu = flat_kernels_for(weight);
   if (gpu) {
     cuda::check(gpu->unpack({.weight = rows_of(weight),
                              .to = to.mutable_data_ptr(),
@@ -104,7 +103,7 @@ void unpack_piece(const PackedWeight& weight, int64_t first, at::Tensor& to) {
 }
 
 // Pieces of the weight through one buffer. LibTorch gives the same memory to the next call.
-at::Tensor multiply_unpacked(const at::Tensor& x, const PackedWeight& weight) {
+at::Tensor multiply_dequantised(const at::Tensor& x, const PackedWeight& weight) {
   const int64_t scratch_values = x.is_cpu() ? int64_t{1} << 19 : int64_t{1} << 25;
   const int64_t piece = std::clamp<int64_t>(scratch_values / weight.in_features, 1, weight.out_features);
   const at::Tensor scratch = at::empty({piece, weight.in_features}, x.options());
@@ -120,18 +119,18 @@ at::Tensor multiply_unpacked(const at::Tensor& x, const PackedWeight& weight) {
 
 bool has_product_kernel(const at::Tensor& x, const PackedWeight& weight) {
   const int64_t step = weight.format == PackedFormat::q4_1 ? block_inputs : 16;
-  return kernels_for(weight) && x.scalar_type() == at::kBFloat16 && x.size(0) <= cuda::most_packed_product_rows &&
+  return flat_kernels_for(weight) && x.scalar_type() == at::kBFloat16 && x.size(0) <= cuda::most_packed_product_rows &&
          weight.in_features % step == 0 && x.numel() <= cuda::most_elements &&
          reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
 }
 
-at::Tensor multiply_packed(const at::Tensor& x, const PackedWeight& weight) {
+at::Tensor multiply_flat(const at::Tensor& x, const PackedWeight& weight) {
   at::Tensor y = at::empty({x.size(0), weight.out_features}, x.options());
-  cuda::check(kernels_for(weight)->packed_product({.weight = rows_of(weight),
-                                                   .x = x.const_data_ptr(),
-                                                   .y = y.mutable_data_ptr(),
-                                                   .rows = x.size(0),
-                                                   .device = x.device().index()}),
+  cuda::check(flat_kernels_for(weight)->packed_product({.weight = rows_of(weight),
+                                                        .x = x.const_data_ptr(),
+                                                        .y = y.mutable_data_ptr(),
+                                                        .rows = x.size(0),
+                                                        .device = x.device().index()}),
               "packed_product");
   return y;
 }
@@ -156,7 +155,7 @@ PackedWeight flat_from_rows(PackedFormat format, const at::Tensor& values, const
   const bool int8 = format == PackedFormat::int8_row;
   if ((!int8 && format != PackedFormat::fp8_row) || values.dim() != 2 ||
       values.scalar_type() != (int8 ? at::kChar : at::kByte) || scales.dim() != 1 || scales.size(0) != values.size(0)) {
-    refuse("expected int8 values or bits of e4m3 [out, in] and scales [out]");
+    refuse_flat("expected int8 values or bits of e4m3 [out, in] and scales [out]");
   }
   at::Tensor bytes = values;
   if (int8) {
@@ -171,7 +170,7 @@ PackedWeight flat_from_blocks(const at::Tensor& quants, const at::Tensor& scales
   if (quants.dim() != 3 || quants.size(2) != block_inputs || quants.scalar_type() != at::kByte || scales.dim() != 3 ||
       scales.scalar_type() != at::kHalf || scales.size(0) != quants.size(0) || scales.size(1) != quants.size(1) ||
       scales.size(2) != 2) {
-    refuse("expected uint8 quants [out, blocks, 32] and float16 scales [out, blocks, 2]");
+    refuse_flat("expected uint8 quants [out, blocks, 32] and float16 scales [out, blocks, 2]");
   }
   const int64_t out = quants.size(0), in = quants.size(1) * block_inputs;
   const int64_t chunks = chunks_of(PackedFormat::q4_1, in);
@@ -188,7 +187,7 @@ PackedWeight concatenate_flat(std::span<const PackedWeight> parts) {
   std::vector<at::Tensor> data, scales;
   int64_t out_features = 0;
   for (const PackedWeight& part : parts) {
-    if (part.data.device() != parts[0].data.device()) refuse("parts on different devices cannot be concatenated");
+    if (part.data.device() != parts[0].data.device()) refuse_flat("parts on different devices cannot be concatenated");
     data.push_back(part.data);
     scales.push_back(part.scales);
     out_features += part.out_features;
@@ -199,7 +198,7 @@ PackedWeight concatenate_flat(std::span<const PackedWeight> parts) {
 PackedWeight flat_rows(const PackedWeight& weight, const at::Tensor& rows) {
   if (rows.is_cpu() && rows.numel() > 0 &&
       (rows.min().item<int64_t>() < 0 || rows.max().item<int64_t>() >= weight.out_features)) {
-    refuse("rows asked for that are not among its " + std::to_string(weight.out_features));
+    refuse_flat("rows asked for that are not among its " + std::to_string(weight.out_features));
   }
   return {weight.format, rows.size(0), weight.in_features, weight.data.index_select(0, rows),
           weight.scales.index_select(0, rows)};
@@ -214,10 +213,10 @@ at::Tensor unpack_flat(const PackedWeight& weight, at::ScalarType type) {
 }
 
 at::Tensor flat_linear(const at::Tensor& x, const PackedWeight& weight) {
-  if (x.device() != weight.data.device()) refuse("rows given that are on another device than the weight");
+  if (x.device() != weight.data.device()) refuse_flat("rows given that are on another device than the weight");
   if (x.numel() == 0 || weight.out_features == 0) return at::zeros({x.size(0), weight.out_features}, x.options());
   const at::Tensor rows = x.contiguous();
-  return has_product_kernel(rows, weight) ? multiply_packed(rows, weight) : multiply_unpacked(rows, weight);
+  return has_product_kernel(rows, weight) ? multiply_flat(rows, weight) : multiply_dequantised(rows, weight);
 }
 
 int64_t flat_bytes(PackedFormat format, int64_t out_features, int64_t in_features) {

@@ -12,7 +12,7 @@
 namespace cepe::ops {
 namespace {
 
-void check(const PartialAttention& part, const PartialAttention& other) {
+void check_parts(const PartialAttention& part, const PartialAttention& other) {
   const bool agree = part.output.sizes() == other.output.sizes() && part.output.dim() == part.log_sum_exp.dim() + 1 &&
                      part.output.sizes().slice(0, part.output.dim() - 1) == part.log_sum_exp.sizes() &&
                      part.log_sum_exp.sizes() == other.log_sum_exp.sizes();
@@ -57,7 +57,7 @@ PartialAttention merge_on_gpu(const cuda::CudaKernels& kernels, const PartialAtt
 }  // namespace
 
 PartialAttention merge_attention(const PartialAttention& first, const PartialAttention& second) {
-  check(first, second);
+  check_parts(first, second);
   const at::Device device = first.output.device();
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
   if (kernels && first.output.numel() > 0 && first.output.numel() <= cuda::most_elements && is_ready(first, device) &&

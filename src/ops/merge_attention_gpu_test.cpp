@@ -14,10 +14,10 @@ namespace {
 class MergeAttentionOnGpu : public test::OnGpu {};
 
 TEST_F(MergeAttentionOnGpu, IsTheComposition) {
-  const auto types = {at::kFloat, at::kBFloat16};
+  const auto both_types = {at::kFloat, at::kBFloat16};
   for (const int64_t width : {1, 12, 128}) {
-    for (const auto first_type : types) {
-      for (const auto second_type : types) {
+    for (const auto first_type : both_types) {
+      for (const auto second_type : both_types) {
         const auto part = [&](at::ScalarType type, int64_t empty) {
           PartialAttention made = {at::randn({5, 33, width}).to(type), at::randn({5, 33}) * 5};
           made.log_sum_exp.view({-1}).narrow(0, empty, 40).fill_(-std::numeric_limits<float>::infinity());

@@ -11,7 +11,7 @@
 namespace cepe::ops {
 namespace {
 
-constexpr int64_t piece_values = int64_t{1} << 18;  // 1 MB of float32: it stays in cache until it is multiplied
+constexpr int64_t widened_values = int64_t{1} << 18;  // 1 MB of float32: it stays in cache until it is multiplied
 constexpr int64_t few_rows = 6;  // LibTorch takes so few as dot products, which read bfloat16 at a fair rate anywhere
 
 }  // namespace
@@ -25,7 +25,7 @@ at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight) {
   }
   const at::Tensor rows = x.to(at::kFloat);
   const int64_t outputs = weight.size(0);
-  const int64_t piece = std::clamp<int64_t>(piece_values / std::max<int64_t>(weight.size(1), 1), 1, outputs);
+  const int64_t piece = std::clamp<int64_t>(widened_values / std::max<int64_t>(weight.size(1), 1), 1, outputs);
   std::vector<at::Tensor> columns;
   for (int64_t first = 0; first < outputs; first += piece) {
     const at::Tensor part = weight.narrow(0, first, std::min(piece, outputs - first));

@@ -7,14 +7,13 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include "distance.h"
 #include "ops/cpu/kernels.h"
 
 namespace cepe::ops {
 namespace {
 
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  return ((a - b).abs().max() / b.abs().max()).item<double>();
-}
+using test::distance;
 
 // Sizes on both sides of one piece of the weight, and of the few rows that are taken as dot products.
 TEST(MixedLinear, GivesTheProductOfTheWeightAsItIs) {

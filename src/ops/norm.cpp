@@ -15,15 +15,15 @@
 namespace cepe::ops {
 namespace {
 
-bool fits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Device device = at::kCPU) {
+bool norm_fits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Device device = at::kCPU) {
   if (x.dim() == 0 || x.size(-1) == 0) return false;
   const auto plain = [&](const at::Tensor& tensor) { return is_plain_dense(tensor, x.scalar_type(), device); };
   const auto vector = [&](const at::Tensor& values) { return values.dim() == 1 && values.size(0) == x.size(-1); };
   return plain(x) && plain(weight) && plain(bias) && vector(weight) && (!bias.defined() || vector(bias));
 }
 
-bool fits_on_gpu(const at::Tensor& x, const at::Tensor& weight) {
-  return x.numel() > 0 && x.numel() <= cuda::most_elements && fits(x, weight, {}, x.device()) &&
+bool norm_fits_on_gpu(const at::Tensor& x, const at::Tensor& weight) {
+  return x.numel() > 0 && x.numel() <= cuda::most_elements && norm_fits(x, weight, {}, x.device()) &&
          x.size(-1) <= cuda::widest_rms_norm;
 }
 
@@ -65,7 +65,7 @@ at::Tensor over_last_dimension(const at::Tensor& x, const Kernel& kernel) {
 
 // Undefined where there is no kernel for these tensors.
 at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
-  if (fits(x, weight, {})) {
+  if (norm_fits(x, weight, {})) {
     const auto& table = cpu::kernels();
     const auto kernel = x.scalar_type() == at::kFloat ? table.rms_norm_float : table.rms_norm_bfloat16;
     return over_last_dimension(x, [&](const void* from, void* to, int64_t rows) {
@@ -73,7 +73,7 @@ at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& weight, double 
     });
   }
   const cuda::CudaKernels* gpu = x.is_cuda() ? cuda::kernels() : nullptr;
-  if (gpu && fits_on_gpu(x, weight)) return rms_norm_on_gpu(*gpu, x, weight, eps, unit_offset);
+  if (gpu && norm_fits_on_gpu(x, weight)) return rms_norm_on_gpu(*gpu, x, weight, eps, unit_offset);
   return {};
 }
 
@@ -120,14 +120,15 @@ SumAndNorm add_rms_norm(const at::Tensor& x, const at::Tensor& added, const at::
                         bool unit_offset) {
   const bool differentiated = is_differentiated(x) || is_differentiated(added) || is_differentiated(weight);
   const cuda::CudaKernels* gpu = x.is_cuda() && !differentiated ? cuda::kernels() : nullptr;
-  if (gpu && added.sizes() == x.sizes() && fits_on_gpu(x, weight) && is_plain_dense(added, x.scalar_type(), x.device()))
+  if (gpu && added.sizes() == x.sizes() && norm_fits_on_gpu(x, weight) &&
+      is_plain_dense(added, x.scalar_type(), x.device()))
     return add_rms_norm_on_gpu(*gpu, x, added, weight, eps, unit_offset);
   const at::Tensor sum = x + added;
   return {sum, rms_norm(sum, weight, eps, unit_offset)};
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  if (weight.defined() && fits(x, weight, bias)) {
+  if (weight.defined() && norm_fits(x, weight, bias)) {
     const auto& table = cpu::kernels();
     const auto kernel = x.scalar_type() == at::kFloat ? table.layer_norm_float : table.layer_norm_bfloat16;
     return over_last_dimension(x, [&](const void* from, void* to, int64_t rows) {

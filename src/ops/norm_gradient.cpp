@@ -52,8 +52,9 @@ RmsNormGradients on_cpu(const at::Tensor& x, const at::Tensor& weight, const at:
   return gradients;
 }
 
-RmsNormGradients on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& weight,
-                        const at::Tensor& y_gradient, double eps, bool unit_offset, bool wants_x, bool wants_weight) {
+RmsNormGradients gradients_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& x, const at::Tensor& weight,
+                                  const at::Tensor& y_gradient, double eps, bool unit_offset, bool wants_x,
+                                  bool wants_weight) {
   RmsNormGradients gradients;
   if (wants_x) gradients.x = at::empty_like(x);
   const int64_t width = x.size(-1), rows = x.numel() / width;
@@ -95,7 +96,7 @@ RmsNormGradients rms_norm_gradient(const at::Tensor& x, const at::Tensor& weight
                                    double eps, bool unit_offset, bool wants_x, bool wants_weight) {
   if (!wants_x && !wants_weight) return {};
   if (x.is_cpu()) return on_cpu(x, weight, y_gradient, eps, unit_offset, wants_x, wants_weight);
-  return on_gpu(*cuda::kernels(), x, weight, y_gradient, eps, unit_offset, wants_x, wants_weight);
+  return gradients_on_gpu(*cuda::kernels(), x, weight, y_gradient, eps, unit_offset, wants_x, wants_weight);
 }
 
 }  // namespace cepe::ops

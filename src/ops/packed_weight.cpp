@@ -22,12 +22,11 @@
 namespace cepe::ops {
 namespace {
 
-constexpr int64_t block_inputs = 32;
 constexpr int64_t pass_rows = 64;  // rows of x in one pass over the weight: 150 kB at width 576, a part of L2
-constexpr int64_t scratch_values = int64_t{1} << 19;   // of an unpacked piece: 1 MB of bfloat16, it stays in cache
-constexpr int64_t bytes_a_thread = int64_t{48} << 10;  // less work than this is not worth waking a thread for
+constexpr int64_t scratch_values = int64_t{1} << 19;  // of an unpacked piece: 1 MB of bfloat16, it stays in cache
+constexpr int64_t packed_bytes_a_thread = int64_t{48} << 10;  // less work than this is not worth waking a thread for
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_packed(const std::string& message) {
   throw base::Error(base::ErrorCode::invalid_argument, "packed weight: " + message);
 }
 
@@ -214,7 +213,7 @@ void multiply_pass(const float* x, int64_t rows, const PackedWeight& weight, flo
   const cpu::PackedProduct product{matrix_of(weight), rows == 1 ? x : panels, sums, rows, y};
   const auto multiply = kernels.multiply[static_cast<int>(weight.format)];
   const int64_t work = std::max<int64_t>(1, product.weight.bytes_per_tile * rows);
-  at::parallel_for(0, tiles_of(weight.out_features), std::max<int64_t>(1, bytes_a_thread / work),
+  at::parallel_for(0, tiles_of(weight.out_features), std::max<int64_t>(1, packed_bytes_a_thread / work),
                    [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
 }
 
@@ -256,17 +255,17 @@ at::Tensor multiply_unpacked(const at::Tensor& x, const PackedWeight& weight) {
 PackedWeight pack_blocks(PackedFormat format, int64_t out_features, int64_t in_features,
                          std::span<const std::byte> blocks) {
   if (format == PackedFormat::int8_row || format == PackedFormat::fp8_row) {
-    refuse("rows with one scale have no blocks; give their values and scales");
+    refuse_packed("rows with one scale have no blocks; give their values and scales");
   }
   if (out_features < 0 || in_features < 0 || in_features % block_inputs != 0) {
-    refuse("[" + std::to_string(out_features) + ", " + std::to_string(in_features) +
-           "] given; the width must be a multiple of 32");
+    refuse_packed("[" + std::to_string(out_features) + ", " + std::to_string(in_features) +
+                  "] given; the width must be a multiple of 32");
   }
   const int64_t row_bytes = in_features / block_inputs * block_bytes(format);
   const auto given = static_cast<int64_t>(blocks.size());
   if (row_bytes == 0 ? given != 0 : (given % row_bytes != 0 || given / row_bytes != out_features)) {
-    refuse(std::to_string(given) + " bytes of blocks given, expected " + std::to_string(out_features) + " rows of " +
-           std::to_string(row_bytes));
+    refuse_packed(std::to_string(given) + " bytes of blocks given, expected " + std::to_string(out_features) +
+                  " rows of " + std::to_string(row_bytes));
   }
   PackedWeight weight = empty_weight(format, out_features, in_features);
   at::parallel_for(0, tiles_of(out_features), 64, [&](int64_t begin, int64_t end) {
@@ -282,7 +281,7 @@ PackedWeight pack_blocks(PackedFormat format, int64_t out_features, int64_t in_f
 
 PackedWeight pack_int8_rows(const at::Tensor& values, const at::Tensor& scales) {
   if (values.dim() != 2 || values.scalar_type() != at::kChar || scales.dim() != 1 || scales.size(0) != values.size(0)) {
-    refuse("expected int8 values [out, in] and scales [out]");
+    refuse_packed("expected int8 values [out, in] and scales [out]");
   }
   PackedWeight weight = empty_weight(PackedFormat::int8_row, values.size(0), values.size(1));
   weight.scales = padded_scales(scales);
@@ -298,11 +297,11 @@ PackedWeight pack_int8_rows(const at::Tensor& values, const at::Tensor& scales) 
 }
 
 PackedWeight concatenate(std::span<const PackedWeight> parts) {
-  if (parts.empty()) refuse("nothing to concatenate");
+  if (parts.empty()) refuse_packed("nothing to concatenate");
   int64_t out_features = 0;
   for (const PackedWeight& part : parts) {
     if (part.format != parts[0].format || part.in_features != parts[0].in_features) {
-      refuse("parts of different formats or widths cannot be concatenated");
+      refuse_packed("parts of different formats or widths cannot be concatenated");
     }
     out_features += part.out_features;
   }
@@ -324,7 +323,7 @@ PackedWeight concatenate(std::span<const PackedWeight> parts) {
 at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight) {
   if (x.dim() != 2 || x.size(1) != weight.in_features ||
       (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)) {
-    refuse("rows given that are not float32 or bfloat16 [N, " + std::to_string(weight.in_features) + "]");
+    refuse_packed("rows given that are not float32 or bfloat16 [N, " + std::to_string(weight.in_features) + "]");
   }
   if (is_flat(weight)) return flat_linear(x, weight);
   if (weight.in_features > 0 && x.size(0) >= dense_rows(x.scalar_type())) {
@@ -335,14 +334,14 @@ at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight) {
 }
 
 at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::ScalarType type) {
-  if (rows.dim() != 1 || rows.scalar_type() != at::kLong) refuse("row numbers must be int64 [N]");
+  if (rows.dim() != 1 || rows.scalar_type() != at::kLong) refuse_packed("row numbers must be int64 [N]");
   if (is_flat(weight)) return unpack_flat(flat_rows(weight, rows), type);
   const at::Tensor wanted = rows.contiguous();
   const int64_t* number = wanted.const_data_ptr<int64_t>();
   at::Tensor result = at::empty({rows.size(0), weight.in_features}, at::kFloat);
   for (int64_t i = 0; i < rows.size(0); ++i) {
     if (number[i] < 0 || number[i] >= weight.out_features) {
-      refuse("row " + std::to_string(number[i]) + " asked for of " + std::to_string(weight.out_features));
+      refuse_packed("row " + std::to_string(number[i]) + " asked for of " + std::to_string(weight.out_features));
     }
     read_row(weight, number[i], result.mutable_data_ptr<float>() + i * weight.in_features);
   }

@@ -11,6 +11,8 @@
 
 namespace cepe::ops {
 
+constexpr int64_t block_inputs = 32;  // of the block formats: values of a row that share a scale
+
 struct PackedWeight {
   PackedFormat format = PackedFormat::q8_0;
   int64_t out_features = 0;

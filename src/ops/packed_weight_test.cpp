@@ -17,10 +17,15 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "distance.h"
+#include "every_level.h"
 #include "ops/cpu/kernels.h"
 
 namespace cepe::ops {
 namespace {
+
+using test::at_every_level;
+using test::distance;
 
 const std::vector<PackedFormat> block_formats = {PackedFormat::q4_0, PackedFormat::q4_1, PackedFormat::q8_0};
 
@@ -70,24 +75,6 @@ std::vector<float> defined_values(PackedFormat format, std::span<const std::byte
     }
   }
   return values;
-}
-
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  if (b.numel() == 0) return a.numel() == 0 ? 0 : 1;
-  const at::Tensor wide = b.to(at::kDouble);
-  return ((a.to(at::kDouble) - wide).abs().max() / wide.abs().max().clamp_min(1e-30)).item<double>();
-}
-
-// Runs the body at every level this processor has.
-template <class Body>
-void at_every_level(Body body) {
-  const cpu::Level before = cpu::level();
-  for (const cpu::Level level : {cpu::Level::portable, cpu::Level::avx2, cpu::Level::avx512}) {
-    if (!cpu::choose_level(level)) continue;
-    SCOPED_TRACE("level " + std::to_string(static_cast<int>(level)));
-    body();
-  }
-  cpu::choose_level(before);
 }
 
 TEST(PackedWeight, UnpacksToTheDefinitionOfEachBlockFormat) {

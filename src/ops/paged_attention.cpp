@@ -16,14 +16,14 @@
 namespace cepe::ops {
 namespace {
 
-[[noreturn]] void refuse(const std::string& message, base::ErrorCode code = base::ErrorCode::invalid_argument) {
+[[noreturn]] void refuse_pages(const std::string& message, base::ErrorCode code = base::ErrorCode::invalid_argument) {
   throw base::Error(code, "paged attention: " + message);
 }
 
 // The common form of all pages, with no page yet.
 PageTable form_of(const RowPage& page) {
   PageTable table;
-  if (page.keys.dim() != 3 || page.values.dim() != 3) refuse("keys and values of a page must be [rows, G, D]");
+  if (page.keys.dim() != 3 || page.values.dim() != 3) refuse_pages("keys and values of a page must be [rows, G, D]");
   table.groups = page.keys.size(1);
   table.width = page.keys.size(2);
   table.type = page.keys.scalar_type();
@@ -35,12 +35,13 @@ PageTable form_of(const RowPage& page) {
 void check_page(const at::Tensor& rows, int64_t stride, const PageTable& form, const char* name) {
   const bool dense = rows.dim() == 3 && rows.stride(2) == 1 && (rows.size(1) == 1 || rows.stride(1) == rows.size(2));
   if (!dense || rows.size(1) != form.groups || rows.size(2) != form.width || rows.scalar_type() != form.type) {
-    refuse(std::string(name) + " of a page must be " + c10::toString(form.type) + " [rows, " +
-           std::to_string(form.groups) + ", " + std::to_string(form.width) + "] as the first page's, dense in a row");
+    refuse_pages(std::string(name) + " of a page must be " + c10::toString(form.type) + " [rows, " +
+                 std::to_string(form.groups) + ", " + std::to_string(form.width) +
+                 "] as the first page's, dense in a row");
   }
   if (rows.size(0) > 1 && rows.stride(0) != stride) {
-    refuse(std::string(name) + " of pages stand " + std::to_string(rows.stride(0)) + " and " + std::to_string(stride) +
-           " elements from row to row; it must be the same in all");
+    refuse_pages(std::string(name) + " of pages stand " + std::to_string(rows.stride(0)) + " and " +
+                 std::to_string(stride) + " elements from row to row; it must be the same in all");
   }
 }
 
@@ -58,7 +59,7 @@ int64_t stride_of(std::span<const std::vector<RowPage>> sequences, at::Tensor Ro
   return otherwise;
 }
 
-void check(const BatchQueries& queries, const PageTable& table, const BatchAttention& result) {
+void check_pages(const BatchQueries& queries, const PageTable& table, const BatchAttention& result) {
   const at::Tensor& rows = queries.rows;
   const auto is = [&](const at::Tensor& tensor, at::ScalarType type) {
     return tensor.defined() && tensor.scalar_type() == type && tensor.is_contiguous() &&
@@ -67,19 +68,19 @@ void check(const BatchQueries& queries, const PageTable& table, const BatchAtten
   const auto is_real = [&](const at::Tensor& tensor) { return is(tensor, at::kFloat) || is(tensor, at::kBFloat16); };
   const bool known = table.keys.defined() && table.keys.numel() > 0;  // no page at all has no shape
   if (!is_real(rows) || rows.dim() != 3 || (known && (rows.size(1) != table.groups || rows.size(2) != table.width))) {
-    refuse("queries must be contiguous float32 or bfloat16 [N, " + std::to_string(table.groups) + ", " +
-           std::to_string(table.width) + "]");
+    refuse_pages("queries must be contiguous float32 or bfloat16 [N, " + std::to_string(table.groups) + ", " +
+                 std::to_string(table.width) + "]");
   }
   const bool tables = is(table.first_page, at::kInt) && is(queries.first, at::kInt) && is(table.rows, at::kInt) &&
                       is(table.keys, at::kLong) && (!table.values.defined() || is(table.values, at::kLong));
   if (!tables || queries.first.numel() < 1 || table.first_page.numel() != queries.first.numel() ||
       table.rows.numel() != table.keys.numel() ||
       (table.values.defined() && table.values.numel() != table.keys.numel())) {
-    refuse("the tables must be int32 (addresses int64), contiguous, on the queries' device and of equal lengths");
+    refuse_pages("the tables must be int32 (addresses int64), contiguous, on the queries' device and of equal lengths");
   }
   if (!is_real(result.output) || result.output.sizes() != rows.sizes() || !is(result.log_sum_exp, at::kFloat) ||
       result.log_sum_exp.numel() != rows.size(0) * rows.size(1)) {
-    refuse("the output must be contiguous [N, G, D] as the queries, the log-sum-exp float32 [N, G]");
+    refuse_pages("the output must be contiguous [N, G, D] as the queries, the log-sum-exp float32 [N, G]");
   }
 }
 
@@ -145,8 +146,8 @@ PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device
     for (const RowPage& page : pages) {
       check_page(page.keys, table.key_stride, table, "keys");
       check_page(page.values, table.value_stride, table, "values");
-      if (page.keys.size(0) != page.values.size(0)) refuse("a page's keys and values differ in rows");
-      if (page.keys.device().type() != device.type()) refuse("a page does not lie on " + device.str());
+      if (page.keys.size(0) != page.values.size(0)) refuse_pages("a page's keys and values differ in rows");
+      if (page.keys.device().type() != device.type()) refuse_pages("a page does not lie on " + device.str());
       keys.push_back(address_of(page.keys));
       values.push_back(address_of(page.values));
       rows.push_back(static_cast<int32_t>(page.keys.size(0)));
@@ -183,7 +184,7 @@ int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& tabl
 }
 
 void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
-  check(queries, table, result);
+  check_pages(queries, table, result);
   if (queries.rows.numel() == 0) return;
   if (table.keys.numel() == 0) {
     result.output.zero_();
@@ -192,20 +193,20 @@ void paged_attention(const BatchQueries& queries, const PageTable& table, double
   }
   if (queries.rows.is_cpu()) return attend_on_cpu(queries, table, scale, result);
   if (!takes_paged_attention(table, queries.rows.device())) {
-    refuse("no kernel for " + std::string(c10::toString(table.type)) + " of width " + std::to_string(table.width) +
-               " on " + queries.rows.device().str(),
-           base::ErrorCode::unsupported);
+    refuse_pages("no kernel for " + std::string(c10::toString(table.type)) + " of width " +
+                     std::to_string(table.width) + " on " + queries.rows.device().str(),
+                 base::ErrorCode::unsupported);
   }
   const int64_t bytes = paged_attention_bytes(queries, table);
   if (bytes == 0) {
-    refuse("no kernel of this GPU's shared memory for " + std::to_string(queries.most_of_a_sequence) +
-               " query rows of width " + std::to_string(table.width),
-           base::ErrorCode::unsupported);
+    refuse_pages("no kernel of this GPU's shared memory for " + std::to_string(queries.most_of_a_sequence) +
+                     " query rows of width " + std::to_string(table.width),
+                 base::ErrorCode::unsupported);
   }
   const at::Tensor& workspace = result.workspace;
   if (!workspace.defined() || workspace.device() != queries.rows.device() || !workspace.is_contiguous() ||
       static_cast<int64_t>(workspace.nbytes()) < bytes || address_of(workspace) % 16 != 0) {
-    refuse("the workspace must be " + std::to_string(bytes) + " bytes on the queries' device");
+    refuse_pages("the workspace must be " + std::to_string(bytes) + " bytes on the queries' device");
   }
   cuda::PagedAttentionRun run = run_of(queries, table);
   run.output = result.output.mutable_data_ptr();

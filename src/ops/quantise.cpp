@@ -18,10 +18,9 @@
 namespace cepe::ops {
 namespace {
 
-constexpr int64_t block_inputs = 32;
 constexpr double largest_e4m3 = 448, largest_int8 = 127, largest_nibble = 15;
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_to_quantise(const std::string& message) {
   throw base::Error(base::ErrorCode::invalid_argument, "quantise: " + message);
 }
 
@@ -65,7 +64,8 @@ PackedWeight pack_nibbles(const at::Tensor& quants, const at::Tensor& scales) {
 
 PackedWeight quantise_blocks(const at::Tensor& dense) {
   if (dense.size(1) % block_inputs != 0) {
-    refuse("a width of " + std::to_string(dense.size(1)) + " is no multiple of 32, as blocks of 4 bits need");
+    refuse_to_quantise("a width of " + std::to_string(dense.size(1)) +
+                       " is no multiple of 32, as blocks of 4 bits need");
   }
   const int64_t out = dense.size(0), blocks = dense.size(1) / block_inputs;
   const at::Tensor quants = at::empty({out, blocks, block_inputs}, dense.options().dtype(at::kByte));
@@ -87,7 +87,8 @@ PackedWeight quantise_blocks(const at::Tensor& dense) {
 
 PackedWeight quantise(const at::Tensor& dense, PackedFormat format) {
   const at::NoGradGuard none;
-  if (dense.dim() != 2 || !dense.is_floating_point()) refuse("expected a matrix [out, in] of floating-point numbers");
+  if (dense.dim() != 2 || !dense.is_floating_point())
+    refuse_to_quantise("expected a matrix [out, in] of floating-point numbers");
   switch (format) {
     case PackedFormat::fp8_row:
     case PackedFormat::int8_row:
@@ -95,7 +96,7 @@ PackedWeight quantise(const at::Tensor& dense, PackedFormat format) {
     case PackedFormat::q4_1:
       return quantise_blocks(dense);
     default:
-      refuse("known are fp8_row, int8_row and q4_1");
+      refuse_to_quantise("known are fp8_row, int8_row and q4_1");
   }
 }
 

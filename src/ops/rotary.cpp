@@ -12,13 +12,13 @@
 namespace cepe::ops {
 namespace {
 
-bool fits(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Device device = at::kCPU) {
+bool rotation_fits(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, at::Device device = at::kCPU) {
   if (x.dim() != 3 || cos.dim() != 2 || cos.size(0) != x.size(0) || sin.sizes() != cos.sizes()) return false;
   return suits_kernels(x, x.scalar_type(), device) && x.stride(2) == 1 && 2 * cos.size(1) <= x.size(2) &&
          is_plain_dense(cos, at::kFloat, device) && is_plain_dense(sin, at::kFloat, device);
 }
-bool fits_on_gpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  return x.numel() > 0 && x.numel() <= cuda::most_elements && fits(x, cos, sin, x.device());
+bool rotation_fits_on_gpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  return x.numel() > 0 && x.numel() <= cuda::most_elements && rotation_fits(x, cos, sin, x.device());
 }
 
 // x may be a slice of fused q, k, v: any stride between rows and heads.
@@ -96,8 +96,8 @@ struct Turn : torch::autograd::Function<Turn> {
 };
 
 at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool backwards) {
-  const bool on_cpu = fits(x, cos, sin);
-  const cuda::CudaKernels* gpu = x.is_cuda() && fits_on_gpu(x, cos, sin) ? cuda::kernels() : nullptr;
+  const bool on_cpu = rotation_fits(x, cos, sin);
+  const cuda::CudaKernels* gpu = x.is_cuda() && rotation_fits_on_gpu(x, cos, sin) ? cuda::kernels() : nullptr;
   if (!on_cpu && !gpu) return rotate_composed(x, cos, backwards ? -sin : sin);
   if (is_differentiated(x)) return Turn::apply(x, cos, sin, backwards);
   return on_cpu ? rotate_on_cpu(x, cos, sin, backwards) : rotate_on_gpu(*gpu, x, cos, sin, backwards);
@@ -114,7 +114,7 @@ namespace {
 bool fits_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& cos,
                      const at::Tensor& sin, const at::Tensor& slots, const at::Tensor& cache) {
   const at::ScalarType type = queries.scalar_type();
-  return fits_on_gpu(queries, cos, sin) && fits(keys, cos, sin, queries.device()) &&
+  return rotation_fits_on_gpu(queries, cos, sin) && rotation_fits(keys, cos, sin, queries.device()) &&
          suits_kernels(values, type, queries.device()) && keys.scalar_type() == type && values.stride(2) == 1 &&
          values.sizes() == keys.sizes() && keys.size(2) == queries.size(2) &&
          is_plain_dense(cache, type, queries.device()) && slots.is_contiguous() && slots.device() == queries.device() &&

@@ -16,26 +16,16 @@
 #include <vector>
 
 #include "base/error.h"
+#include "distance.h"
+#include "every_level.h"
 #include "ops/cpu/kernels.h"
 #include "ops/pair_attention.h"
 
 namespace cepe::ops {
 namespace {
 
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  return ((a.to(at::kDouble) - b).abs().max() / b.abs().max().clamp_min(1e-30)).item<double>();
-}
-
-template <class Body>
-void at_every_level(Body body) {
-  const cpu::Level before = cpu::level();
-  for (const cpu::Level level : {cpu::Level::portable, cpu::Level::avx2, cpu::Level::avx512}) {
-    if (!cpu::choose_level(level)) continue;
-    SCOPED_TRACE("level " + std::to_string(static_cast<int>(level)));
-    body();
-  }
-  cpu::choose_level(before);
-}
+using test::at_every_level;
+using test::distance;
 
 struct Expected {
   at::Tensor output, log_sum_exp;

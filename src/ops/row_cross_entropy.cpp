@@ -16,8 +16,8 @@ namespace {
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
-void on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& logits, const at::Tensor& labels,
-            const at::Tensor& scale, double cap, bool wants_gradient, const at::Tensor& losses) {
+void losses_on_gpu(const cuda::CudaKernels& kernels, const at::Tensor& logits, const at::Tensor& labels,
+                   const at::Tensor& scale, double cap, bool wants_gradient, const at::Tensor& losses) {
   cuda::check(kernels.cross_entropy({.logits = logits.mutable_data_ptr(),
                                      .labels = labels.const_data_ptr<int64_t>(),
                                      .scale = scale.const_data_ptr<float>(),
@@ -65,7 +65,7 @@ void row_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const
                        bool wants_gradient, const at::Tensor& losses) {
   if (logits.size(0) == 0) return;
   const cuda::CudaKernels* gpu = logits.is_cuda() ? cuda::kernels() : nullptr;
-  if (gpu) return on_gpu(*gpu, logits, labels, scale, cap, wants_gradient, losses);
+  if (gpu) return losses_on_gpu(*gpu, logits, labels, scale, cap, wants_gradient, losses);
   composed(logits, labels, scale, cap, wants_gradient, losses);
 }
 

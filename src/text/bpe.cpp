@@ -12,7 +12,6 @@
 namespace cepe::text {
 namespace {
 
-constexpr std::string_view marker = "\xE2\x96\x81";  // U+2581
 constexpr size_t cache_slots = size_t{1} << 14;
 constexpr size_t longest_cached_word = 30;  // bytes
 constexpr size_t most_cached_tokens = 7;
@@ -82,10 +81,11 @@ Bpe::~Bpe() = default;
 bool Bpe::can_cut_at_marker() const {
   const bool whole_words =
       settings_.ignore_merges || !settings_.continuing_prefix.empty() || !settings_.end_suffix.empty();
-  if (whole_words || vocabulary_.find(marker) == Vocabulary::absent) return false;
+  if (whole_words || vocabulary_.find(space_marker) == Vocabulary::absent) return false;
   bool none_spans = true;
   merges_.for_each([&](Token left, Token right, const Merge&) {
-    if (vocabulary_.token(right).starts_with(marker) && !vocabulary_.token(left).ends_with(marker)) none_spans = false;
+    if (vocabulary_.token(right).starts_with(space_marker) && !vocabulary_.token(left).ends_with(space_marker))
+      none_spans = false;
   });
   return none_spans;
 }
@@ -99,8 +99,10 @@ void Bpe::tokenize(const Pieces& pieces, std::vector<Token>& out) const {
 void Bpe::tokenize_piece(std::string_view piece, Workspace& workspace, std::vector<Token>& out) const {
   if (!cut_at_marker_ || piece.size() <= worth_cutting) return tokenize_word(piece, workspace, out);
   size_t begin = 0;
-  for (size_t at = piece.find(marker, 1); at != std::string_view::npos; at = piece.find(marker, at + marker.size())) {
-    const bool after_marker = at >= marker.size() && piece.substr(at - marker.size(), marker.size()) == marker;
+  for (size_t at = piece.find(space_marker, 1); at != std::string_view::npos;
+       at = piece.find(space_marker, at + space_marker.size())) {
+    const bool after_marker =
+        at >= space_marker.size() && piece.substr(at - space_marker.size(), space_marker.size()) == space_marker;
     if (after_marker) continue;
     tokenize_word(piece.substr(begin, at - begin), workspace, out);
     begin = at;

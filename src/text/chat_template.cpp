@@ -12,7 +12,7 @@ namespace {
 
 using jinja::Value;
 
-constexpr int max_depth = 90;
+constexpr int max_json_depth = 90;
 
 // Which strings of a JSON value a stranger may have written.
 enum class Origin { ours, message, nested };  // nested: those inside objects only
@@ -23,7 +23,8 @@ class Converter {
   explicit Converter(jinja::Budget& budget) : budget_(budget) {}
 
   Value convert(const AnyJson& json, Origin origin, int depth = 0) {
-    if (depth > max_depth) jinja::unsupported("JSON nested deeper than " + std::to_string(max_depth) + " levels");
+    if (depth > max_json_depth)
+      jinja::unsupported("JSON nested deeper than " + std::to_string(max_json_depth) + " levels");
     budget_.step();
     budget_.allocate(sizeof(Value));
     if (json.is_string()) return text(json.template get_ref<const std::string&>(), origin == Origin::message);

@@ -10,7 +10,7 @@ using base::Error;
 using base::ErrorCode;
 using base::Json;
 
-constexpr size_t most_rules = 64;
+constexpr size_t most_decoder_rules = 64;
 constexpr int64_t most_stripped = 1024;
 
 std::string one_character(const Json& json, const char* field, const std::string& where) {
@@ -31,16 +31,16 @@ size_t strip_count(const Json& json, const char* field, const std::string& where
   return static_cast<size_t>(count);
 }
 
-void append_rules(const Json& json, const std::string& where, std::vector<DecoderRule>& rules) {
+void append_decoder_rules(const Json& json, const std::string& where, std::vector<DecoderRule>& rules) {
   const std::string type = base::json_string(json, "type", where);
   if (type == "Sequence") {
     if (!base::json_has(json, "decoders") || !json["decoders"].is_array())
       throw Error(ErrorCode::corrupt, where + ": field 'decoders' must be an array");
-    for (const Json& part : json["decoders"]) append_rules(part, where, rules);
+    for (const Json& part : json["decoders"]) append_decoder_rules(part, where, rules);
     return;
   }
-  if (rules.size() == most_rules)
-    throw Error(ErrorCode::unsupported, where + ": more than " + std::to_string(most_rules) + " decoders");
+  if (rules.size() == most_decoder_rules)
+    throw Error(ErrorCode::unsupported, where + ": more than " + std::to_string(most_decoder_rules) + " decoders");
   if (type == "ByteLevel") {
     rules.emplace_back(ByteLevelDecoding{});
   } else if (type == "ByteFallback") {
@@ -72,7 +72,7 @@ Decoder decoder_from_json(const Json& json, const std::string& where) {
   if (json.is_null()) {
     decoder.rules.emplace_back(JoinDecoding{});
   } else {
-    append_rules(json, where, decoder.rules);
+    append_decoder_rules(json, where, decoder.rules);
   }
   return decoder;
 }

@@ -16,14 +16,12 @@ using base::Error;
 using base::ErrorCode;
 using base::Json;
 
-constexpr std::string_view marker = "\xE2\x96\x81";  // U+2581, SentencePiece's space
-
 // tokenizer.ggml.token_type
 enum TokenType : int64_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
-class Reader {
+class GgufTokenizerReader {
  public:
-  Reader(const Json& metadata, std::string where) : metadata_(metadata), where_(std::move(where)) {}
+  GgufTokenizerReader(const Json& metadata, std::string where) : metadata_(metadata), where_(std::move(where)) {}
 
   std::unique_ptr<Tokenizer> read() {
     const std::string model = base::json_string(metadata_, "tokenizer.ggml.model", where_);
@@ -170,15 +168,15 @@ class Reader {
       mergeable.push_back(types_[i] == normal || types_[i] == user_defined || types_[i] == unused);
     }
     const bool space_prefix = base::json_boolean(metadata_, key("add_space_prefix").c_str(), where_, true);
-    if (space_prefix) parts.normalizer.rules.emplace_back(PrependRule{std::string(marker)});
-    parts.normalizer.rules.emplace_back(ReplaceRule{Pattern::literal(" "), std::string(marker)});
+    if (space_prefix) parts.normalizer.rules.emplace_back(PrependRule{std::string(space_marker)});
+    parts.normalizer.rules.emplace_back(ReplaceRule{Pattern::literal(" "), std::string(space_marker)});
     BpeSettings settings;
     settings.unknown = token_id("unknown_token_id").value_or(Vocabulary::absent);
     settings.byte_fallback = settings.fuse_unknown = true;
     MergeTable table = merges_from_scores(vocabulary_, scores, mergeable, field("tokens"));
     parts.model = std::make_unique<Bpe>(vocabulary_, std::move(table), settings);
     auto& rules = parts.decoder.rules;
-    rules.emplace_back(ReplaceDecoding{Pattern::literal(std::string(marker)), " "});
+    rules.emplace_back(ReplaceDecoding{Pattern::literal(std::string(space_marker)), " "});
     rules.emplace_back(ByteFallbackDecoding{});
     rules.emplace_back(FuseDecoding{});
     if (space_prefix) rules.emplace_back(StripDecoding{" ", 1, 0});
@@ -196,7 +194,7 @@ class Reader {
 std::unique_ptr<Tokenizer> load_gguf_tokenizer(const formats::Checkpoint& checkpoint) {
   const std::string where = checkpoint.path().string();
   if (!checkpoint.metadata().is_object()) throw Error(ErrorCode::corrupt, where + ": has no metadata of a tokenizer");
-  return Reader(checkpoint.metadata(), where).read();
+  return GgufTokenizerReader(checkpoint.metadata(), where).read();
 }
 
 }  // namespace cepe::text

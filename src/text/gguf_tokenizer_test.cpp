@@ -49,7 +49,7 @@ class GgufWriter {
   uint64_t count_ = 0;
 };
 
-const base::Path golden = "tests/golden/tokenizers/sentencepiece-bpe";
+const base::Path golden_bpe = "tests/golden/tokenizers/sentencepiece-bpe";
 
 GgufWriter as_gguf(const sentencepiece::SentencePieceProcessor& model) {
   std::vector<std::string> tokens;
@@ -72,9 +72,9 @@ GgufWriter as_gguf(const sentencepiece::SentencePieceProcessor& model) {
 
 TEST(GgufTokenizer, ScoresTokeniseAsSentencePieceDoes) {
   sentencepiece::SentencePieceProcessor model;
-  ASSERT_TRUE(model.Load((golden / "tokenizer.model").string()).ok());
+  ASSERT_TRUE(model.Load((golden_bpe / "tokenizer.model").string()).ok());
   const auto tokenizer = load_gguf_tokenizer(as_gguf(model).open());
-  const auto cases = base::parse_json(base::read_file(golden / "cases.json"), "cases.json");
+  const auto cases = base::parse_json(base::read_file(golden_bpe / "cases.json"), "cases.json");
   ASSERT_FALSE(cases.empty());
   for (const auto& item : cases) {
     const auto ids = item.at("ids").get<std::vector<Token>>();

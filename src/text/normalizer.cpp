@@ -11,7 +11,7 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr size_t most_rules = 64;
+constexpr size_t most_normalizer_rules = 64;
 
 template <class Each>
 void for_each_character(std::string_view text, Each&& each) {
@@ -23,7 +23,7 @@ void for_each_character(std::string_view text, Each&& each) {
 }
 
 template <class Keep>
-std::string filtered(std::string_view text, Keep&& keep) {
+std::string only_characters(std::string_view text, Keep&& keep) {
   std::string out;
   out.reserve(text.size());
   for_each_character(text, [&](char32_t code) {
@@ -78,14 +78,14 @@ std::string stripped(std::string_view text, const StripRule& rule) {
   return std::string(text);
 }
 
-struct Apply {
+struct ApplyRule {
   const std::string& text;
   size_t limit;
 
   std::string operator()(UnicodeForm form) const { return to_form(text, form); }
   std::string operator()(const LowercaseRule&) const { return lowered(text); }
   std::string operator()(const StripAccentsRule&) const {
-    return filtered(text, [](char32_t code) { return !is_mark(code); });
+    return only_characters(text, [](char32_t code) { return !is_mark(code); });
   }
   std::string operator()(const ByteLevelRule&) const {
     std::string out;
@@ -99,7 +99,7 @@ struct Apply {
     std::string out = rule.clean_text ? cleaned(text) : text;
     if (rule.separate_chinese) out = with_separate_chinese(out);
     if (rule.strip_accents) {
-      out = filtered(to_form(out, UnicodeForm::nfd), [](char32_t code) { return !is_nonspacing_mark(code); });
+      out = only_characters(to_form(out, UnicodeForm::nfd), [](char32_t code) { return !is_nonspacing_mark(code); });
     }
     return rule.lowercase ? lowered(out) : out;
   }
@@ -114,17 +114,18 @@ BertRule bert_rule(const base::Json& json, const std::string& where) {
   return rule;
 }
 
-void append_rules(const base::Json& json, const std::string& where, std::vector<NormalizerRule>& rules) {
+void append_normalizer_rules(const base::Json& json, const std::string& where, std::vector<NormalizerRule>& rules) {
   if (json.is_null()) return;
   const std::string type = base::json_string(json, "type", where);
   if (type == "Sequence") {
     if (!base::json_has(json, "normalizers") || !json["normalizers"].is_array())
       throw Error(ErrorCode::corrupt, where + ": field 'normalizers' must be an array");
-    for (const auto& part : json["normalizers"]) append_rules(part, where, rules);
+    for (const auto& part : json["normalizers"]) append_normalizer_rules(part, where, rules);
     return;
   }
-  if (rules.size() == most_rules)
-    throw Error(ErrorCode::unsupported, where + ": more than " + std::to_string(most_rules) + " normalisers");
+  if (rules.size() == most_normalizer_rules)
+    throw Error(ErrorCode::unsupported,
+                where + ": more than " + std::to_string(most_normalizer_rules) + " normalisers");
   if (type == "NFC") return rules.emplace_back(UnicodeForm::nfc), void();
   if (type == "NFD") return rules.emplace_back(UnicodeForm::nfd), void();
   if (type == "NFKC") return rules.emplace_back(UnicodeForm::nfkc), void();
@@ -154,7 +155,7 @@ std::string Normalizer::apply(std::string_view text) const {
   std::string out(text);
   const size_t limit = growth_limit(text.size());
   for (const auto& rule : rules) {
-    out = std::visit(Apply{out, limit}, rule);
+    out = std::visit(ApplyRule{out, limit}, rule);
     if (out.size() > limit) {
       throw Error(ErrorCode::unsupported,
                   "normalising makes a text of " + std::to_string(text.size()) + " bytes unreasonably long");
@@ -165,7 +166,7 @@ std::string Normalizer::apply(std::string_view text) const {
 
 Normalizer normalizer_from_json(const base::Json& json, const std::string& where) {
   Normalizer normalizer;
-  append_rules(json, where, normalizer.rules);
+  append_normalizer_rules(json, where, normalizer.rules);
   return normalizer;
 }
 

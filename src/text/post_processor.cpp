@@ -21,7 +21,7 @@ const Json& array_of(const Json& json, const char* field, const std::string& whe
   return json[field];
 }
 
-struct Reader {
+struct PostProcessorReader {
   int64_t vocabulary_size;
   const std::string& where;
   PostProcessor result;
@@ -87,7 +87,7 @@ struct Reader {
 }  // namespace
 
 PostProcessor post_processor_from_json(const Json& json, int64_t vocabulary_size, const std::string& where) {
-  Reader reader{vocabulary_size, where, {}};
+  PostProcessorReader reader{vocabulary_size, where, {}};
   reader.read(json);
   return std::move(reader.result);
 }

@@ -77,7 +77,7 @@ bool in_class(char32_t code, CharacterClass kind) {
   return false;
 }
 
-struct Apply {
+struct ApplyStep {
   Pieces& pieces;
 
   void operator()(const PatternSplit& split) const {
@@ -167,7 +167,7 @@ void append_byte_level(std::vector<PreTokenizerStep>& steps, bool add_prefix_spa
 void PreTokenizer::apply(Pieces& pieces) const {
   const size_t before = pieces.text.size();
   for (const auto& step : steps) {
-    std::visit(Apply{pieces}, step);
+    std::visit(ApplyStep{pieces}, step);
     check_growth(before, pieces.text.size());
   }
 }

@@ -14,8 +14,6 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr std::string_view marker = "\xE2\x96\x81";  // U+2581
-
 class SentencePieceModel final : public Model {
  public:
   SentencePieceModel(std::string_view bytes, const std::string& where) {
@@ -44,7 +42,7 @@ class SentencePieceModel final : public Model {
   // Whether every text gets a space in front.
   bool adds_space() const {
     std::vector<std::string> pieces;
-    return processor_.Encode("a", &pieces).ok() && !pieces.empty() && pieces.front().starts_with(marker);
+    return processor_.Encode("a", &pieces).ok() && !pieces.empty() && pieces.front().starts_with(space_marker);
   }
   std::string piece(int id) const {
     return id >= 0 && id < processor_.GetPieceSize() ? processor_.IdToPiece(id) : std::string();
@@ -80,7 +78,7 @@ std::vector<AddedToken> added_tokens(const SentencePieceModel& model, const Toke
 
 Decoder decoder_of(const SentencePieceModel& model) {
   Decoder decoder;
-  decoder.rules.emplace_back(ReplaceDecoding{Pattern::literal(std::string(marker)), " "});
+  decoder.rules.emplace_back(ReplaceDecoding{Pattern::literal(std::string(space_marker)), " "});
   decoder.rules.emplace_back(ByteFallbackDecoding{});
   decoder.rules.emplace_back(FuseDecoding{});
   if (model.adds_space()) decoder.rules.emplace_back(StripDecoding{" ", 1, 0});

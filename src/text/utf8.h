@@ -8,6 +8,8 @@
 
 namespace cepe::text {
 
+constexpr std::string_view space_marker = "\xE2\x96\x81";  // U+2581, which stands for a space in SentencePiece's tokens
+
 struct Character {
   char32_t code = 0xFFFD;
   uint8_t size = 1;         // bytes it takes; where not valid, those that one U+FFFD stands for (the maximal subpart)

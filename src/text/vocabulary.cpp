@@ -11,7 +11,7 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-size_t hash_of(std::string_view token) { return std::hash<std::string_view>{}(token); }
+size_t token_hash(std::string_view token) { return std::hash<std::string_view>{}(token); }
 
 // Ids may have gaps, but a small file must not ask for a large table.
 int64_t largest_id(size_t entries) { return static_cast<int64_t>(16 * entries) + 65536; }
@@ -75,7 +75,7 @@ bool Vocabulary::contains(Token id) const {
 Token Vocabulary::find(std::string_view token) const {
   if (slots_.empty() || token.size() > longest_) return absent;
   const size_t mask = slots_.size() - 1;
-  for (size_t at = hash_of(token) & mask; slots_[at] != absent; at = (at + 1) & mask) {
+  for (size_t at = token_hash(token) & mask; slots_[at] != absent; at = (at + 1) & mask) {
     if (tokens_[static_cast<size_t>(slots_[at])] == token) return slots_[at];
   }
   return absent;
@@ -86,7 +86,7 @@ void Vocabulary::index(Token id) {
   const std::string& token = tokens_[static_cast<size_t>(id)];
   longest_ = std::max(longest_, token.size());
   const size_t mask = slots_.size() - 1;
-  size_t at = hash_of(token) & mask;
+  size_t at = token_hash(token) & mask;
   for (; slots_[at] != absent; at = (at + 1) & mask) {
     if (tokens_[static_cast<size_t>(slots_[at])] == token) return;
   }
@@ -100,7 +100,7 @@ void Vocabulary::grow() {
   const size_t mask = slots_.size() - 1;
   for (const Token id : old) {
     if (id == absent) continue;
-    size_t at = hash_of(tokens_[static_cast<size_t>(id)]) & mask;
+    size_t at = token_hash(tokens_[static_cast<size_t>(id)]) & mask;
     while (slots_[at] != absent) at = (at + 1) & mask;
     slots_[at] = id;
   }

@@ -19,17 +19,17 @@
 namespace cepe::train {
 namespace {
 
-constexpr int64_t vocabulary = 32, chunk = 16, chunks = 2;
+constexpr int64_t task_vocabulary = 32, task_chunk = 16, task_chunks = 2;
 
 std::vector<test::Ids> copies(size_t count, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<test::Ids> documents;
   for (size_t d = 0; d < count; ++d) {
-    test::Ids ids(vocabulary);
+    test::Ids ids(task_vocabulary);
     std::iota(ids.begin(), ids.end(), 0);
     for (size_t i = ids.size() - 1; i > 0; --i) std::swap(ids[i], ids[random() % (i + 1)]);
-    const auto repeated = static_cast<std::ptrdiff_t>(random() % chunks * chunk);
-    const test::Ids window(ids.begin() + repeated, ids.begin() + repeated + chunk);
+    const auto repeated = static_cast<std::ptrdiff_t>(random() % task_chunks * task_chunk);
+    const test::Ids window(ids.begin() + repeated, ids.begin() + repeated + task_chunk);
     ids.insert(ids.end(), window.begin(), window.end());
     documents.push_back(std::move(ids));
   }
@@ -50,7 +50,7 @@ Recipe recipe_for(const test::TemporaryFolder& folder) {
   recipe.output = (folder / "run").string();
   recipe.seed = 1;
   recipe.trainable = {"decoder", "encoder", "cross_attention"};
-  recipe.decoder.config = test::write_decoder_config(folder, {.vocabulary = vocabulary,
+  recipe.decoder.config = test::write_decoder_config(folder, {.vocabulary = task_vocabulary,
                                                               .width = width,
                                                               .layers = 1,
                                                               .heads = heads,
@@ -62,11 +62,14 @@ Recipe recipe_for(const test::TemporaryFolder& folder) {
   recipe.adapter.encoder_heads = heads;
   recipe.adapter.encoder_feed_forward = 2 * width;
   recipe.adapter.start = "scaled";
-  recipe.adapter.chunk_size = chunk;
+  recipe.adapter.chunk_size = task_chunk;
   recipe.data.corpus = (folder / "corpus").string();
   recipe.data.held_out = 0.02;
-  recipe.phases = {
-      {.steps = 400, .batch = 32, .context_tokens = chunks * chunk, .decoder_tokens = chunk, .windows = 1}};
+  recipe.phases = {{.steps = 400,
+                    .batch = 32,
+                    .context_tokens = task_chunks * task_chunk,
+                    .decoder_tokens = task_chunk,
+                    .windows = 1}};
   recipe.optimiser.kind = "muon";
   recipe.optimiser.rate = 1e-2;
   recipe.optimiser.vector_rate = 0.5;
@@ -80,18 +83,18 @@ Recipe recipe_for(const test::TemporaryFolder& folder) {
 // With these settings each of the seeds 1 to 7 comes above 0.999, after about 300 steps at most.
 TEST(CopyTask, IsSolvedWithTheRightContextAndLeftToChanceWithoutIt) {
   const test::TemporaryFolder folder;
-  const data::TokenCorpus corpus = test::write_corpus(folder / "corpus", vocabulary, copies(20000, 7));
+  const data::TokenCorpus corpus = test::write_corpus(folder / "corpus", task_vocabulary, copies(20000, 7));
   const Recipe recipe = recipe_for(folder);
   ASSERT_TRUE(test::run(recipe).finished);
 
-  const auto trainee = test::trained_by(recipe, vocabulary);
+  const auto trainee = test::trained_by(recipe, task_vocabulary);
   const data::Sampler held_out(corpus, {.tokens = sample_tokens(recipe.phases[0]), .held_out = recipe.data.held_out},
                                data::Split::held_out);
-  Batch batch = make_batch(held_out, {.phase = recipe.phases[0], .chunk_size = chunk}, 0, 128, at::kCPU);
+  Batch batch = make_batch(held_out, {.phase = recipe.phases[0], .chunk_size = task_chunk}, 0, 128, at::kCPU);
   const double with = accuracy(*trainee, batch);
   batch.slices = {{0, 0, 0}};
   const double without = accuracy(*trainee, batch);
-  batch.slices = {{0, 0, chunks * chunk}};
+  batch.slices = {{0, 0, task_chunks * task_chunk}};
   const double other = accuracy(*trainee, batch);
   std::cout << "next-token accuracy with the context " << with << ", without " << without << ", with another's "
             << other << "\n";

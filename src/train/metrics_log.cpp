@@ -17,7 +17,7 @@ using base::OrderedJson;
 using base::Path;
 
 // Nothing for what is no line of ours.
-std::optional<int64_t> step_of(std::string_view line) {
+std::optional<int64_t> step_of_line(std::string_view line) {
   try {
     return base::json_integer(base::parse_json(line, "line"), "step", "line");
   } catch (const Error&) {
@@ -33,7 +33,7 @@ size_t kept_bytes(std::string_view text, int64_t last_step, const Path& file) {
   for (size_t begin = 0; begin < text.size(); ++number) {
     const size_t end = text.find('\n', begin);
     if (end == text.npos) break;
-    const auto step = step_of(text.substr(begin, end - begin));
+    const auto step = step_of_line(text.substr(begin, end - begin));
     if (step && *step > last_step) break;
     if (step && broken_line) {
       throw Error(ErrorCode::corrupt, file.string() + ": line " + std::to_string(broken_line) +

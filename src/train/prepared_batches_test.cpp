@@ -13,6 +13,7 @@
 #include <random>
 
 #include "data/prepared_samples.h"
+#include "distance.h"
 #include "expect_error.h"
 #include "model/losses.h"
 #include "sample_folder.h"
@@ -28,15 +29,12 @@ namespace {
 
 using base::ErrorCode;
 using test::Columns;
+using test::distance;
 using test::expect_error;
 using test::pickled_ids;
 
 constexpr int64_t context = 16, window = 11, chunk = 8, vocabulary = 96;
 constexpr int samples = 3;
-
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  return ((a - b).abs().max() / b.abs().max()).item<double>();
-}
 
 std::vector<int32_t> random_ids(uint32_t seed, int64_t count, uint32_t below = vocabulary) {
   std::mt19937 random(seed);

@@ -1,12 +1,12 @@
-// Golden tensors and the distance they are compared by: max|a-b| / max|b| over the whole tensor.
+// Golden tensors, and how far from them a result may be (distance.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
-#include <limits>
 #include <string>
 
+#include "distance.h"
 #include "formats/checkpoint.h"
 #include "model/weight_reader.h"
 
@@ -22,14 +22,6 @@ class Golden {
  private:
   formats::Checkpoint checkpoint_;
 };
-
-inline double distance(const at::Tensor& found, const at::Tensor& golden) {
-  if (!found.defined() || found.sizes() != golden.sizes()) return std::numeric_limits<double>::infinity();
-  const at::Tensor difference = found.detach().to(at::kDouble).sub(golden.to(at::kDouble)).abs();
-  const double largest = golden.to(at::kDouble).abs().max().item<double>();
-  const double worst = difference.max().item<double>();
-  return largest > 0 ? worst / largest : worst;
-}
 
 constexpr double float_tolerance = 1e-5;
 constexpr double gradient_tolerance = 3e-5;

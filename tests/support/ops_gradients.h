@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "composed_ops.h"
+#include "distance.h"
 #include "ops/norm.h"
 #include "ops/rotary.h"
 
@@ -28,12 +29,6 @@ namespace cepe::test {
 using Tensors = std::vector<at::Tensor>;
 
 inline const std::vector<at::ScalarType> kernel_types = {at::kFloat, at::kBFloat16};
-
-inline double distance(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor wide = b.detach().to(at::kCPU, at::kDouble);
-  if (wide.numel() == 0) return a.numel() == 0 ? 0 : 1;
-  return ((a.detach().to(at::kCPU, at::kDouble) - wide).abs().max() / wide.abs().max().clamp_min(1e-30)).item<double>();
-}
 
 // The gradients of sum(operation(inputs) * direction).
 template <class Operation>

@@ -33,7 +33,7 @@ const Json& defaults() {
   return fields;
 }
 
-void refuse_what_is_unknown(const Json& config, const std::string& where) {
+void refuse_unknown_gemma3(const Json& config, const std::string& where) {
   using base::Error;
   using base::ErrorCode;
   if (base::json_has(config, "attn_logit_softcapping"))
@@ -55,8 +55,8 @@ RopeConfig read_local_rope(const Json& config, int64_t head_width, const std::st
   return read_rope({{"rope_theta", theta}}, head_width, where);
 }
 
-DecoderConfig read(const Json& given, const std::string& where) {
-  refuse_what_is_unknown(given, where);
+DecoderConfig read_gemma3(const Json& given, const std::string& where) {
+  refuse_unknown_gemma3(given, where);
   Json config = with_defaults(given, defaults());
   config["hidden_act"] = config.at("hidden_activation");
   if (!base::json_has(config, "sliding_window_pattern") && !base::json_has(config, "_sliding_window_pattern"))
@@ -75,13 +75,13 @@ DecoderConfig read(const Json& given, const std::string& where) {
   return decoder;
 }
 
-DecoderConfig read_nested(const Json& config, const std::string& where) {
+DecoderConfig read_nested_gemma3(const Json& config, const std::string& where) {
   if (!base::json_has(config, "text_config") || !config.at("text_config").is_object())
     throw base::Error(base::ErrorCode::corrupt, where + ": field 'text_config' must be an object");
-  return read(config.at("text_config"), where + ": text_config");
+  return read_gemma3(config.at("text_config"), where + ": text_config");
 }
 
-DecoderNames names(const DecoderConfig& config) {
+DecoderNames gemma3_names(const DecoderConfig& config) {
   DecoderNames names = llama_names(config);
   for (size_t i = 0; i < names.layers.size(); ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
@@ -94,7 +94,7 @@ DecoderNames names(const DecoderConfig& config) {
 
 }  // namespace
 
-const Family gemma3_family = {"gemma3_text", "gemma3", read, names, gguf_common_names};
-const Family gemma3_nested_family = {"gemma3", "gemma3", read_nested, names, gguf_common_names};
+const Family gemma3_family = {"gemma3_text", "gemma3", read_gemma3, gemma3_names, gguf_common_names};
+const Family gemma3_nested_family = {"gemma3", "gemma3", read_nested_gemma3, gemma3_names, gguf_common_names};
 
 }  // namespace cepe::model

@@ -7,7 +7,7 @@ namespace {
 
 using base::Json;
 
-void refuse_what_is_unknown(const Json& config, const std::string& where) {
+void refuse_unknown_gpt2(const Json& config, const std::string& where) {
   for (const char* field : {"scale_attn_by_inverse_layer_idx", "add_cross_attention"}) {
     if (base::json_boolean(config, field, where, false))
       throw base::Error(base::ErrorCode::unsupported, where + ": '" + field + "' is not supported; expected false");
@@ -29,8 +29,8 @@ Json renamed(const Json& config) {
   return full;
 }
 
-DecoderConfig read(const Json& config, const std::string& where) {
-  refuse_what_is_unknown(config, where);
+DecoderConfig read_gpt2(const Json& config, const std::string& where) {
+  refuse_unknown_gpt2(config, where);
   Json full = renamed(config);
   if (!base::json_has(full, "intermediate_size")) {
     const int64_t width = base::json_integer(full, "hidden_size", where);
@@ -45,7 +45,7 @@ DecoderConfig read(const Json& config, const std::string& where) {
   return decoder;
 }
 
-DecoderNames names(const DecoderConfig& config) {
+DecoderNames gpt2_names(const DecoderConfig& config) {
   DecoderNames names;
   names.embedding = "transformer.wte";
   names.position_embedding = "transformer.wpe";
@@ -65,6 +65,6 @@ DecoderNames names(const DecoderConfig& config) {
 
 }  // namespace
 
-const Family gpt2_family = {"gpt2", "gpt2", read, names, gguf_fused_names};
+const Family gpt2_family = {"gpt2", "gpt2", read_gpt2, gpt2_names, gguf_fused_names};
 
 }  // namespace cepe::model

@@ -13,7 +13,7 @@ bool states_rotated_share(const Json& config) {
          base::json_has(config.at("rope_parameters"), "partial_rotary_factor");
 }
 
-DecoderConfig read(const Json& config, const std::string& where) {
+DecoderConfig read_gpt_neox(const Json& config, const std::string& where) {
   Json full = with_defaults(config, {{"hidden_act", "gelu"}});
   full["rms_norm_eps"] = base::json_number(config, "layer_norm_eps", where, 1e-5);
   if (!states_rotated_share(config)) full["rotary_pct"] = 0.25;
@@ -27,7 +27,7 @@ DecoderConfig read(const Json& config, const std::string& where) {
   return decoder;
 }
 
-DecoderNames names(const DecoderConfig& config) {
+DecoderNames gpt_neox_names(const DecoderConfig& config) {
   DecoderNames names;
   names.embedding = "gpt_neox.embed_in";
   names.norm = "gpt_neox.final_layer_norm";
@@ -46,6 +46,6 @@ DecoderNames names(const DecoderConfig& config) {
 
 }  // namespace
 
-const Family gpt_neox_family = {"gpt_neox", "gptneox", read, names, gguf_fused_names};
+const Family gpt_neox_family = {"gpt_neox", "gptneox", read_gpt_neox, gpt_neox_names, gguf_fused_names};
 
 }  // namespace cepe::model

@@ -4,7 +4,7 @@
 namespace cepe::model {
 namespace {
 
-DecoderConfig read(const base::Json& config, const std::string& where) {
+DecoderConfig read_llama(const base::Json& config, const std::string& where) {
   DecoderConfig decoder = read_common(config, where);
   decoder.query_key_value_bias = decoder.output_bias = base::json_boolean(config, "attention_bias", where, false);
   decoder.feed_forward_bias = base::json_boolean(config, "mlp_bias", where, false);
@@ -13,6 +13,6 @@ DecoderConfig read(const base::Json& config, const std::string& where) {
 
 }  // namespace
 
-const Family llama_family = {"llama", "llama", read, llama_names, gguf_llama_names};
+const Family llama_family = {"llama", "llama", read_llama, llama_names, gguf_llama_names};
 
 }  // namespace cepe::model

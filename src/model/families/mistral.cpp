@@ -4,7 +4,7 @@
 namespace cepe::model {
 namespace {
 
-DecoderConfig read(const base::Json& config, const std::string& where) {
+DecoderConfig read_mistral(const base::Json& config, const std::string& where) {
   DecoderConfig decoder = read_common(config, where);
   decoder.windows = read_windows(with_defaults(config, {{"sliding_window", 4096}}), decoder.layers, where);
   return decoder;
@@ -12,6 +12,6 @@ DecoderConfig read(const base::Json& config, const std::string& where) {
 
 }  // namespace
 
-const Family mistral_family = {"mistral", "llama", read, llama_names, gguf_llama_names};
+const Family mistral_family = {"mistral", "llama", read_mistral, llama_names, gguf_llama_names};
 
 }  // namespace cepe::model

@@ -4,7 +4,7 @@
 namespace cepe::model {
 namespace {
 
-DecoderConfig read(const base::Json& config, const std::string& where) {
+DecoderConfig read_olmo2(const base::Json& config, const std::string& where) {
   DecoderConfig decoder = read_common(with_defaults(config, {{"rms_norm_eps", 1e-5}}), where);
   decoder.residual = ResidualOrder::norm_last;
   decoder.query_key_norm = QueryKeyNorm::whole;
@@ -12,7 +12,7 @@ DecoderConfig read(const base::Json& config, const std::string& where) {
   return decoder;
 }
 
-DecoderNames names(const DecoderConfig& config) {
+DecoderNames olmo2_names(const DecoderConfig& config) {
   DecoderNames names = llama_names(config);
   for (size_t i = 0; i < names.layers.size(); ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
@@ -26,6 +26,6 @@ DecoderNames names(const DecoderConfig& config) {
 
 }  // namespace
 
-const Family olmo2_family = {"olmo2", "olmo2", read, names, gguf_common_names};
+const Family olmo2_family = {"olmo2", "olmo2", read_olmo2, olmo2_names, gguf_common_names};
 
 }  // namespace cepe::model

@@ -4,7 +4,7 @@
 namespace cepe::model {
 namespace {
 
-DecoderConfig read(const base::Json& config, const std::string& where) {
+DecoderConfig read_phi3(const base::Json& config, const std::string& where) {
   const base::Json full = with_defaults(
       config, {{"rms_norm_eps", 1e-5}, {"max_position_embeddings", 4096}, {"original_max_position_embeddings", 4096}});
   DecoderConfig decoder = read_common(full, where);
@@ -12,7 +12,7 @@ DecoderConfig read(const base::Json& config, const std::string& where) {
   return decoder;
 }
 
-DecoderNames names(const DecoderConfig& config) {
+DecoderNames phi3_names(const DecoderConfig& config) {
   DecoderNames names = llama_names(config);
   for (size_t i = 0; i < names.layers.size(); ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
@@ -22,7 +22,7 @@ DecoderNames names(const DecoderConfig& config) {
   return names;
 }
 
-DecoderNames gguf_names(const DecoderConfig& config) {
+DecoderNames gguf_phi3_names(const DecoderConfig& config) {
   DecoderNames names = gguf_fused_names(config);
   for (size_t i = 0; i < names.layers.size(); ++i)
     names.layers[i].gate_up = {"blk." + std::to_string(i) + ".ffn_up"};  // [gate; up]
@@ -31,6 +31,6 @@ DecoderNames gguf_names(const DecoderConfig& config) {
 
 }  // namespace
 
-const Family phi3_family = {"phi3", "phi3", read, names, gguf_names};
+const Family phi3_family = {"phi3", "phi3", read_phi3, phi3_names, gguf_phi3_names};
 
 }  // namespace cepe::model

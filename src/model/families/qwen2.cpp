@@ -4,7 +4,7 @@
 namespace cepe::model {
 namespace {
 
-DecoderConfig read(const base::Json& config, const std::string& where) {
+DecoderConfig read_qwen2(const base::Json& config, const std::string& where) {
   DecoderConfig decoder = read_common(config, where);
   decoder.query_key_value_bias = true;
   decoder.windows = read_qwen_windows(config, decoder.layers, where);
@@ -23,6 +23,6 @@ std::vector<int64_t> read_qwen_windows(const base::Json& config, int64_t layers,
   return windows;
 }
 
-const Family qwen2_family = {"qwen2", "qwen2", read, llama_names, gguf_common_names};
+const Family qwen2_family = {"qwen2", "qwen2", read_qwen2, llama_names, gguf_common_names};
 
 }  // namespace cepe::model

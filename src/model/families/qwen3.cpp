@@ -4,7 +4,7 @@
 namespace cepe::model {
 namespace {
 
-DecoderConfig read(const base::Json& config, const std::string& where) {
+DecoderConfig read_qwen3(const base::Json& config, const std::string& where) {
   DecoderConfig decoder = read_common(with_defaults(config, {{"head_dim", 128}}), where);
   decoder.query_key_norm = QueryKeyNorm::per_head;
   decoder.query_key_value_bias = decoder.output_bias = base::json_boolean(config, "attention_bias", where, false);
@@ -14,6 +14,6 @@ DecoderConfig read(const base::Json& config, const std::string& where) {
 
 }  // namespace
 
-const Family qwen3_family = {"qwen3", "qwen3", read, llama_names, gguf_common_names};
+const Family qwen3_family = {"qwen3", "qwen3", read_qwen3, llama_names, gguf_common_names};
 
 }  // namespace cepe::model

@@ -7,11 +7,11 @@
 namespace cepe::text::jinja {
 namespace {
 
-constexpr int max_depth = 150;
+constexpr int max_expression_depth = 150;
 
-using Kind = Expression::Kind;
+using ExpressionKind = Expression::Kind;
 
-std::unique_ptr<Expression> node(Kind kind, int line) {
+std::unique_ptr<Expression> node(ExpressionKind kind, int line) {
   auto expression = std::make_unique<Expression>();
   expression->kind = kind;
   expression->line = line;
@@ -20,24 +20,24 @@ std::unique_ptr<Expression> node(Kind kind, int line) {
 
 void adopt(Expression& parent, ExpressionPointer child) {
   if (child) parent.depth = std::max(parent.depth, child->depth + 1);
-  if (parent.depth > max_depth) {
+  if (parent.depth > max_expression_depth) {
     TokenStream::raise(base::ErrorCode::unsupported, parent.line, "an expression nested so deeply is not supported");
   }
   parent.children.push_back(std::move(child));
 }
 
 // Counts how deep the parser itself stands.
-class Level {
+class ExpressionLevel {
  public:
-  Level(int& depth, const TokenStream& stream) : depth_(depth) {
-    if (++depth_ > max_depth) {
+  ExpressionLevel(int& depth, const TokenStream& stream) : depth_(depth) {
+    if (++depth_ > max_expression_depth) {
       --depth_;
       stream.unsupported("an expression nested so deeply");
     }
   }
-  ~Level() { --depth_; }
-  Level(const Level&) = delete;
-  Level& operator=(const Level&) = delete;
+  ~ExpressionLevel() { --depth_; }
+  ExpressionLevel(const ExpressionLevel&) = delete;
+  ExpressionLevel& operator=(const ExpressionLevel&) = delete;
 
  private:
   int& depth_;
@@ -46,10 +46,10 @@ class Level {
 }  // namespace
 
 ExpressionPointer ExpressionParser::expression(bool with_condition) {
-  const Level level(depth_, stream_);
+  const ExpressionLevel level(depth_, stream_);
   ExpressionPointer result = either();
   while (with_condition && stream_.is_name("if")) {
-    auto conditional = node(Kind::conditional, stream_.line());
+    auto conditional = node(ExpressionKind::conditional, stream_.line());
     stream_.next();
     adopt(*conditional, either());
     adopt(*conditional, std::move(result));
@@ -63,7 +63,7 @@ ExpressionPointer ExpressionParser::tuple(bool with_condition) {
   const int line = stream_.line();
   ExpressionPointer first = expression(with_condition);
   if (!stream_.is_symbol(",")) return first;
-  auto result = node(Kind::tuple, line);
+  auto result = node(ExpressionKind::tuple, line);
   adopt(*result, std::move(first));
   while (stream_.skip_symbol(",")) {
     if (stream_.is(Token::Kind::variable_end) || stream_.is(Token::Kind::block_end) || stream_.is_symbol(")")) break;
@@ -75,7 +75,7 @@ ExpressionPointer ExpressionParser::tuple(bool with_condition) {
 ExpressionPointer ExpressionParser::either() {
   ExpressionPointer left = both();
   while (stream_.is_name("or")) {
-    auto result = node(Kind::either, stream_.next().line);
+    auto result = node(ExpressionKind::either, stream_.next().line);
     adopt(*result, std::move(left));
     adopt(*result, both());
     left = std::move(result);
@@ -86,7 +86,7 @@ ExpressionPointer ExpressionParser::either() {
 ExpressionPointer ExpressionParser::both() {
   ExpressionPointer left = negation();
   while (stream_.is_name("and")) {
-    auto result = node(Kind::both, stream_.next().line);
+    auto result = node(ExpressionKind::both, stream_.next().line);
     adopt(*result, std::move(left));
     adopt(*result, negation());
     left = std::move(result);
@@ -96,8 +96,8 @@ ExpressionPointer ExpressionParser::both() {
 
 ExpressionPointer ExpressionParser::negation() {
   if (!stream_.is_name("not")) return comparison();
-  const Level level(depth_, stream_);
-  auto result = node(Kind::negation, stream_.next().line);
+  const ExpressionLevel level(depth_, stream_);
+  auto result = node(ExpressionKind::negation, stream_.next().line);
   adopt(*result, negation());
   return result;
 }
@@ -123,7 +123,7 @@ ExpressionPointer ExpressionParser::comparison() {
       break;
     }
     if (!result) {
-      result = node(Kind::comparison, line);
+      result = node(ExpressionKind::comparison, line);
       adopt(*result, std::move(first));
     }
     result->names.push_back(name);
@@ -136,7 +136,7 @@ ExpressionPointer ExpressionParser::binary(Rule operand, std::initializer_list<s
   ExpressionPointer left = (this->*operand)();
   while (std::any_of(symbols.begin(), symbols.end(), [&](std::string_view one) { return stream_.is_symbol(one); })) {
     const Token symbol = stream_.next();
-    auto result = node(Kind::binary, symbol.line);
+    auto result = node(ExpressionKind::binary, symbol.line);
     result->name = symbol.text;
     adopt(*result, std::move(left));
     adopt(*result, (this->*operand)());
@@ -150,7 +150,7 @@ ExpressionPointer ExpressionParser::sum() { return binary(&ExpressionParser::con
 ExpressionPointer ExpressionParser::concat() {
   ExpressionPointer first = product();
   if (!stream_.is_symbol("~")) return first;
-  auto result = node(Kind::concat, stream_.line());
+  auto result = node(ExpressionKind::concat, stream_.line());
   adopt(*result, std::move(first));
   while (stream_.skip_symbol("~")) adopt(*result, product());
   return result;
@@ -161,7 +161,7 @@ ExpressionPointer ExpressionParser::product() { return binary(&ExpressionParser:
 ExpressionPointer ExpressionParser::power() {
   ExpressionPointer left = unary();
   while (stream_.is_symbol("**")) {
-    auto result = node(Kind::binary, stream_.next().line);
+    auto result = node(ExpressionKind::binary, stream_.next().line);
     result->name = "**";
     adopt(*result, std::move(left));
     adopt(*result, unary());
@@ -173,9 +173,9 @@ ExpressionPointer ExpressionParser::power() {
 ExpressionPointer ExpressionParser::unary(bool with_filters) {
   ExpressionPointer result;
   if (stream_.is_symbol("-") || stream_.is_symbol("+")) {
-    const Level level(depth_, stream_);
+    const ExpressionLevel level(depth_, stream_);
     const Token sign = stream_.next();
-    auto operation = node(sign.text == "-" ? Kind::minus : Kind::plus, sign.line);
+    auto operation = node(sign.text == "-" ? ExpressionKind::minus : ExpressionKind::plus, sign.line);
     adopt(*operation, unary(false));
     result = std::move(operation);
   } else {
@@ -187,7 +187,7 @@ ExpressionPointer ExpressionParser::unary(bool with_filters) {
 
 ExpressionPointer ExpressionParser::literal() {
   const Token token = stream_.next();
-  auto result = node(Kind::constant, token.line);
+  auto result = node(ExpressionKind::constant, token.line);
   switch (token.kind) {
     case Token::Kind::string: {
       std::string text = token.text;
@@ -207,7 +207,7 @@ ExpressionPointer ExpressionParser::literal() {
       } else if (token.text == "none" || token.text == "None") {
         result->value = Value(None{});
       } else {
-        result->kind = Kind::name;
+        result->kind = ExpressionKind::name;
         result->name = token.text;
       }
   }
@@ -230,17 +230,17 @@ ExpressionPointer ExpressionParser::primary() {
 }
 
 ExpressionPointer ExpressionParser::brackets() {
-  const Level level(depth_, stream_);
+  const ExpressionLevel level(depth_, stream_);
   const Token opening = stream_.next();
   if (opening.text == "(") {
-    if (stream_.skip_symbol(")")) return node(Kind::tuple, opening.line);
+    if (stream_.skip_symbol(")")) return node(ExpressionKind::tuple, opening.line);
     ExpressionPointer inner = tuple();
     stream_.expect_symbol(")");
     return inner;
   }
   const bool dict = opening.text == "{";
   const std::string_view closing = dict ? "}" : "]";
-  auto result = node(dict ? Kind::dict : Kind::list, opening.line);
+  auto result = node(dict ? ExpressionKind::dict : ExpressionKind::list, opening.line);
   while (!stream_.is_symbol(closing)) {
     if (!result->children.empty()) stream_.expect_symbol(",");
     if (stream_.is_symbol(closing)) break;
@@ -259,10 +259,10 @@ ExpressionPointer ExpressionParser::postfix(ExpressionPointer base) {
     if (stream_.is_symbol(".")) {
       const int line = stream_.next().line;
       const bool index = stream_.is(Token::Kind::integer);
-      auto result = node(index ? Kind::item : Kind::attribute, line);
+      auto result = node(index ? ExpressionKind::item : ExpressionKind::attribute, line);
       adopt(*result, std::move(base));
       if (index) {
-        auto number = node(Kind::constant, line);
+        auto number = node(ExpressionKind::constant, line);
         number->value = Value(stream_.next().integer);
         adopt(*result, std::move(number));
       } else {
@@ -280,29 +280,29 @@ ExpressionPointer ExpressionParser::postfix(ExpressionPointer base) {
 }
 
 ExpressionPointer ExpressionParser::subscript(ExpressionPointer base) {
-  const Level level(depth_, stream_);
-  auto result = node(Kind::item, stream_.next().line);
+  const ExpressionLevel level(depth_, stream_);
+  auto result = node(ExpressionKind::item, stream_.next().line);
   adopt(*result, std::move(base));
   adopt(*result, stream_.is_symbol(":") ? nullptr : tuple());
   while (stream_.is_symbol(":") && result->children.size() < 4) {
     stream_.next();
-    result->kind = Kind::slice;
+    result->kind = ExpressionKind::slice;
     adopt(*result, stream_.is_symbol(":") || stream_.is_symbol("]") ? nullptr : expression());
   }
   stream_.expect_symbol("]");
-  if (result->kind == Kind::slice) result->children.resize(4);
+  if (result->kind == ExpressionKind::slice) result->children.resize(4);
   return result;
 }
 
 ExpressionPointer ExpressionParser::call(ExpressionPointer callee) {
-  auto result = node(Kind::call, stream_.line());
+  auto result = node(ExpressionKind::call, stream_.line());
   adopt(*result, std::move(callee));
   arguments(*result);
   return result;
 }
 
 void ExpressionParser::arguments(Expression& owner) {
-  const Level level(depth_, stream_);
+  const ExpressionLevel level(depth_, stream_);
   stream_.expect_symbol("(");
   for (bool first = true; !stream_.is_symbol(")"); first = false) {
     if (!first) stream_.expect_symbol(",");
@@ -327,7 +327,7 @@ void ExpressionParser::arguments(Expression& owner) {
 ExpressionPointer ExpressionParser::filters(ExpressionPointer input, bool first) {
   while (first || stream_.skip_symbol("|")) {
     first = false;
-    auto result = node(Kind::filter, stream_.line());
+    auto result = node(ExpressionKind::filter, stream_.line());
     const Token& token = stream_.look();
     if (token.kind == Token::Kind::name && !is_filter(token.text)) stream_.unsupported("filter '" + token.text + "'");
     result->name = stream_.expect_any_name();
@@ -341,7 +341,7 @@ ExpressionPointer ExpressionParser::filters(ExpressionPointer input, bool first)
 ExpressionPointer ExpressionParser::test(ExpressionPointer subject) {
   const int line = stream_.next().line;
   const bool negated = stream_.skip_name("not");
-  auto result = node(Kind::test, line);
+  auto result = node(ExpressionKind::test, line);
   const Token& token = stream_.look();
   if (token.kind == Token::Kind::name && !is_test(token.text)) stream_.unsupported("test 'is " + token.text + "'");
   result->name = stream_.expect_any_name();
@@ -356,7 +356,7 @@ ExpressionPointer ExpressionParser::test(ExpressionPointer subject) {
     adopt(*result, postfix(primary()));
   }
   if (!negated) return result;
-  auto negation = node(Kind::negation, line);
+  auto negation = node(ExpressionKind::negation, line);
   adopt(*negation, std::move(result));
   return negation;
 }

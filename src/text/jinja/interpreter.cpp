@@ -7,7 +7,7 @@
 namespace cepe::text::jinja {
 namespace {
 
-constexpr int max_depth = 400;
+constexpr int max_call_depth = 400;
 
 // Sets a variable for as long as a scope of C++ lasts.
 template <class T>
@@ -24,7 +24,7 @@ class Restore {
 };
 
 void check_depth(int depth) {
-  if (depth > max_depth) unsupported("macros and statements nested so deeply");
+  if (depth > max_call_depth) unsupported("macros and statements nested so deeply");
 }
 
 }  // namespace

@@ -6,19 +6,19 @@
 namespace cepe::text::jinja {
 namespace {
 
-constexpr int max_depth = 400;
+constexpr int max_evaluation_depth = 400;
 
-class Level {
+class EvaluationLevel {
  public:
-  explicit Level(int& depth) : depth_(++depth) {
-    if (depth_ > max_depth) {
+  explicit EvaluationLevel(int& depth) : depth_(++depth) {
+    if (depth_ > max_evaluation_depth) {
       --depth_;
       unsupported("macros and expressions nested so deeply");
     }
   }
-  ~Level() { --depth_; }
-  Level(const Level&) = delete;
-  Level& operator=(const Level&) = delete;
+  ~EvaluationLevel() { --depth_; }
+  EvaluationLevel(const EvaluationLevel&) = delete;
+  EvaluationLevel& operator=(const EvaluationLevel&) = delete;
 
  private:
   int& depth_;
@@ -39,7 +39,7 @@ bool holds(std::string_view name, const Value& left, const Value& right, Budget&
 }  // namespace
 
 Value Interpreter::evaluate(const Expression& expression) {
-  const Level level(depth_);
+  const EvaluationLevel level(depth_);
   context_.budget.step();
   line_ = expression.line;
   return evaluate_node(expression);

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t max_source = size_t{1} << 20;
 
-bool is_space(char byte) { return (byte >= '\t' && byte <= '\r') || byte == ' '; }
+bool is_ascii_space(char byte) { return (byte >= '\t' && byte <= '\r') || byte == ' '; }
 bool is_digit(char byte) { return byte >= '0' && byte <= '9'; }
 bool is_name(char byte) {
   return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || byte == '_' || is_digit(byte) ||
@@ -61,7 +61,7 @@ class Lexer {
   bool starts(std::string_view wanted, size_t at) const { return source_.compare(at, wanted.size(), wanted) == 0; }
   char byte(size_t at) const { return at < source_.size() ? source_[at] : '\0'; }
   size_t skip_spaces(size_t at) const {
-    while (at < source_.size() && is_space(source_[at])) ++at;
+    while (at < source_.size() && is_ascii_space(source_[at])) ++at;
     return at;
   }
 
@@ -69,11 +69,11 @@ class Lexer {
   void add_text(size_t begin, size_t end, char sign, bool strips_line) {
     std::string text = source_.substr(begin, end - begin);
     if (sign == '-') {
-      while (!text.empty() && is_space(text.back())) text.pop_back();
+      while (!text.empty() && is_ascii_space(text.back())) text.pop_back();
     } else if (sign != '+' && strips_line) {
       const size_t newline = text.rfind('\n');
       const size_t line_start = newline == std::string::npos ? 0 : newline + 1;
-      const bool blank = std::all_of(text.begin() + static_cast<ptrdiff_t>(line_start), text.end(), is_space);
+      const bool blank = std::all_of(text.begin() + static_cast<ptrdiff_t>(line_start), text.end(), is_ascii_space);
       if (blank && (line_start > 0 || line_starting_)) text.resize(line_start);
     }
     if (!text.empty()) add(Token::Kind::text, std::move(text));

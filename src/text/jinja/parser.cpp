@@ -8,9 +8,9 @@
 namespace cepe::text::jinja {
 namespace {
 
-constexpr int max_depth = 60;
+constexpr int max_statement_depth = 60;
 
-using Kind = Statement::Kind;
+using StatementKind = Statement::Kind;
 using Names = std::vector<std::string>;
 
 class Parser {
@@ -20,7 +20,7 @@ class Parser {
   Body run() { return body({}); }
 
  private:
-  std::unique_ptr<Statement> make(Kind kind) const {
+  std::unique_ptr<Statement> make(StatementKind kind) const {
     auto statement = std::make_unique<Statement>();
     statement->kind = kind;
     statement->line = stream_.line();
@@ -31,17 +31,17 @@ class Parser {
 
   // Statements up to a tag whose name is one of `ends`; that name is the next token then.
   Body body(const Names& ends) {
-    if (++depth_ > max_depth) stream_.unsupported("statements nested so deeply");
+    if (++depth_ > max_statement_depth) stream_.unsupported("statements nested so deeply");
     Body result;
     const int opened = stream_.line();
     while (!stream_.is(Token::Kind::end)) {
       const Token token = stream_.next();
       if (token.kind == Token::Kind::text) {
-        auto text = make(Kind::text);
+        auto text = make(StatementKind::text);
         text->text = Text(token.text);
         result.push_back(std::move(text));
       } else if (token.kind == Token::Kind::variable_begin) {
-        auto output = make(Kind::output);
+        auto output = make(StatementKind::output);
         output->expressions.push_back(expressions_.tuple());
         stream_.expect(Token::Kind::variable_end, "'}}'");
         result.push_back(std::move(output));
@@ -78,7 +78,7 @@ class Parser {
     if (name == "filter") return filter_body();
     if (name == "with") return scope();
     if (name == "generation") {
-      auto result = make(Kind::group);
+      auto result = make(StatementKind::group);
       stream_.next();
       end_tag();
       result->bodies.push_back(body_until("endgeneration"));
@@ -86,7 +86,7 @@ class Parser {
     }
     if (name == "break" || name == "continue") {
       if (loops_ == 0) stream_.fail("'" + name + "' outside of a loop");
-      auto result = make(name == "break" ? Kind::break_loop : Kind::continue_loop);
+      auto result = make(name == "break" ? StatementKind::break_loop : StatementKind::continue_loop);
       stream_.next();
       end_tag();
       return result;
@@ -98,7 +98,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> branch() {
-    auto result = make(Kind::branch);
+    auto result = make(StatementKind::branch);
     while (true) {
       stream_.next();  // if, elif
       result->expressions.push_back(expressions_.tuple(false));
@@ -132,7 +132,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> loop() {
-    auto result = make(Kind::loop);
+    auto result = make(StatementKind::loop);
     stream_.next();
     result->target = target(false);
     stream_.expect_name("in");
@@ -153,7 +153,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> assign() {
-    auto result = make(Kind::assign);
+    auto result = make(StatementKind::assign);
     stream_.next();
     result->target = target(true);
     if (stream_.skip_symbol("=")) {
@@ -161,7 +161,7 @@ class Parser {
       end_tag();
       return result;
     }
-    result->kind = Kind::assign_body;
+    result->kind = StatementKind::assign_body;
     result->expressions.push_back(stream_.is_symbol("|") ? expressions_.filters(nullptr, false) : nullptr);
     end_tag();
     result->bodies.push_back(body_until("endset"));
@@ -169,7 +169,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> macro() {
-    auto result = make(Kind::macro);
+    auto result = make(StatementKind::macro);
     stream_.next();
     result->target.names.push_back(stream_.expect_any_name());
     stream_.expect_symbol("(");
@@ -187,7 +187,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> filter_body() {
-    auto result = make(Kind::filter_body);
+    auto result = make(StatementKind::filter_body);
     stream_.next();
     result->expressions.push_back(expressions_.filters(nullptr, true));
     end_tag();
@@ -196,7 +196,7 @@ class Parser {
   }
 
   std::unique_ptr<Statement> scope() {
-    auto result = make(Kind::scope);
+    auto result = make(StatementKind::scope);
     stream_.next();
     while (!stream_.is(Token::Kind::block_end)) {
       if (!result->parameters.empty()) stream_.expect_symbol(",");
