@@ -1,7 +1,6 @@
 #include "cli/bench_document.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <span>
 
@@ -9,18 +8,14 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/documents.h"
+#include "cli/measure.h"
 #include "context/chunk.h"
-#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
 
 using base::Json;
 using Tokens = std::vector<text::Token>;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 Tokens tokens_of(const Runtime& runtime, const std::vector<Document>& documents) {
   Tokens all;
@@ -46,18 +41,18 @@ std::vector<Document> beginning_of(const Runtime& runtime, const std::vector<Doc
   return result;
 }
 
-Tokens part_of(const Tokens& all, int64_t first, int64_t count) {
+Tokens slice_of(const Tokens& all, int64_t first, int64_t count) {
   return {all.begin() + first, all.begin() + first + count};
 }
 
 model::ContextStates context_of(const Runtime& runtime, const Tokens& all, int64_t length) {
   return runtime.context_store().get_or_encode(
-      context::split(part_of(all, 0, length), runtime.model.adapter->chunk_size, 0));
+      context::split(slice_of(all, 0, length), runtime.model.adapter->chunk_size, 0));
 }
 
 engine::Completion ask(engine::Engine& engine, const BenchDocumentOptions& options, const Tokens& all, int64_t length) {
   engine::Request request;
-  request.prompt = part_of(all, length, options.question_tokens);
+  request.prompt = slice_of(all, length, options.question_tokens);
   request.max_tokens = options.tokens;
   return engine.generate(request);
 }
@@ -68,12 +63,12 @@ Json measure_length(const Runtime& runtime, const BenchDocumentOptions& options,
   engine::Engine engine(runtime.model, *runtime.tokenizer, engine_options(model));
   const std::vector<Document> read =
       beginning_of(runtime, documents, tokens_of(runtime, documents), length + options.question_tokens);
-  const auto start = std::chrono::steady_clock::now();
+  const Clock clock(runtime.model.decoder.device());
   const Tokens all = tokens_of(runtime, read);
   model::ContextStates states = context_of(runtime, all, length);
   const int64_t rows = states.rows;
   engine.set_context(std::move(states));
-  const double prepared = seconds_since(start);
+  const double prepared = clock.seconds();
   const engine::Completion first = ask(engine, options, all, length);
   const engine::Completion further = ask(engine, options, all, length);
   const double decoded = further.decode_seconds;
@@ -87,8 +82,8 @@ Json measure_length(const Runtime& runtime, const BenchDocumentOptions& options,
 }
 
 // Encoded and written down, where a later process finds it.
-void store(const BenchDocumentOptions& options, const ModelOptions& model, const CommonOptions& common,
-           const std::vector<Document>& documents, int64_t longest) {
+void store_documents(const BenchDocumentOptions& options, const ModelOptions& model, const CommonOptions& common,
+                     const std::vector<Document>& documents, int64_t longest) {
   const std::unique_ptr<Runtime> runtime = open_runtime(model, common);
   runtime->context_store();  // an error without an adapter, before any work
   const Tokens all = tokens_of(*runtime, documents);
@@ -112,7 +107,7 @@ Json measure_document(const BenchDocumentOptions& options, const ModelOptions& m
   std::sort(ascending.begin(), ascending.end());
   if (ascending.front() <= 0) throw base::Error(base::ErrorCode::invalid_argument, "--contexts: 0 with --document");
   const std::vector<Document> documents = read_documents(options.documents);
-  store(options, stored, common, documents, ascending.back());
+  store_documents(options, stored, common, documents, ascending.back());
   Json result = {{"documents", Json::array()}};
   for (const int64_t length : ascending) {
     const std::unique_ptr<Runtime> runtime = open_runtime(stored, common);

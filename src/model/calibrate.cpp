@@ -18,7 +18,7 @@ namespace {
 // Rows of one pass: bounds the memory of a layer's activations.
 constexpr int64_t pass_rows = 4096;
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_calibration(const std::string& message) {
   throw base::Error(base::ErrorCode::invalid_argument, "calibration: " + message);
 }
 
@@ -67,15 +67,15 @@ at::Tensor context_chunks(const at::Tensor& windows, int64_t chunk_size) {
 DecoderCalibration::DecoderCalibration(const DecoderConfig& config, const at::Tensor& windows, at::Device device)
     : windows_(windows.to(device)) {
   if (windows.dim() != 2 || windows.numel() == 0 || windows.scalar_type() != at::kLong)
-    refuse("expected token ids [windows, T]");
+    refuse_calibration("expected token ids [windows, T]");
   const int64_t low = windows.min().item<int64_t>(), high = windows.max().item<int64_t>();
   if (low < 0 || high >= config.vocabulary) {
-    refuse("token id " + std::to_string(low < 0 ? low : high) + " is outside the model's vocabulary of " +
-           std::to_string(config.vocabulary));
+    refuse_calibration("token id " + std::to_string(low < 0 ? low : high) + " is outside the model's vocabulary of " +
+                       std::to_string(config.vocabulary));
   }
   if (config.learned_positions && windows.size(1) > config.max_positions) {
-    refuse("windows of " + std::to_string(windows.size(1)) + " tokens; the model has " +
-           std::to_string(config.max_positions) + " learned positions");
+    refuse_calibration("windows of " + std::to_string(windows.size(1)) + " tokens; the model has " +
+                       std::to_string(config.max_positions) + " learned positions");
   }
 }
 

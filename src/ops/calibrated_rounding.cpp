@@ -23,15 +23,15 @@
 namespace cepe::ops {
 namespace {
 
-constexpr double largest_e4m3 = 448;
+constexpr double largest_of_e4m3 = 448;
 // Of the diagonal's mean, added to it. GPTQ has 0.01; on text of the calibration's kind that is hardly better, on text
 // of another kind much worse.
 constexpr double damping = 0.1;
-constexpr int64_t block_columns = 128;              // whose errors reach all later columns in one product
-constexpr int64_t tried_scales = 8;                 // of each row
-constexpr int64_t piece_values = int64_t{1} << 28;  // rounded at one time: 1 GB, a few times over
+constexpr int64_t block_columns = 128;                 // whose errors reach all later columns in one product
+constexpr int64_t tried_scales = 8;                    // of each row
+constexpr int64_t rounded_at_once = int64_t{1} << 28;  // rounded at one time: 1 GB, a few times over
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_rounding(const std::string& message) {
   throw base::Error(base::ErrorCode::invalid_argument, "calibrated rounding: " + message);
 }
 
@@ -71,7 +71,7 @@ Rounded round_with_feedback(const at::Tensor& weights, const Feedback& feedback)
     const int64_t count = std::min(block_columns, in - first), next = first + count;
     const at::Tensor errors = at::empty({count, weights.size(1)}, weights.options());
     for (int64_t i = 0; i < count; ++i) {
-      const at::Tensor code = wanted[first + i].clamp(-largest_e4m3, largest_e4m3).to(at::kFloat8_e4m3fn);
+      const at::Tensor code = wanted[first + i].clamp(-largest_of_e4m3, largest_of_e4m3).to(at::kFloat8_e4m3fn);
       rounded.codes[first + i].copy_(code.view(at::kByte));
       errors[i].copy_(weights[first + i]).sub_(code.to(at::kFloat));
       if (i + 1 == count) break;
@@ -90,16 +90,16 @@ Rounded round_with_feedback(const at::Tensor& weights, const Feedback& feedback)
   return rounded;
 }
 
-struct Rows {
+struct RoundedRows {
   at::Tensor codes;   // [rows, in]
   at::Tensor scales;  // [rows]
 };
 
 // weights [rows, in] float32: each row with all scales tried side by side, and the best of them kept.
-Rows round_rows(const at::Tensor& weights, const Feedback& feedback) {
+RoundedRows round_rows(const at::Tensor& weights, const Feedback& feedback) {
   const int64_t rows = weights.size(0), in = weights.size(1);
   constexpr double smallest_scale = 1e-30;  // of a row of zeros
-  const at::Tensor largest = at::full({}, largest_e4m3, weights.options());
+  const at::Tensor largest = at::full({}, largest_of_e4m3, weights.options());
   const at::Tensor steps = at::arange(tried_scales, weights.options()).div(tried_scales).exp2();
   const at::Tensor scales =
       (weights.abs().amax(1) / largest).clamp_min(smallest_scale).unsqueeze(0) * steps.unsqueeze(1);  // [S, rows]
@@ -118,16 +118,17 @@ Rows round_rows(const at::Tensor& weights, const Feedback& feedback) {
 
 PackedWeight quantise_calibrated(const at::Tensor& dense, const at::Tensor& moments) {
   const at::NoGradGuard none;
-  if (dense.dim() != 2 || !dense.is_floating_point()) refuse("expected a matrix [out, in] of floating-point numbers");
+  if (dense.dim() != 2 || !dense.is_floating_point())
+    refuse_rounding("expected a matrix [out, in] of floating-point numbers");
   if (moments.dim() != 2 || moments.size(0) != dense.size(1) || moments.size(1) != dense.size(1)) {
-    refuse("expected moments [in, in] of the weight's " + std::to_string(dense.size(1)) + " inputs");
+    refuse_rounding("expected moments [in, in] of the weight's " + std::to_string(dense.size(1)) + " inputs");
   }
   const Feedback feedback = feedback_of(moments);
-  const int64_t piece = std::max<int64_t>(1, piece_values / std::max<int64_t>(1, dense.size(1)) / tried_scales);
+  const int64_t piece = std::max<int64_t>(1, rounded_at_once / std::max<int64_t>(1, dense.size(1)) / tried_scales);
   std::vector<at::Tensor> codes, scales;
   for (int64_t first = 0; first < dense.size(0); first += piece) {
     const int64_t count = std::min(piece, dense.size(0) - first);
-    const Rows rows = round_rows(dense.narrow(0, first, count).to(at::kFloat), feedback);
+    const RoundedRows rows = round_rows(dense.narrow(0, first, count).to(at::kFloat), feedback);
     codes.push_back(rows.codes);
     scales.push_back(rows.scales);
   }

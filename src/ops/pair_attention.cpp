@@ -17,11 +17,11 @@ namespace cepe::ops {
 namespace {
 
 constexpr int64_t least_query_rows = 16;
-constexpr int64_t bytes_a_thread = int64_t{64} << 10;
+constexpr int64_t bytes_a_worker = int64_t{64} << 10;
 constexpr int most_blocks = 3;  // of query rows that the kernel takes together
-constexpr float lowest = -std::numeric_limits<float>::infinity();
+constexpr float no_score = -std::numeric_limits<float>::infinity();
 
-struct Shape {
+struct PairShape {
   int64_t queries, groups, key_width, value_width, lanes, blocks;
   int64_t rows() const { return groups * blocks * lanes; }
   // Of a query row and group, among the blocks of all groups; and its lane.
@@ -30,7 +30,7 @@ struct Shape {
 };
 
 // [G, blocks, D / 2, lanes] of queries [R, G, D].
-at::Tensor packed_queries(const at::Tensor& queries, const Shape& shape) {
+at::Tensor packed_queries(const at::Tensor& queries, const PairShape& shape) {
   const at::Tensor dense = queries.contiguous();
   const float* from = dense.const_data_ptr<float>();
   at::Tensor packed = at::zeros({shape.rows() * shape.key_width / 2}, at::kInt);
@@ -49,12 +49,12 @@ at::Tensor packed_queries(const at::Tensor& queries, const Shape& shape) {
 
 // A thread's state and scratch, in tensors for their alignment: vectors of 64 bytes that lie across two lines of the
 // cache cost twice.
-struct Worker {
+struct PairWorker {
   at::Tensor output, maximum, denominator, scores, weights, values, keys;
 
-  explicit Worker(const Shape& shape)
+  explicit PairWorker(const PairShape& shape)
       : output(at::zeros({shape.rows() * shape.value_width}, at::kFloat)),
-        maximum(at::full({shape.rows()}, lowest, at::kFloat)),
+        maximum(at::full({shape.rows()}, no_score, at::kFloat)),
         denominator(at::zeros({shape.rows()}, at::kFloat)),
         scores(at::empty({cpu::pair_block * most_blocks * shape.lanes}, at::kFloat)),
         weights(at::empty({cpu::pair_block / 2 * most_blocks * shape.lanes}, at::kInt)),
@@ -63,26 +63,26 @@ struct Worker {
 };
 
 template <class T>
-T* data_of(const at::Tensor& tensor) {
+T* words_of(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
 // Rows [begin, end) of all pages taken as one run.
-void attend_range(const cpu::PairKernel& kernel, const Shape& shape, std::span<const RowPage> pages,
-                  const at::Tensor& queries, double scale, int64_t begin, int64_t end, Worker& worker) {
+void attend_pairs_in(const cpu::PairKernel& kernel, const PairShape& shape, std::span<const RowPage> pages,
+                     const at::Tensor& queries, double scale, int64_t begin, int64_t end, PairWorker& worker) {
   const cpu::PairAttentionJob job = {.groups = shape.groups,
                                      .blocks = shape.blocks,
                                      .key_width = shape.key_width,
                                      .value_width = shape.value_width,
                                      .scale = static_cast<float>(scale),
-                                     .query = data_of<uint32_t>(queries),
-                                     .output = data_of<float>(worker.output),
-                                     .maximum = data_of<float>(worker.maximum),
-                                     .denominator = data_of<float>(worker.denominator),
-                                     .scores = data_of<float>(worker.scores),
-                                     .weights = data_of<uint32_t>(worker.weights),
-                                     .values = data_of<uint32_t>(worker.values),
-                                     .keys = data_of<uint16_t>(worker.keys)};
+                                     .query = words_of<uint32_t>(queries),
+                                     .output = words_of<float>(worker.output),
+                                     .maximum = words_of<float>(worker.maximum),
+                                     .denominator = words_of<float>(worker.denominator),
+                                     .scores = words_of<float>(worker.scores),
+                                     .weights = words_of<uint32_t>(worker.weights),
+                                     .values = words_of<uint32_t>(worker.values),
+                                     .keys = words_of<uint16_t>(worker.keys)};
   int64_t first = 0;
   for (const RowPage& page : pages) {
     const int64_t rows = page.keys.size(0);
@@ -98,20 +98,20 @@ void attend_range(const cpu::PairKernel& kernel, const Shape& shape, std::span<c
 }
 
 // One (query, group): the workers' sums brought to one maximum, divided by the sum of their denominators.
-void merge(const std::vector<Worker>& workers, const Shape& shape, int64_t query, int64_t group, float* output,
-           float* log_sum_exp) {
+void merge_lanes(const std::vector<PairWorker>& workers, const PairShape& shape, int64_t query, int64_t group,
+                 float* output, float* log_sum_exp) {
   const int64_t block = shape.block_of(query, group), lane = shape.lane_of(query), at = block * shape.lanes + lane;
-  const auto maximum_of = [&](const Worker& worker) { return data_of<float>(worker.maximum)[at]; };
-  float maximum = lowest;
-  for (const Worker& worker : workers) maximum = std::max(maximum, maximum_of(worker));
-  if (!(maximum > lowest)) return;
+  const auto maximum_of = [&](const PairWorker& worker) { return words_of<float>(worker.maximum)[at]; };
+  float maximum = no_score;
+  for (const PairWorker& worker : workers) maximum = std::max(maximum, maximum_of(worker));
+  if (!(maximum > no_score)) return;
   double denominator = 0;
-  for (const Worker& worker : workers) {
-    denominator += data_of<float>(worker.denominator)[at] * std::exp(maximum_of(worker) - maximum);
+  for (const PairWorker& worker : workers) {
+    denominator += words_of<float>(worker.denominator)[at] * std::exp(maximum_of(worker) - maximum);
   }
-  for (const Worker& worker : workers) {
+  for (const PairWorker& worker : workers) {
     const auto share = static_cast<float>(std::exp(maximum_of(worker) - maximum) / denominator);
-    const float* from = data_of<float>(worker.output) + block * shape.value_width * shape.lanes + lane;
+    const float* from = words_of<float>(worker.output) + block * shape.value_width * shape.lanes + lane;
     for (int64_t i = 0; i < shape.value_width; ++i) output[i] += share * from[i * shape.lanes];
   }
   *log_sum_exp = maximum + static_cast<float>(std::log(denominator));
@@ -130,29 +130,30 @@ bool prefers_pair_attention(const at::Tensor& queries, std::span<const RowPage> 
 RowAttention pair_attention(const at::Tensor& queries, std::span<const RowPage> pages, double scale,
                             const cpu::PairKernel& kernel) {
   const int64_t lanes = kernel.lanes;
-  const Shape shape = {queries.size(0), queries.size(1),
-                       queries.size(2), pages.front().values.size(2),
-                       lanes,           (queries.size(0) + lanes - 1) / lanes};
+  const PairShape shape = {queries.size(0), queries.size(1),
+                           queries.size(2), pages.front().values.size(2),
+                           lanes,           (queries.size(0) + lanes - 1) / lanes};
   int64_t rows = 0;
   for (const RowPage& page : pages) rows += page.keys.size(0);
   RowAttention result{at::zeros({shape.queries, shape.groups, shape.value_width}, at::kFloat),
-                      at::full({shape.queries, shape.groups}, lowest, at::kFloat)};
+                      at::full({shape.queries, shape.groups}, no_score, at::kFloat)};
   if (rows == 0) return result;
   const at::Tensor packed = packed_queries(queries, shape);
   const int64_t row_bytes = shape.groups * (shape.key_width + shape.value_width) * 2;
-  const int64_t enough = std::max<int64_t>(1, rows * row_bytes / bytes_a_thread);
+  const int64_t enough = std::max<int64_t>(1, rows * row_bytes / bytes_a_worker);
   const int64_t count = at::in_parallel_region() ? 1 : std::min<int64_t>(at::get_num_threads(), enough);
-  std::vector<Worker> workers;
+  std::vector<PairWorker> workers;
   for (int64_t i = 0; i < count; ++i) workers.emplace_back(shape);
   at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      attend_range(kernel, shape, pages, packed, scale, rows * i / count, rows * (i + 1) / count, workers[i]);
+      attend_pairs_in(kernel, shape, pages, packed, scale, rows * i / count, rows * (i + 1) / count, workers[i]);
     }
   });
   auto* output = result.output.mutable_data_ptr<float>();
   auto* log_sum_exp = result.log_sum_exp.mutable_data_ptr<float>();
   for (int64_t row = 0; row < shape.queries * shape.groups; ++row) {
-    merge(workers, shape, row / shape.groups, row % shape.groups, output + row * shape.value_width, log_sum_exp + row);
+    merge_lanes(workers, shape, row / shape.groups, row % shape.groups, output + row * shape.value_width,
+                log_sum_exp + row);
   }
   return result;
 }

@@ -14,9 +14,9 @@
 namespace cepe::ops {
 namespace {
 
-constexpr int64_t block_columns = 128;
+constexpr int64_t factored_columns = 128;
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_matrix(const std::string& message) {
   throw base::Error(base::ErrorCode::invalid_argument, "cholesky: " + message);
 }
 
@@ -37,7 +37,7 @@ Factor factor_block(const at::Tensor& block, int64_t first) {
       double sum = a[i * n + j];
       for (int64_t k = 0; k < j; ++k) sum -= l[i * n + k] * l[j * n + k];
       if (i == j && !(sum > 0 && std::isfinite(sum)))
-        refuse("the matrix is not positive definite at row " + std::to_string(first + i));
+        refuse_matrix("the matrix is not positive definite at row " + std::to_string(first + i));
       l[i * n + j] = i == j ? std::sqrt(sum) : sum / l[j * n + j];
     }
   }
@@ -56,13 +56,13 @@ Factor factor_block(const at::Tensor& block, int64_t first) {
 at::Tensor cholesky(const at::Tensor& matrix) {
   const at::NoGradGuard none;
   if (matrix.dim() != 2 || matrix.size(0) != matrix.size(1) || matrix.scalar_type() != at::kDouble) {
-    refuse("expected a square matrix of float64");
+    refuse_matrix("expected a square matrix of float64");
   }
   const int64_t n = matrix.size(0);
   at::Tensor rest = matrix.clone();  // what is left of the matrix behind the columns done
   at::Tensor lower = at::zeros_like(rest);
-  for (int64_t first = 0; first < n; first += block_columns) {
-    const int64_t count = std::min(block_columns, n - first), next = first + count, left = n - next;
+  for (int64_t first = 0; first < n; first += factored_columns) {
+    const int64_t count = std::min(factored_columns, n - first), next = first + count, left = n - next;
     const Factor factor = factor_block(rest.narrow(0, first, count).narrow(1, first, count), first);
     lower.narrow(0, first, count).narrow(1, first, count).copy_(factor.lower);
     if (left == 0) break;
