@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/parse_values.h"
+#include "cli/bench_document.h"
 #include "cli/bench_shape.h"
 #include "cli/commands.h"
 #include "cli/measure.h"
@@ -33,6 +34,7 @@ struct BenchOptions {
   uint64_t seed = 0;
   bool json = false;
   BenchShapeOptions shape;
+  BenchDocumentOptions document;
 };
 
 std::vector<text::Token> random_ids(int64_t count, int64_t vocabulary, std::mt19937_64& random) {
@@ -193,8 +195,17 @@ void bench_shape(const BenchOptions& options, const CommonOptions& common) {
   write_output(options.json ? result.dump(1) + "\n" : shape_text(result));
 }
 
+void bench_document(const BenchOptions& options, const CommonOptions& common) {
+  BenchDocumentOptions document = options.document;
+  document.tokens = options.tokens;
+  const std::vector<int64_t> lengths = base::parse_counts(options.contexts, "--contexts");
+  const Json result = measure_document(document, options.model, common, lengths);
+  write_output(options.json ? result.dump(1) + "\n" : document_text(result));
+}
+
 void bench(const BenchOptions& options, const CommonOptions& common) {
   if (!options.shape.shape.empty()) return bench_shape(options, common);
+  if (!options.document.documents.empty()) return bench_document(options, common);
   const Json result = measure(options, common);
   write_output(options.json ? result.dump(1) + "\n" : bench_text(result));
 }
@@ -255,6 +266,19 @@ void add_bench(CLI::App& program, CommonOptions& common) {
   command->add_option("--seed", options->seed, "of the random ids")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object instead of text");
   add_shape_options(*command, options->shape);
+  const char* group = "A document";
+  CLI::Option* document =
+      command
+          ->add_option("-d,--document", options->document.documents,
+                       "instead of random ids: a file or folder whose first tokens are the context, stored beforehand; "
+                       "tells how soon a first question about it is answered, and a further one")
+          ->group(group)
+          ->excludes("--shape");
+  command->add_option("--question-tokens", options->document.question_tokens, "of a question: what follows the context")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str()
+      ->group(group)
+      ->needs(document);
 }
 
 }  // namespace cepe::cli

@@ -65,6 +65,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--tokenizer", options.tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf [the model's]")
       ->group(group);
+  command
+      .add_option("--calibration", options.calibration,
+                  "with --dtype fp8: a text like those that will be read; weights are rounded so that the model's "
+                  "answers over it change least [to the nearest]")
+      ->group(group);
   command.add_flag("--allow-mismatch", options.allow_mismatch, "take an adapter that was made for another decoder")
       ->group(group);
 }
@@ -143,6 +148,12 @@ model::LoadOptions load_options(const ModelOptions& options, const CommonOptions
 
 engine::OpenOptions open_options(const ModelOptions& options, const CommonOptions& common) {
   engine::OpenOptions open = parts_of(options);
+  if (!options.calibration.empty() && common.dtype != "fp8") {
+    throw Error(
+        base::ErrorCode::invalid_argument,
+        "--calibration " + options.calibration + ": only --dtype fp8 is calibrated, and --dtype is " + common.dtype);
+  }
+  open.calibration = options.calibration;
   open.load = load_options(options, common);
   open.cache_folder = common.cache();
   open.keeps_chunks = !options.no_cache;

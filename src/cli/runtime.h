@@ -12,9 +12,10 @@
 namespace cepe::cli {
 
 struct ModelOptions {
-  std::string model;      // "": the default model; a folder, a .gguf file, "org/name" in the Hugging Face cache
-  std::string adapter;    // "": the default one where there is one; "none"; a folder
-  std::string tokenizer;  // "": the model's own; a folder or file
+  std::string model;        // "": the default model; a folder, a .gguf file, "org/name" in the Hugging Face cache
+  std::string adapter;      // "": the default one where there is one; "none"; a folder
+  std::string tokenizer;    // "": the model's own; a folder or file
+  std::string calibration;  // "": weights are rounded to the nearest; a text file
   bool allow_mismatch = false;
   bool no_cache = false;
   std::string cache_size = "8G";
@@ -27,7 +28,7 @@ struct ModelOptions {
   std::string kept_memory = "auto";      // most that kept K and V may take: bytes, or 40 % of free memory
 };
 
-// --model, --adapter, --tokenizer, --allow-mismatch.
+// --model, --adapter, --tokenizer, --calibration, --allow-mismatch.
 void add_model_options(CLI::App& command, ModelOptions& options);
 // --no-cache, --cache-size, --host-cache, --device-cache, --state-type, --remote-store.
 void add_store_options(CLI::App& command, ModelOptions& options);

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "engine/calibration_text.h"
 #include "model/adapter.h"
 #include "model/locate.h"
 
@@ -37,7 +38,7 @@ std::string name_of(const Path& path) {
   return plain.filename().string();
 }
 
-void attach_adapter(Runtime& runtime, const OpenOptions& options) {
+void attach_adapter(Runtime& runtime, const OpenOptions& options, const model::LoadOptions& load) {
   if (options.adapter == "none") runtime.model.adapter.reset();
   runtime.adapter_folder = find_adapter(options);
   if (!runtime.adapter_folder) return;
@@ -47,7 +48,7 @@ void attach_adapter(Runtime& runtime, const OpenOptions& options) {
   }
   base::detail("adapter: " + folder);
   runtime.adapter_trained = model::read_adapter_config(*runtime.adapter_folder).trained;
-  runtime.model.adapter = model::load_adapter(*runtime.adapter_folder, runtime.model.decoder, options.load);
+  runtime.model.adapter = model::load_adapter(*runtime.adapter_folder, runtime.model.decoder, load);
   if (!runtime.adapter_trained) {
     base::warn(folder + ": this adapter is untrained: it shows speed and memory, the text will not know the documents");
   }
@@ -87,9 +88,11 @@ std::unique_ptr<Runtime> open(const OpenOptions& options) {
   auto runtime = std::make_unique<Runtime>(Runtime{model::open_model(path), {}, nullptr, name_of(path), {}, true, {}});
   // Small things first: a mistake there should not wait for gigabytes.
   runtime->tokenizer = open_tokenizer(options, runtime->source);
-  runtime->model = model::load_model(runtime->source, options.load);
+  model::LoadOptions load = options.load;
+  if (!options.calibration.empty()) load.calibration = calibration_windows(options.calibration, *runtime->tokenizer);
+  runtime->model = model::load_model(runtime->source, load);
   base::throw_if_interrupted();
-  attach_adapter(*runtime, options);
+  attach_adapter(*runtime, options, load);
   open_store(*runtime, options);
   base::throw_if_interrupted();
   return runtime;

@@ -20,6 +20,7 @@ struct OpenOptions {
   std::string adapter;       // "": the default one, for the default model only; "none"; a folder
   std::string tokenizer;     // "": the model's own; a folder or file
   model::LoadOptions load;   // types of the weights, device (ops::open_device), adapters of another decoder
+  base::Path calibration;    // with fp8, a text file on which rounding is calibrated; "": to the nearest
   base::Path cache_folder;   // models and encoded chunks; "": base::default_cache_folder()
   base::Path models_folder;  // adapters that ship; "": share/cepe/models of an installed program, models/ of a build.
                              // What links cepe::cepe has the installed one as CEPE_MODELS
@@ -43,8 +44,8 @@ struct Runtime {
 };
 
 // On the heap, since the store refers to the model. An untrained adapter is warned of.
-// Errors: not_found (model, adapter), and those of open_model, load_model, load_adapter, load_tokenizer;
-// base::Interrupted.
+// Errors: not_found (model, adapter), invalid_argument (a calibration text that is too short), and those of open_model,
+// load_model, load_adapter, load_tokenizer; base::Interrupted.
 std::unique_ptr<Runtime> open(const OpenOptions& options);
 
 // Where encoded chunks are kept on disk.

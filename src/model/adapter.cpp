@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "model/calibrate.h"
 #include "model/decoder_identity.h"
 #include "model/tensor_view.h"
 
@@ -102,6 +103,7 @@ Adapter load_adapter(const base::Path& folder, const Decoder& decoder, const Loa
         load_cross_attention(reader, decoder.config, config.encoder.width, layer);
   }
   reader.finish();
+  if (is_calibrated(options)) quantise_calibrated(adapter, decoder, options.calibration);
   return adapter;
 }
 

@@ -5,8 +5,9 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
@@ -20,6 +21,7 @@
 #include "model/shared_context.h"
 #include "model/step_tables.h"
 #include "ops/head_product.h"
+#include "ops/mixed_linear.h"
 #include "ops/row_attention.h"
 
 namespace cepe::model {
@@ -167,6 +169,11 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
                            const HeadShape& shape) {
   const int64_t rows = queries.size(0), each = shape.heads / shape.groups,
                 encoder_width = context.pages.front().size(1);
+  at::Tensor bounds;  // of one sequence; made here, since paged_attention wants no table from the kernel just before it
+  if (queries.is_cuda()) {
+    const int64_t count = rows * shape.heads;
+    bounds = at::arange(0, count + 1, count, queries.options().dtype(at::kInt));
+  }
   const at::Tensor query_rows = absorbed_queries(block, queries, shape);  // [H * T, 1, E]
   const at::Tensor value =
       dense_weight(block.value, queries.scalar_type()).reshape({shape.groups, shape.width, encoder_width});
@@ -180,10 +187,8 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
     gathered = ops::row_attention(query_rows.to(at::kFloat).contiguous(), pages, scale_of(shape)).output;
   } else if (!differentiated && queries.scalar_type() == at::kBFloat16 &&
              ops::takes_paged_attention(*context.table(), queries.device())) {
-    const int64_t count = query_rows.size(0);
-    const at::Tensor bounds = at::arange(0, count + 1, count, queries.options().dtype(at::kInt));  // one sequence
-    gathered = ops::paged_attention({query_rows.contiguous(), bounds, count}, *context.table(), scale_of(shape),
-                                    queries.scalar_type())
+    gathered = ops::paged_attention({query_rows.contiguous(), bounds, query_rows.size(0)}, *context.table(),
+                                    scale_of(shape), queries.scalar_type())
                    .output;
   } else {
     AttentionInParts attention(query_rows, scale_of(shape));
@@ -200,12 +205,40 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
       .reshape({rows, shape.heads, shape.width});
 }
 
+namespace {
+
+// Keys and values of all rows side by side, by one product a tile, into the place where they stay.
+ContextStates::Projected project_together(const CrossAttention& block, const std::vector<at::Tensor>& parts,
+                                          int64_t rows, const HeadShape& shape) {
+  const at::Tensor weight =
+      at::cat({dense_weight(block.key, at::kBFloat16), dense_weight(block.value, at::kBFloat16)}, 0);
+  const at::Tensor both = at::empty({rows, weight.size(0)}, weight.options());
+  int64_t first = 0;
+  for (const at::Tensor& states : parts) {
+    at::Tensor place = both.narrow(0, first, states.size(0));
+    at::mm_out(place, states.to(at::kBFloat16), weight.t());
+    first += states.size(0);
+  }
+  const auto half = [&](int64_t index) {
+    return both.narrow(1, index * shape.groups * shape.width, shape.groups * shape.width)
+        .unflatten(1, {shape.groups, shape.width});
+  };
+  return {half(0), half(1)};
+}
+
+}  // namespace
+
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
                       at::ScalarType type) {
   const std::vector<at::Tensor> parts = tiles(context, tile_rows(1));
   context.kept.clear();
+  const bool together = !parts.empty() && parts.front().is_cpu() && type == at::kBFloat16 && ops::multiplies_bfloat16();
   for (const CrossAttention* block : blocks) {
     if (!block) continue;
+    if (together) {
+      context.kept.push_back(project_together(*block, parts, context.rows, shape));
+      continue;
+    }
     std::vector<at::Tensor> keys, values;
     for (const at::Tensor& states : parts) {
       ContextStates::Projected kv = project(*block, states, shape);

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "model/layer_walk.h"
 #include "model/paged_cache.h"
 #include "model/recompute.h"
 #include "model/rope.h"
@@ -137,15 +138,6 @@ at::Tensor recomputed_layer(const Pass& pass, size_t index, int64_t cross_layer,
   return recomputed(body, inputs);
 }
 
-at::Tensor embed(const Decoder& decoder, const BatchLayout& layout) {
-  at::Tensor hidden = look_up(decoder.embedding, layout.tokens, decoder.activation_type);
-  // The scale is rounded to the activations' type first, as in the published code.
-  if (decoder.config.embedding_scale != 1)
-    hidden = hidden * at::scalar_tensor(decoder.config.embedding_scale, hidden.scalar_type()).item<double>();
-  if (decoder.config.learned_positions) hidden = hidden + at::embedding(decoder.position_embedding, layout.positions);
-  return hidden;
-}
-
 void check(const Decoder& decoder, const BatchLayout& layout, const KvCache* cache) {
   using base::Error;
   using base::ErrorCode;
@@ -171,19 +163,33 @@ void check(const Decoder& decoder, const BatchLayout& layout, const KvCache* cac
   }
 }
 
-}  // namespace
-
-at::Device Decoder::device() const { return norm.weight.device(); }
-
-at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache, const CrossAttentionInput& cross,
-                   bool recompute) {
-  check(decoder, layout, cache);
+Pass pass_of(const Decoder& decoder, const BatchLayout& layout, KvCache* cache, const CrossAttentionInput& cross) {
   Pass pass = {decoder, layout, cache, cross, {}, {}};
   const StepTables* step = layout.step.get();
   if (!decoder.config.learned_positions)
     pass.angles = rope_angles(decoder.config.rope, layout, step ? step->frequencies : at::Tensor());
   if (decoder.config.local_rope)
     pass.local_angles = rope_angles(*decoder.config.local_rope, layout, step ? step->local_frequencies : at::Tensor());
+  return pass;
+}
+
+}  // namespace
+
+at::Tensor embed(const Decoder& decoder, const BatchLayout& layout) {
+  at::Tensor hidden = look_up(decoder.embedding, layout.tokens, decoder.activation_type);
+  // The scale is rounded to the activations' type first, as in the published code.
+  if (decoder.config.embedding_scale != 1)
+    hidden = hidden * at::scalar_tensor(decoder.config.embedding_scale, hidden.scalar_type()).item<double>();
+  if (decoder.config.learned_positions) hidden = hidden + at::embedding(decoder.position_embedding, layout.positions);
+  return hidden;
+}
+
+at::Device Decoder::device() const { return norm.weight.device(); }
+
+at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache, const CrossAttentionInput& cross,
+                   bool recompute) {
+  check(decoder, layout, cache);
+  const Pass pass = pass_of(decoder, layout, cache, cross);
   ResidualStream stream(embed(decoder, layout));  // [N, C]
   int64_t cross_layer = 0;
   for (size_t index = 0; index < decoder.layers.size(); ++index) {
@@ -194,6 +200,13 @@ at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* c
     if (!cross.blocks.empty() && cross.blocks[index]) ++cross_layer;
   }
   return stream.normed(decoder.norm);
+}
+
+at::Tensor forward_layer(const Decoder& decoder, size_t index, const BatchLayout& layout, const at::Tensor& hidden) {
+  const CrossAttentionInput none;
+  ResidualStream stream(hidden);
+  forward_layer(pass_of(decoder, layout, nullptr, none), index, 0, stream);
+  return stream.hidden();
 }
 
 at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden) {

@@ -16,14 +16,14 @@ at::Tensor attend_in_chunks(const EncoderConfig& config, const EncoderLayer& lay
                             const RopeAngles& angles, int64_t chunks, const at::Tensor& mask) {
   const int64_t heads = config.heads, groups = config.groups, width = config.head_width;
   const at::Tensor fused = forward(layer.query_key_value, x);
-  const std::vector<at::Tensor> parts = fused.split_with_sizes({heads * width, groups * width, groups * width}, 1);
-  const auto part = [&](size_t index, int64_t count) { return parts[index].reshape({-1, count, width}); };
+  const auto part = [&](int64_t first, int64_t count) {
+    return fused.narrow(1, first * width, count * width).unflatten(1, {count, width});
+  };
   const auto by_chunk = [&](const at::Tensor& rows) { return rows.reshape({chunks, -1, rows.size(1), width}); };
-  const at::Tensor queries = ops::rotate(part(0, heads), angles.cos, angles.sin);
-  const at::Tensor keys = ops::rotate(part(1, groups), angles.cos, angles.sin);
-  const at::Tensor values = part(2, groups);
-  const at::Tensor attended = attend_chunks(by_chunk(queries), by_chunk(keys), by_chunk(values), mask,
-                                            1 / std::sqrt(static_cast<double>(width)));
+  const at::Tensor rotated = ops::rotate(part(0, heads + groups), angles.cos, angles.sin);  // queries and keys
+  const at::Tensor queries = rotated.narrow(1, 0, heads), keys = rotated.narrow(1, heads, groups);
+  const at::Tensor attended = attend_chunks(by_chunk(queries), by_chunk(keys), by_chunk(part(heads + groups, groups)),
+                                            mask, 1 / std::sqrt(static_cast<double>(width)));
   return forward(layer.output, attended.reshape({x.size(0), heads * width}));
 }
 

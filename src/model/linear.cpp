@@ -65,6 +65,7 @@ at::Tensor low_rank_forward(const Linear& linear, const at::Tensor& x) {
 }  // namespace
 
 at::Tensor forward(const Linear& linear, const at::Tensor& x) {
+  if (linear.moments) ops::add_inputs(*linear.moments, x);
   const at::Tensor product = frozen_forward(linear, x);
   return linear.low_rank.empty() ? product : product + low_rank_forward(linear, x);
 }

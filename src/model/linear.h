@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "ops/input_moments.h"
 #include "ops/packed_weight.h"
 
 namespace cepe::model {
@@ -23,6 +24,8 @@ struct Linear {
   at::Tensor bias;    // [out] or undefined
   std::shared_ptr<const ops::PackedWeight> packed;
   std::vector<LowRank> low_rank = {};  // while a LoRA is trained; empty otherwise
+  // While the model is calibrated: every forward adds its inputs; nullptr otherwise.
+  std::shared_ptr<ops::InputMoments> moments = nullptr;
 
   explicit operator bool() const { return weight.defined() || packed; }
   int64_t out_features() const { return packed ? packed->out_features : weight.size(0); }

@@ -1,9 +1,13 @@
 #include "model/load.h"
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/progress.h"
+#include "model/calibrate.h"
 #include "model/families/families.h"
 #include "model/gguf_config.h"
 #include "model/quantise.h"
@@ -125,7 +129,7 @@ DecoderLayer load_layer(WeightReader& reader, const DecoderConfig& config, const
       reader.linear(parts.gate_up, rows, config.width, {config.feed_forward_bias, names.transposed, {}});
   layer.feed_forward.down =
       reader.linear({parts.down}, {config.width}, hidden, {config.feed_forward_bias, names.transposed, {}});
-  if (const auto format = quantised_format(reader.type())) quantise(layer, *format);
+  if (const auto format = format_at_once(reader.options())) quantise(layer, *format);
   return layer;
 }
 
@@ -186,11 +190,21 @@ Decoder load_decoder(const ModelSource& source, const LoadOptions& options) {
   if (config.learned_positions)
     decoder.position_embedding =
         reader.tensor(names.position_embedding + ".weight", {config.max_positions, config.width});
-  for (const LayerNames& parts : names.layers) decoder.layers.push_back(load_layer(reader, config, names, parts));
+  std::optional<DecoderCalibration> calibration;
+  if (is_calibrated(options)) calibration.emplace(config, options.calibration, options.device);
+  const auto progress =
+      calibration ? std::make_unique<base::Progress>("calibrating", config.layers, "layers") : nullptr;
+  for (const LayerNames& parts : names.layers) {
+    decoder.layers.push_back(load_layer(reader, config, names, parts));
+    if (!calibration) continue;
+    calibration->quantise_last_layer(decoder);
+    progress->advance(1);
+  }
   decoder.norm = reader.norm(names.norm, config.width, config.norm_eps, config.norm);
   if (!config.tied) {
     decoder.lm_head = reader.linear({names.lm_head}, {config.vocabulary}, config.width);
-    if (const auto format = quantised_format(reader.type())) quantise(decoder.lm_head, *format);
+    if (const auto format = format_at_once(options)) quantise(decoder.lm_head, *format);
+    if (calibration) calibration->quantise_head(decoder);
   }
   // A tied model's file may carry its head all the same, and a CEPE folder the adapter: neither is left over.
   std::vector<std::string> own = {};
@@ -236,7 +250,7 @@ CrossAttention load_cross_attention(WeightReader& reader, const DecoderConfig& d
   block.key = reader.linear({name + "k_proj"}, {key_rows}, encoder_width);
   block.value = reader.linear({name + "v_proj"}, {key_rows}, encoder_width);
   block.output = reader.linear({name + "o_proj"}, {decoder.width}, query_rows);
-  if (const auto format = quantised_format(reader.type())) quantise(block, *format);
+  if (const auto format = format_at_once(reader.options())) quantise(block, *format);
   return block;
 }
 
@@ -252,6 +266,7 @@ CepeModel load_model(const ModelSource& source, const LoadOptions& options) {
         load_cross_attention(reader, source.decoder, source.encoder->width, layer);
   }
   reader.finish({"encoder."});
+  if (is_calibrated(options)) quantise_calibrated(adapter, model.decoder, options.calibration);
   model.adapter = std::move(adapter);
   return model;
 }

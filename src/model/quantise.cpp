@@ -33,6 +33,10 @@ std::optional<ops::PackedFormat> quantised_format(WeightType type) {
   }
 }
 
+std::optional<ops::PackedFormat> format_at_once(const LoadOptions& options) {
+  return is_calibrated(options) ? std::nullopt : quantised_format(options.type);
+}
+
 void quantise(Linear& linear, ops::PackedFormat format) {
   if (!linear.weight.defined() || !takes(format, linear.weight.size(1))) return;
   linear.packed = std::make_shared<ops::PackedWeight>(ops::quantise(linear.weight, format));

@@ -22,6 +22,8 @@ namespace cepe::model {
 
 // What weights are quantised to; nothing where they are not. fp8: fp8_row, int8: int8_row, int4: q4_1.
 std::optional<ops::PackedFormat> quantised_format(WeightType type);
+// What loading rounds each weight to at once; nothing also where calibration is to do it (calibrate.h).
+std::optional<ops::PackedFormat> format_at_once(const LoadOptions& options);
 
 // The weight in `format`, if it is dense and the format takes its width (q4_1: multiples of 32); as it is otherwise.
 void quantise(Linear& linear, ops::PackedFormat format);

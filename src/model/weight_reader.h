@@ -33,7 +33,15 @@ struct LoadOptions {
   WeightType type = WeightType::automatic;
   at::Device device = at::kCPU;
   bool allow_mismatch = false;  // an adapter made for another decoder is taken all the same
+  // With fp8, token ids [windows, T] int64 of a text: rounding is calibrated on them (calibrate.h). Undefined: to the
+  // nearest.
+  at::Tensor calibration = {};
 };
+
+// Whether loading rounds by calibration.
+inline bool is_calibrated(const LoadOptions& options) {
+  return options.type == WeightType::fp8 && options.calibration.defined();
+}
 
 // Any view as a tensor of its own type (blocks as float32), copied.
 at::Tensor to_tensor(const formats::TensorView& view);
@@ -63,6 +71,7 @@ class WeightReader {
                 const MatrixOptions& options = {});
 
   WeightType type() const { return options_.type; }
+  const LoadOptions& options() const { return options_; }
   at::ScalarType weight_type() const;      // of dense weights that are not float32 in the file or must not be
   at::ScalarType activation_type() const;  // CPU: float32; CUDA: the weights'
 

@@ -4,7 +4,8 @@
 //   cross-attention over kept keys and values    (R = H/G rows a group and token, D = the head's width),
 //   self-attention of new tokens that see every cached row (the same).
 // A call allocates nothing but what it is given, copies nothing from the device and waits for nothing, so it can be
-// recorded in a CUDA graph: the tables are read where they lie when the graph runs.
+// recorded in a CUDA graph: the tables are read where they lie when the graph runs. On a GPU they are read before the
+// kernel launched just before has ended (ops/cuda/in_line.cuh): they come from copies or from kernels further back.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "ops/cpu/kernels.h"
+#include "ops/pair_attention.h"
 
 namespace cepe::ops {
 namespace {
@@ -189,6 +190,8 @@ RowAttention row_attention(const at::Tensor& queries, std::span<const RowPage> p
   RowAttention result{at::zeros({shape.queries, shape.groups, shape.value_width}, at::kFloat),
                       at::full({shape.queries, shape.groups}, -std::numeric_limits<float>::infinity(), at::kFloat)};
   if (rows == 0 || shape.queries == 0 || shape.groups == 0) return result;
+  if (scale > 0 && prefers_pair_attention(queries, pages))
+    return pair_attention(queries, pages, scale, cpu::pair_kernel());
 
   const std::vector<float> ordered = ordered_queries(queries, shape, step);
   const int64_t row_bytes = shape.groups * (shape.key_width + shape.value_width) * 2;

@@ -19,6 +19,7 @@
 #include "distance.h"
 #include "every_level.h"
 #include "ops/cpu/kernels.h"
+#include "ops/pair_attention.h"
 
 namespace cepe::ops {
 namespace {
@@ -44,8 +45,9 @@ void expect_definition(const at::Tensor& queries, std::span<const RowPage> pages
   const Expected expected = by_definition(queries, pages, scale);
   at_every_level([&] {
     const RowAttention result = row_attention(queries, pages, scale);
-    EXPECT_LT(distance(result.output, expected.output), 5e-6);
-    EXPECT_LT(distance(result.log_sum_exp, expected.log_sum_exp), 2e-6);
+    const bool rounds = prefers_pair_attention(queries, pages);
+    EXPECT_LT(distance(result.output, expected.output), rounds ? 8e-3 : 5e-6);
+    EXPECT_LT(distance(result.log_sum_exp, expected.log_sum_exp), rounds ? 2e-3 : 2e-6);
   });
 }
 

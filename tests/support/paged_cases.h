@@ -104,11 +104,18 @@ inline void expect_paged(const PagedShape& shape, at::ScalarType type, at::Devic
   EXPECT_TRUE((logs > -std::numeric_limits<double>::infinity()).equal(there));
   EXPECT_LT(paged_distance(logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
 
-  // The same again, in bfloat16 in and out: only rounded once more.
+  // The same again, in bfloat16 in and out: only rounded once more, or another kernel, which rounds each part's sums.
   const ops::BatchQueries narrow = {made.batch.rows.to(at::kBFloat16), made.batch.first, made.batch.most_of_a_sequence};
   const ops::BatchAttention rounded = ops::paged_attention(narrow, table, scale, at::kBFloat16);
-  EXPECT_TRUE(rounded.output.equal(result.output.to(at::kBFloat16)));
-  EXPECT_TRUE(rounded.log_sum_exp.equal(result.log_sum_exp));
+  if (device.is_cpu() || !shape.latent) {
+    EXPECT_TRUE(rounded.output.equal(result.output.to(at::kBFloat16)));
+    EXPECT_TRUE(rounded.log_sum_exp.equal(result.log_sum_exp));
+  } else {
+    EXPECT_LT(paged_distance(rounded.output, made.output), 1e-2);
+    const at::Tensor its_logs = rounded.log_sum_exp.to(at::kCPU, at::kDouble);
+    EXPECT_TRUE((its_logs > -std::numeric_limits<double>::infinity()).equal(there));
+    EXPECT_LT(paged_distance(its_logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
+  }
 }
 
 }  // namespace cepe::test

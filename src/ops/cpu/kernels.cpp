@@ -1,5 +1,8 @@
 #include "ops/cpu/kernels.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <string_view>
@@ -47,6 +50,29 @@ bool choose_level(Level level) {
   if (!has(level)) return false;
   chosen().store(level, std::memory_order_relaxed);
   return true;
+}
+
+bool has_matrix_unit() {
+#if defined(__x86_64__)
+  static const bool found = [] {
+    if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16")) return false;
+    constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  }();
+  return found;
+#else
+  return false;
+#endif
+}
+
+PairKernel pair_kernel() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512 && __builtin_cpu_supports("avx512bf16")) {
+    if (has_matrix_unit()) return amx_pair_kernel();
+    if (__builtin_cpu_is("amd")) return avx512bf16_pair_kernel();
+  }
+#endif
+  return portable_pair_kernel();
 }
 
 const Kernels& kernels() {

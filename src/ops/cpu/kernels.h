@@ -58,6 +58,25 @@ struct AttentionJob {
 };
 inline constexpr int attention_block = 32;  // rows whose scores are made before their values are read
 
+// State of one worker of the kernel of pairs (pair_attention_kernel.h). Lanes are query rows; keys, values: bfloat16.
+struct PairAttentionJob {
+  int64_t groups;       // G
+  int64_t blocks;       // of `lanes` query rows of a group; rows beyond the last are zeros
+  int64_t key_width;    // D, a multiple of 2
+  int64_t value_width;  // Dv, a multiple of 16
+  float scale;
+  const uint32_t* query;  // [G, blocks, D / 2, lanes] pairs of bfloat16, the first in the lower half
+  float* output;          // [G, blocks, Dv, lanes] sums of exp(s - maximum) v
+  float* maximum;         // [G, blocks, lanes]
+  float* denominator;     // [G, blocks, lanes]
+  float* scores;          // [pair_block, 3, lanes] scratch
+  uint32_t* weights;      // [pair_block / 2, 3, lanes] scratch
+  uint32_t* values;       // [pair_block / 2, Dv] scratch
+  uint16_t* keys;         // [pair_block, D] scratch
+};
+inline constexpr int pair_block = 64;  // rows whose scores are made before their values are read
+using AttendPairs = void (*)(const PairAttentionJob&, const AttentionRows&);
+
 struct RotaryRows {
   const void* x;
   void* y;           // [N, heads, D] contiguous
@@ -115,6 +134,22 @@ enum class Level { portable, avx2, avx512 };
 Level level();
 bool choose_level(Level level);
 const Kernels& kernels();
+
+// Kernels over pairs of bfloat16, whose lanes are query rows: by the matrix unit (AMX), by AVX512_BF16 (on AMD's
+// processors; Intel's take two cycles for what two float32 products do in one), or plain C++ that is no faster than
+// attend_bfloat16. At the levels below avx512 the last.
+struct PairKernel {
+  AttendPairs attend;
+  int lanes;
+  bool fast;
+};
+PairKernel pair_kernel();
+PairKernel portable_pair_kernel();
+PairKernel portable_tile_kernel();
+PairKernel avx512bf16_pair_kernel();
+PairKernel amx_pair_kernel();
+// Whether this processor has AMX for bfloat16 and the system lets this process use it.
+bool has_matrix_unit();
 
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();

@@ -20,6 +20,7 @@ struct VectorPortable {
   struct Words {
     uint32_t lane[width];
   };
+  using Pairs = Words;  // of bfloat16; the lower half of a lane is the first of its pair
 
   template <class Function>
   static Float lanes(Function function) {
@@ -94,6 +95,63 @@ struct VectorPortable {
   }
   static void store_bfloat16(uint16_t* to, Float value) {
     for (int i = 0; i < width; ++i) to[i] = base::float_to_bfloat16(value.lane[i]);
+  }
+
+  template <class Function>
+  static Pairs pair_lanes(Function function) {
+    Pairs result;
+    for (int i = 0; i < width; ++i) result.lane[i] = function(i);
+    return result;
+  }
+  static uint32_t joined(uint16_t first, uint16_t second) { return first | uint32_t{second} << 16; }
+  static Pairs load_pairs(const uint32_t* from) {
+    return pair_lanes([&](int i) { return from[i]; });
+  }
+  static void store_pairs(uint32_t* to, Pairs pairs) {
+    for (int i = 0; i < width; ++i) to[i] = pairs.lane[i];
+  }
+  static Pairs set_pair(const uint32_t* from) {
+    return pair_lanes([&](int) { return *from; });
+  }
+  static Pairs set_pair(const uint16_t* from) {
+    return pair_lanes([&](int) { return joined(from[0], from[1]); });
+  }
+  static Float add_products(Float sum, Pairs a, Pairs b) {
+    return lanes([&](int i) {
+      const auto half = [](uint32_t pair, int which) {
+        return base::bfloat16_to_float(static_cast<uint16_t>(which == 0 ? pair : pair >> 16));
+      };
+      const float second = half(a.lane[i], 1) * half(b.lane[i], 1);
+      return sum.lane[i] + half(a.lane[i], 0) * half(b.lane[i], 0) + second;
+    });
+  }
+  static Pairs narrow_pairs(Float first, Float second) {
+    return pair_lanes(
+        [&](int i) { return joined(base::float_to_bfloat16(first.lane[i]), base::float_to_bfloat16(second.lane[i])); });
+  }
+  static Float scaled_by_power_of_two(Float value, Float n) {
+    return lanes(
+        [&](int i) { return n.lane[i] < -126 ? 0.0f : std::ldexp(value.lane[i], static_cast<int>(n.lane[i])); });
+  }
+  static bool all_ones(Float values) {
+    for (const float value : values.lane) {
+      if (value != 1) return false;
+    }
+    return true;
+  }
+  // rows[i] lane j <-> rows[j] lane i.
+  static void transpose(Pairs (&rows)[width]) {
+    for (int i = 0; i < width; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const uint32_t kept = rows[i].lane[j];
+        rows[i].lane[j] = rows[j].lane[i];
+        rows[j].lane[i] = kept;
+      }
+    }
+  }
+  // Of two rows; zeros for one that is not there.
+  static Pairs interleave(const uint16_t* first, const uint16_t* second) {
+    return pair_lanes([&](int i) { return joined(first ? first[i] : 0, second ? second[i] : 0); });
   }
 
   static void load_pair(const uint16_t* from, Float& first, Float& second) {

@@ -12,16 +12,21 @@ template <class Few, class Many, class Use>
 auto with_rows(const PagedAttentionRun& run, const Use& use) {
   return run.most_query_rows <= Few::rows ? use(Few{}) : use(Many{});
 }
-// Rows of a unit, blocks of the queries that stay in registers, buffers of probabilities; registers of the warpgroups
-// of scores, of sums and of copies.
+// Blocks of a cluster, rows of a unit, blocks of the queries that stay in registers, buffers of probabilities;
+// registers of the warpgroups of scores, of the first and the second of sums, and of copies.
 template <class Use>
 auto with_plan(const PagedAttentionRun& run, const Use& use) {
-  using Wide = LatentPlan<1024, 2, 64, 6, 1, 168, 160, 24>;
-  if (run.width == 1024) return with_rows<LatentPlan<1024, 2, 32, 4, 2, 152, 160, 40>, Wide>(run, use);
-  if (run.width == 576) {
-    return with_rows<LatentPlan<576, 2, 32, 5, 2, 168, 136, 56>, LatentPlan<576, 2, 64, 5, 2, 168, 136, 56>>(run, use);
+  switch (run.width) {
+    case 512:
+      return with_rows<LatentPlan<512, 1, 32, 5, 1, 168, 160, 160, 24>,
+                       LatentPlan<512, 1, 64, 5, 1, 168, 160, 160, 24>>(run, use);
+    case 576:
+      return with_rows<LatentPlan<576, 1, 32, 0, 1, 128, 200, 160, 24>,
+                       LatentPlan<576, 1, 64, 0, 1, 128, 200, 160, 24>>(run, use);
+    default:
+      return with_rows<LatentPlan<1024, 2, 32, 4, 2, 152, 160, 160, 40>,
+                       LatentPlan<1024, 2, 64, 6, 1, 168, 160, 160, 24>>(run, use);
   }
-  return with_rows<LatentPlan<512, 1, 32, 5, 1, 168, 160, 24>, LatentPlan<512, 1, 64, 5, 1, 168, 160, 24>>(run, use);
 }
 
 using Attributes = std::array<cudaLaunchAttribute, 2>;
@@ -103,11 +108,27 @@ bool make_map(const PagedAttentionRun& run, CUtensorMap& map) {
                           CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+// Of the queries: [blocks of 64 columns] [rows] [64 columns].
+bool make_query_map(const PagedAttentionRun& run, CUtensorMap& map) {
+  const auto encode = map_encoder();
+  const auto blocks = static_cast<cuuint64_t>(run.width / box_columns);
+  const auto row_bytes = static_cast<cuuint64_t>(run.width) * 2;
+  const cuuint64_t sizes[] = {box_columns, static_cast<cuuint64_t>(run.query_rows), blocks, 1, 1};
+  const cuuint64_t strides[] = {row_bytes, box_columns * 2, row_bytes, row_bytes};
+  const cuuint32_t box[] = {box_columns, static_cast<cuuint32_t>(with_plan(run, [](auto plan) { return plan.rows; })),
+                            1, 1, 1};
+  const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+  return encode && encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, const_cast<void*>(run.queries), sizes, strides,
+                          box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                          CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
 }  // namespace
 
 LatentCut latent_cut(const PagedAttentionRun& run) {
-  if (!run.same || run.groups != 1 || (run.width != 512 && run.width != 576 && run.width != 1024)) return {};
-  if (run.width != 576 && run.most_query_rows <= 16) return {};  // the portable kernel is faster
+  if (!run.same || !run.bfloat16_queries || run.groups != 1 ||
+      (run.width != 512 && run.width != 576 && run.width != 1024))
+    return {};
   if (run.key_stride <= 0 || run.key_stride % 8 != 0) return {};
   return with_plan(run, [&](auto plan) -> LatentCut {
     using Plan = decltype(plan);
@@ -117,15 +138,15 @@ LatentCut latent_cut(const PagedAttentionRun& run) {
   });
 }
 
-cudaError_t attend_latent(const PagedAttentionRun& run, const LatentCut& latent, float* sums, float2* states,
+cudaError_t attend_latent(const PagedAttentionRun& run, const LatentCut& latent, Bfloat16* sums, float2* states,
                           cudaStream_t stream) {
-  CUtensorMap map;
-  if (!make_map(run, map)) return cudaErrorNotSupported;
+  CUtensorMap states_map, query_map;
+  if (!make_map(run, states_map) || !make_query_map(run, query_map)) return cudaErrorNotSupported;
   return with_plan(run, [&](auto plan) {
     using Plan = decltype(plan);
     Attributes attributes;
     const cudaLaunchConfig_t config = configuration<Plan>(latent.clusters, attributes, stream);
-    return cudaLaunchKernelEx(&config, attend_latent_pages<Plan>, run, latent.cut, map, sums, states);
+    return cudaLaunchKernelEx(&config, attend_latent_pages<Plan>, run, latent.cut, states_map, query_map, sums, states);
   });
 }
 

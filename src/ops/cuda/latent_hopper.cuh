@@ -7,11 +7,13 @@
 // (latent_softmax.cuh); two warpgroups add up values, half of the columns each. They are told of a tile's probabilities
 // when the next tile's scores are done (or wait for their tile): the tensor cores then have values to add up while that
 // tile goes through the exchange and the softmax, instead of both products at one time and none after it.
+// A part's queries come through the ring of tiles, before its first.
 // What holds it back: few query rows and much to read, nothing in the long run (the speed of a copy, H200); of a call
-// of 131072 x 1024, 87 us, some 15 are its beginning and end, where memory waits, and the merging. Many query rows: at
-// width 1024 the scores of a tile, its exchange and its softmax follow one another (510 TFLOP/s, against 623 at width
-// 512, which needs no exchange); registers for the next tile's scores beside this one's are lacking. Of 32 query rows
-// the tensor cores take 64, half of them for nothing, which counts where sequences share a context.
+// of 131072 x 1024 with 32 query rows, 75 us, some 12 are its beginning and end, where memory waits, and the merging.
+// Many query rows: at width 1024 the scores of a tile, its exchange and its softmax follow one another (515 TFLOP/s,
+// against 620 at width 512, which needs no exchange); registers for the next tile's scores beside this one's are
+// lacking. Of 32 query rows the tensor cores take 64, half of them for nothing, which counts where sequences share a
+// context.
 #pragma once
 
 #include "ops/cuda/in_line.cuh"
@@ -38,12 +40,9 @@ __device__ void take_scores(const PagedAttentionRun& run, const Cut& cut, const 
     const int query_rows = part.query_rows;
     if (query_rows == 0) return;
     const bool has_rows = own * 16 < query_rows;
-    uint32_t queries[Plan::held_steps][4];
-    if (run.bfloat16_queries) {
-      read_queries<Plan>(static_cast<const Bfloat16*>(run.queries), part, memory, rank, queries);
-    } else {
-      read_queries<Plan>(static_cast<const float*>(run.queries), part, memory, rank, queries);
-    }
+    uint32_t queries[Plan::held_steps + 1][4];  // one more than there are: there may be none
+    take_queries<Plan>(memory, tile, queries);
+    tile.next();
     RowState states[Plan::halves];
     uint32_t ready = 0;  // the barrier that tells of probabilities, as yet to be arrived at
     const auto tell = [&] {
@@ -125,11 +124,35 @@ __device__ void take_scores(const PagedAttentionRun& run, const Cut& cut, const 
   }
 }
 
+// Of four neighbouring eights of columns of a row, whose pairs stand with four lanes: one eight for each lane, as
+// bfloat16. `sums` is what wgmma leaves of the first of them: the next stand four further.
+__device__ inline uint4 eight_columns(const float* sums) {
+  const bool odd = threadIdx.x % 2 == 1, upper = threadIdx.x % 4 >= 2;
+  uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(sums[i * 4], sums[i * 4 + 1]);
+    pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
+  }
+  uint32_t twos[2][2];  // of the first two eights, of the last two: the one that is this lane's, by two lanes
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t kept = odd ? pairs[i * 2 + 1] : pairs[i * 2];
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? pairs[i * 2] : pairs[i * 2 + 1], 1);
+    twos[i][0] = odd ? got : kept;
+    twos[i][1] = odd ? kept : got;
+  }
+  const uint32_t got_0 = __shfl_xor_sync(0xffffffffu, upper ? twos[0][0] : twos[1][0], 2);
+  const uint32_t got_1 = __shfl_xor_sync(0xffffffffu, upper ? twos[0][1] : twos[1][1], 2);
+  return upper ? make_uint4(got_0, got_1, twos[1][0], twos[1][1]) : make_uint4(twos[0][0], twos[0][1], got_0, got_1);
+}
+
 // A warpgroup of the sums of `blocks` * 64 columns, from the thread block's column first * 64.
 template <class Plan, int blocks, int first>
-__device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uint32_t rank, float* all_sums) {
+__device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uint32_t rank, Bfloat16* all_sums) {
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp % group_warps;
-  constexpr int pieces = blocks == 3 ? 1 : blocks / 2, columns = blocks * box_columns / pieces;  // of a product
+  constexpr int pieces = blocks % 2 == 0 ? blocks / 2 : blocks,
+                columns = blocks * box_columns / pieces;  // of a product
   Board<Plan>& board = memory.board();
   Turn<Plan::stages> tile;
   Turn<2> turn;
@@ -139,6 +162,10 @@ __device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uin
     const Part& part = board.parts[turn.stage];
     if (part.query_rows == 0) return;
     float sums[pieces][columns / 2] = {};
+    wait_for(memory.tile_full(tile.stage), tile.parity);  // the queries: so is the stage's last phase over
+    __syncwarp();
+    if (lane == 0) arrive(memory.tile_free(tile.stage));
+    tile.next();
     for (;; buffer.next(), tile.next()) {
       wait_for(memory.tile_full(tile.stage), tile.parity);
       if (board.rows[tile.stage] == 0) break;
@@ -176,17 +203,15 @@ __device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uin
     __syncwarp();
     if (lane == 0) arrive(memory.tile_free(tile.stage));
     tile.next();
-    const int column = static_cast<int>(rank) * Plan::columns + first * box_columns + lane % 4 * 2;
+    const int column = static_cast<int>(rank) * Plan::columns + first * box_columns + lane % 4 * 8;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = own * 16 + lane / 4 + half * 8;
-      float* to = all_sums + (part.slot * cut.query_rows + row) * Plan::width + column;
-      if (row >= part.query_rows) continue;
+      Bfloat16* to = all_sums + (part.slot * cut.query_rows + row) * Plan::width + column;
 #pragma unroll
-      for (int i = 0; i < blocks * 8; ++i) {
-        if (Plan::columns * Plan::cluster > Plan::width && column + i * 8 >= Plan::width) continue;
-        const float* from = &sums[i * 8 / columns][i * 8 % columns / 2 + half * 2];
-        *reinterpret_cast<float2*>(to + i * 8) = make_float2(from[0], from[1]);
+      for (int i = 0; i < blocks * 8; i += 4) {
+        const uint4 eight = eight_columns(&sums[i * 8 / columns][i * 8 % columns / 2 + half * 2]);
+        if (row < part.query_rows) *reinterpret_cast<uint4*>(to + i * 8) = eight;
       }
     }
     __syncwarp();
@@ -197,42 +222,47 @@ __device__ void add_values(const Cut& cut, const LatentMemory<Plan>& memory, uin
 // Empty where it is compiled for other GPUs than sm_90a.
 template <class Plan>
 __global__ void __launch_bounds__(Plan::threads, 1)
-    attend_latent_pages(const PagedAttentionRun run, const Cut cut, const __grid_constant__ CUtensorMap map,
-                        float* all_sums, float2* all_states) {
+    attend_latent_pages(const PagedAttentionRun run, const Cut cut, const __grid_constant__ CUtensorMap states,
+                        const __grid_constant__ CUtensorMap queries, Bfloat16* all_sums, float2* all_states) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) unsigned char latent_memory[];
   const LatentMemory<Plan> memory{latent_memory, shared_address(latent_memory)};
   const uint32_t rank = Plan::cluster > 1 ? rank_in_cluster() : 0;
   if (threadIdx.x == 0) {
-    fetch_map(&map);
+    fetch_map(&states);
+    fetch_map(&queries);
     make_barriers<Plan>(memory);
   }
   arrive_at_cluster();
-  wait_for_predecessor();
-  let_successor_begin();  // merge_parts.cuh
   const int role = static_cast<int>(threadIdx.x) / (group_warps * warp);
   if (role == 0) {
     give_registers<Plan::copy_registers>();
     if (threadIdx.x < warp) {
-      bring_tiles<Plan>(run, cut, &map, memory, rank);
+      bring_parts<Plan>(run, cut, {&states, &queries}, memory, rank);
     } else {
       wait_for_cluster();
     }
   } else if (role == 1) {
     take_registers<Plan::score_registers>();
     wait_for_cluster();
+    wait_for_predecessor();  // what it reads may be written from here on
+    let_successor_begin();   // merge_parts.cuh
     take_scores<Plan>(run, cut, memory, rank, all_states);
   } else if (role == 2) {
-    take_registers<Plan::sum_registers>();
+    take_registers<Plan::first_registers>();
     wait_for_cluster();
+    wait_for_predecessor();
     add_values<Plan, Plan::first_blocks, 0>(cut, memory, rank, all_sums);
   } else {
-    take_registers<Plan::sum_registers>();
+    take_registers<Plan::second_registers>();
     wait_for_cluster();
+    wait_for_predecessor();
     add_values<Plan, Plan::second_blocks, Plan::first_blocks>(cut, memory, rank, all_sums);
   }
-  arrive_at_cluster();
-  wait_for_cluster();  // the other block may still send to this one's barriers
+  if constexpr (Plan::cluster > 1) {
+    arrive_at_cluster();
+    wait_for_cluster();  // the other block may still send to this one's barriers
+  }
 #endif
 }
 

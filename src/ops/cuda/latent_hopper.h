@@ -1,6 +1,7 @@
 // Paged attention whose keys are its values, by Hopper's own instructions (latent_hopper.cuh).
 #pragma once
 
+#include "ops/cuda/elements.cuh"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/page_walk.cuh"
 
@@ -14,7 +15,7 @@ struct LatentCut {
 LatentCut latent_cut(const PagedAttentionRun& run);
 
 // The parts of all clusters: sums [slots, cut.query_rows, width] and (maximum, denominator) [slots, cut.query_rows].
-cudaError_t attend_latent(const PagedAttentionRun& run, const LatentCut& latent, float* sums, float2* states,
+cudaError_t attend_latent(const PagedAttentionRun& run, const LatentCut& latent, Bfloat16* sums, float2* states,
                           cudaStream_t stream);
 
 }  // namespace cepe::ops::cuda

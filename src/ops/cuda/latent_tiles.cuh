@@ -15,20 +15,22 @@ inline constexpr int box_rows = 8;      // copied at once: the rows of an atom o
 inline constexpr int box_columns = 64;  // 128 bytes, an atom's other side
 inline constexpr int group_warps = 4;   // of a warpgroup
 
-// The columns of a state are shared out to the thread blocks of a cluster (where they are no multiple, what is beyond
-// the width is zeros), and a thread block's to the two warpgroups that add up values.
+// The columns of a state are shared out to the thread blocks of a cluster, and a thread block's to the two warpgroups
+// that add up values: where they are odd, the first has one block of 64 more.
 // rows_: query rows of a unit; the tensor cores always take 64, of which the others are whatever lies there.
 // held_: columns of the queries that stay in registers (the others lie in shared memory), in blocks of 64; buffers_: of
 // probabilities.
-template <int width_, int cluster_, int rows_, int held_, int buffers_, int score_registers_, int sum_registers_,
-          int copy_registers_>
+template <int width_, int cluster_, int rows_, int held_, int buffers_, int score_registers_, int first_registers_,
+          int second_registers_, int copy_registers_>
 struct LatentPlan {
   static constexpr int width = width_, cluster = cluster_, rows = rows_, tile = 64;
-  static constexpr int blocks = (width / box_columns + cluster - 1) / cluster, columns = blocks * box_columns;
-  static constexpr int first_blocks = blocks / 2 + blocks % 2, second_blocks = blocks / 2;  // of each warpgroup
+  static constexpr int blocks = width / box_columns / cluster, columns = blocks * box_columns;
+  static constexpr int first_blocks = (blocks + 1) / 2, second_blocks = blocks / 2;  // of each warpgroup of sums
   static constexpr int held = held_, held_steps = held * 4, laid = blocks - held, buffers = buffers_;
-  static constexpr int score_registers = score_registers_, sum_registers = sum_registers_;
+  static constexpr int score_registers = score_registers_, first_registers = first_registers_;
+  static constexpr int second_registers = second_registers_;
   static constexpr int copy_registers = copy_registers_, threads = 4 * group_warps * warp;
+  static constexpr int readers = 3 * group_warps;  // warps that read a tile
   static constexpr int box_bytes = box_rows * columns * 2, tile_bytes = tile / box_rows * box_bytes;
   static constexpr int halves = cluster > 1 ? 1 : 2;  // of a warp's query rows, whose softmax a block takes
   static constexpr int partner_bytes = cluster > 1 ? rows / 2 * tile * 4 : 0, probability_bytes = rows * tile * 2;
@@ -40,8 +42,9 @@ struct LatentPlan {
   static constexpr int query_at = 0, probability_at = query_at + query_bytes,
                        partner_at = probability_at + buffers * probability_bytes, tile_at = partner_at + partner_bytes,
                        board_at = tile_at + stages * tile_bytes, shared_bytes = board_at + board_bytes;
-  static_assert(width % box_columns == 0 && cluster <= 2 && stages >= 2);
-  static_assert(score_registers + 2 * sum_registers + copy_registers <= 512);
+  static_assert(blocks * cluster * box_columns == width && cluster <= 2 && stages >= 2);
+  // What a thread block is launched with is shared out anew: a warpgroup waits for ever for what is not there.
+  static_assert(score_registers + first_registers + second_registers + copy_registers <= 65536 / threads * 4);
 };
 
 // What the warps of a block tell one another. Barriers: "full" ends when a thing is there, "free" when all its readers
@@ -99,11 +102,11 @@ template <class Plan>
 __device__ void make_barriers(const LatentMemory<Plan>& memory) {
   for (int i = 0; i < Plan::stages; ++i) {
     make_barrier(memory.tile_full(i), 1);
-    make_barrier(memory.tile_free(i), 3 * group_warps);
+    make_barrier(memory.tile_free(i), Plan::readers);
   }
   for (int i = 0; i < 2; ++i) {
     make_barrier(memory.part_full(i), 1);
-    make_barrier(memory.part_free(i), 3 * group_warps);
+    make_barrier(memory.part_free(i), Plan::readers);
   }
   for (int i = 0; i < Plan::buffers; ++i) {
     make_barrier(memory.probabilities_full(i), group_warps);
@@ -137,9 +140,31 @@ __device__ void copy_rows_there(uint32_t to, const void* map, int64_t tile, int6
            static_cast<int>(pieces & ((uint64_t{1} << map_bits) - 1)), static_cast<int>(pieces >> map_bits), barrier);
 }
 
-// One warp: all parts of this cluster, tile by tile, this block's columns.
+struct TileMaps {
+  const void *states, *queries;
+};
+
+// A part's queries, in the place of a tile before its first: this block's columns, in blocks of 64 by rows. Rows beyond
+// what the tensor has become zeros, those beyond the part are another's.
 template <class Plan>
-__device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const void* map,
+__device__ void bring_queries(const TileMaps& maps, const Part& part, const LatentMemory<Plan>& memory, uint32_t rank,
+                              const Turn<Plan::stages>& tile) {
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+  constexpr int block_bytes = Plan::rows * box_columns * 2;
+  static_assert(Plan::blocks * block_bytes <= Plan::tile_bytes);
+  wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
+  const uint32_t full = memory.tile_full(tile.stage);
+  if (lane == 0) arrive_and_expect(full, Plan::blocks * block_bytes);
+  __syncwarp();
+  if (lane >= Plan::blocks) return;
+  copy_box(memory.tile(tile.stage) + lane * block_bytes, maps.queries, 0, part.first_query,
+           static_cast<int>(rank) * Plan::blocks + lane, 0, 0, full);
+}
+
+// One warp: all parts of this cluster, tile by tile, this block's columns. The tables are not what the kernel before
+// this one writes (ops/paged_attention.h): they are read before it is over.
+template <class Plan>
+__device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const TileMaps& maps,
                             const LatentMemory<Plan>& memory, uint32_t rank) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
   const int64_t cluster = blockIdx.x / Plan::cluster, row_bytes = run.key_stride * 2;
@@ -162,6 +187,9 @@ __device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const 
   while (begin < end) {
     const Part part = part_at(run, cut, cluster, begin, end);
     tell_part(part);
+    wait_for_predecessor();
+    bring_queries(maps, part, memory, rank, tile);
+    tile.next();
     for (int index = 0; index < part.tiles; ++index) {
       const unsigned at = static_cast<unsigned>(part.first_tile + index);
       const unsigned within = at % static_cast<unsigned>(cut.tiles_per_page) * Plan::tile;
@@ -177,7 +205,7 @@ __device__ void bring_tiles(const PagedAttentionRun& run, const Cut& cut, const 
       }
       __syncwarp();
       if (lane < Plan::tile / box_rows) {
-        copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, map, address, row_bytes,
+        copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, maps.states, address, row_bytes,
                               lane * box_rows, rows, rank, full);
       }
       tile.next();

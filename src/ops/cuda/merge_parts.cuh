@@ -10,7 +10,9 @@
 namespace cepe::ops::cuda {
 
 inline constexpr int merge_warps = 8;
-inline constexpr int merge_columns = 4 * warp;
+// Of sums in type T: the columns of a lane, 16 bytes, and of a warp.
+template <class T>
+inline constexpr int merge_columns = wide<T>* warp;
 
 struct Slots {
   int64_t first = 0;
@@ -48,85 +50,167 @@ struct MergedState {
   __device__ float base() const { return maximum == -INFINITY ? 0.0f : maximum; }
 };
 
-// Every lane calls it and gets it; place(i) is that of the row's slot i.
-template <class Place>
-__device__ MergedState merged_state(const float2* all_states, int count, const Place& place) {
+// Where the parts of a query row lie: slot i's sums at sums + i * sum_step, its state at states + i * state_step.
+template <class T>
+struct RowParts {
+  const T* sums;  // from column 0
+  const float2* states;
+  int count, sum_step, state_step;
+};
+
+template <class T>
+__device__ RowParts<T> parts_of(const Slots& slots, const Cut& cut, int width, const T* all_sums,
+                                const float2* all_states) {
+  const int64_t row = slots.first * cut.query_rows + slots.row;
+  return {all_sums + row * width, all_states + row, slots.count, cut.query_rows * width, cut.query_rows};
+}
+
+// Every lane calls it and gets it. A lane asks for five slots' states at one time; where there are fewer it asks for
+// the last one's again, so that no load waits for a branch.
+template <class T>
+__device__ MergedState merged_state(const RowParts<T>& parts) {
+  constexpr int at_once = 5;
   const int lane = static_cast<int>(threadIdx.x) % warp;
   MergedState merged;
-  for (int i = lane; i < count; i += warp) merged.maximum = fmaxf(merged.maximum, all_states[place(i)].x);
-  merged.maximum = largest_of_warp(merged.maximum);
-  for (int i = lane; i < count; i += warp) {
-    const float2 state = all_states[place(i)];
-    merged.denominator += state.y * exp2f(state.x - merged.base());
+  for (int first = lane; first - lane < parts.count; first += at_once * warp) {
+    float2 states[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+      states[i] = parts.states[min(first + i * warp, parts.count - 1) * parts.state_step];
+    MergedState more = merged;
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * warp >= parts.count) states[i] = make_float2(-INFINITY, 0);
+      more.maximum = fmaxf(more.maximum, states[i].x);
+    }
+    more.denominator *= exp2f(merged.maximum - more.base());
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) more.denominator += states[i].y * exp2f(states[i].x - more.base());
+    merged = more;
   }
-  merged.denominator = sum_of_warp(merged.denominator);
+  const float own = merged.maximum;
+  merged.maximum = largest_of_warp(own);
+  merged.denominator = sum_of_warp(merged.denominator * exp2f(own - merged.base()));
   return merged;
 }
 
-__device__ inline float4 sum_of(const float4& a, float weight, const float4& b) {
-  return make_float4(a.x + weight * b.x, a.y + weight * b.y, a.z + weight * b.z, a.w + weight * b.w);
-}
-
-__device__ inline void store_merged(const PagedAttentionRun& run, int64_t at, float share, const float4& sum) {
-  const Pack<float, 4> result = {sum.x * share, sum.y * share, sum.z * share, sum.w * share};
-  if (!run.bfloat16_output) return store<4>(static_cast<float*>(run.output) + at, result);
-  Pack<Bfloat16, 4> narrow;
+template <class T, int count>
+__device__ void add(float (&sum)[count], float weight, const Pack<T, count>& part) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) narrow.at[i] = narrowed<Bfloat16>(result.at[i]);
-  store<4>(static_cast<Bfloat16*>(run.output) + at, narrow);
+  for (int i = 0; i < count; ++i) sum[i] += weight * widened(part.at[i]);
 }
 
-// One query row and group. In common: `merge_columns` of its width, of which each warp takes every eighth slot; else
-// all of it, each warp columns of its own. Begins while the parts' kernel ends: the tables are read before it has.
-template <bool in_common>
+template <int count>
+__device__ void store_merged(const PagedAttentionRun& run, int64_t at, float share, const float (&sum)[count]) {
+  Pack<float, count> result;
+  Pack<Bfloat16, count> narrow;
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    result.at[i] = sum[i] * share;
+    narrow.at[i] = narrowed<Bfloat16>(result.at[i]);
+  }
+  if (run.bfloat16_output) {
+    store<count>(static_cast<Bfloat16*>(run.output) + at, narrow);
+  } else {
+    store<count>(static_cast<float*>(run.output) + at, result);
+  }
+}
+
+// The two kernels begin while the parts' kernel ends: the tables are read before it has.
+
+__device__ inline void store_log_sum_exp(const PagedAttentionRun& run, int64_t at, const MergedState& merged) {
+  run.log_sum_exp[at] = (merged.maximum + log2f(merged.denominator)) * 0.6931471805599453f;  // no row: log2(0)
+}
+
+// One query row and group, `merge_columns` of its width; each of `warps` takes every so-many-th slot, `at_once` of them
+// asked for at one time (the last one again where there are fewer): a call with few query rows is the time of its
+// loads.
+template <class T, int warps, int at_once>
+__global__ void __launch_bounds__(warps* warp)
+    merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
+                    int blocks) {
+  __shared__ Pack<float, 4> partial[warps][merge_columns<T> / 4];
+  const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
+  const int64_t at = blockIdx.x;
+  const int width = static_cast<int>(run.width), first_column = static_cast<int>(blockIdx.y) * merge_columns<T>;
+  const Slots slots = slots_of(run, cut, static_cast<int>(at / run.groups), static_cast<int>(at % run.groups), blocks);
+  RowParts<T> parts = parts_of(slots, cut, width, all_sums, all_states);
+  parts.sums += min(first_column + lane * wide<T>, width - wide<T>);  // of a column beyond the width nothing is kept
+  let_successor_begin();
+  wait_for_predecessor();
+  Pack<T, wide<T>> read[at_once];
+  float maxima[at_once];
+  const auto ask = [&](int first) {
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const int slot = min(first + i * warps, parts.count - 1);
+      read[i] = load<wide<T>>(parts.sums + slot * parts.sum_step);
+      maxima[i] = parts.states[slot * parts.state_step].x;
+    }
+  };
+  float sum[wide<T>] = {};
+  if (own < parts.count) ask(own);
+  const MergedState merged = merged_state(parts);
+  for (int first = own; first < parts.count;) {
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * warps < parts.count) add(sum, exp2f(maxima[i] - merged.base()), read[i]);
+    }
+    first += at_once * warps;
+    if (first < parts.count) ask(first);
+  }
+#pragma unroll
+  for (int i = 0; i < wide<T>; ++i) partial[own][(lane * wide<T> + i) / 4].at[i % 4] = sum[i];
+  __syncthreads();
+  if (blockIdx.y == 0 && threadIdx.x == 0) store_log_sum_exp(run, at, merged);
+  const int four = static_cast<int>(threadIdx.x);
+  if (four >= merge_columns<T> / 4 || first_column + four * 4 >= width) return;
+  float total[4] = {};
+#pragma unroll
+  for (int other = 0; other < warps; ++other) add(total, 1, partial[other][four]);
+  store_merged(run, at * width + first_column + four * 4, merged.denominator > 0 ? 1 / merged.denominator : 0.0f,
+               total);
+}
+
+// One query row and group, each warp columns of its own.
+template <class T>
 __global__ void __launch_bounds__(merge_warps* warp)
-    merge_parts(const PagedAttentionRun run, const Cut cut, const float* all_sums, const float2* all_states,
-                int blocks) {
-  __shared__ float4 partial[merge_warps][warp];
+    merge_parts(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states, int blocks) {
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
   const int64_t at = blockIdx.x;
   const int width = static_cast<int>(run.width);
-  const int first_column = (in_common ? static_cast<int>(blockIdx.y) : own) * merge_columns + lane * 4;
-  const int first_slot = in_common ? own : 0, slot_step = in_common ? merge_warps : 1;
   const Slots slots = slots_of(run, cut, static_cast<int>(at / run.groups), static_cast<int>(at % run.groups), blocks);
-  const auto place = [&](int index) { return (slots.first + index) * cut.query_rows + slots.row; };
+  const RowParts<T> parts = parts_of(slots, cut, width, all_sums, all_states);
   let_successor_begin();
   wait_for_predecessor();
-  const MergedState merged = merged_state(all_states, slots.count, place);
-  if (blockIdx.y == 0 && threadIdx.x == 0) {  // no row: log2(0) = -infinity
-    run.log_sum_exp[at] = (merged.maximum + log2f(merged.denominator)) * 0.6931471805599453f;
-  }
+  const MergedState merged = merged_state(parts);
+  if (threadIdx.x == 0) store_log_sum_exp(run, at, merged);
   const float share = merged.denominator > 0 ? 1 / merged.denominator : 0.0f;
-  for (int column = first_column; in_common || column < width; column += merge_warps * merge_columns) {
-    float4 sum = make_float4(0, 0, 0, 0);
+  for (int column = own * merge_columns<T> + lane * wide<T>; column < width; column += merge_warps * merge_columns<T>) {
+    float sum[wide<T>] = {};
 #pragma unroll 4
-    for (int i = first_slot; i < slots.count; i += slot_step) {
-      if (column >= width) break;
-      sum = sum_of(sum, exp2f(all_states[place(i)].x - merged.base()),
-                   *reinterpret_cast<const float4*>(all_sums + place(i) * width + column));
+    for (int i = 0; i < parts.count; ++i) {
+      add(sum, exp2f(parts.states[i * parts.state_step].x - merged.base()),
+          load<wide<T>>(parts.sums + i * parts.sum_step + column));
     }
-    if (!in_common) {
-      store_merged(run, at * width + column, share, sum);
-      continue;
-    }
-    partial[own][lane] = sum;
-    __syncthreads();
-    if (own != 0 || column >= width) return;
-#pragma unroll
-    for (int other = 1; other < merge_warps; ++other) sum = sum_of(sum, 1, partial[other][lane]);
-    return store_merged(run, at * width + column, share, sum);
+    store_merged(run, at * width + column, share, sum);
   }
 }
 
 // After the parts' kernel on the same stream.
-inline cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const float* sums, const float2* states,
-                                int blocks, cudaStream_t stream) {
+template <class T>
+cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const T* sums, const float2* states, int blocks,
+                         cudaStream_t stream) {
   constexpr int64_t many = 512;  // rows, that keep the device busy a block each
-  const bool in_common = run.query_rows * run.groups < many || run.width < merge_warps * merge_columns / 2;
-  const dim3 grid(static_cast<unsigned>(run.query_rows * run.groups),
-                  in_common ? blocks_for(run.width, merge_columns) : 1);
-  return launch_in_line(in_common ? merge_parts<true> : merge_parts<false>, grid, merge_warps * warp, 0, stream, run,
-                        cut, sums, states, blocks);
+  const int64_t rows = run.query_rows * run.groups;
+  const auto launch = [&](auto* kernel, int warps, unsigned across) {
+    return launch_in_line(kernel, dim3(static_cast<unsigned>(rows), across), warps * warp, 0, stream, run, cut, sums,
+                          states, blocks);
+  };
+  const unsigned across = blocks_for(run.width, merge_columns<T>);
+  if (rows < many) return launch(merge_in_common<T, 8, 9>, 8, across);
+  if (run.width < merge_warps * merge_columns<T> / 2) return launch(merge_in_common<T, 4, 4>, 4, across);
+  return launch(merge_parts<T>, merge_warps, 1);
 }
 
 }  // namespace cepe::ops::cuda

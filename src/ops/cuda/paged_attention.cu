@@ -4,7 +4,7 @@
 // its values, is 268 MB: 64 us at the 4.2 TB/s of a copy on an H200, 80 us at the 3.35 of an H100; at 64 query rows the
 // operations would take 35 us. Figures: docs/performance.md.
 // Design: paged_attention.cuh for the parts; their sums are merged here by their log-sum-exps. The sums of a part cost
-// rows * width * 4 bytes written and read again, most of it within the second-level cache.
+// rows * width * 4 bytes (2 of the latent kernel) written and read again, most of it within the second-level cache.
 // On Hopper latent_hopper.cu takes what it is faster at.
 // What holds it back where it is far from the bound (latent, 32 query rows and more: two warps a scheduler, 28 % of the
 // issue slots used): a block's registers are full of sums, so that there is one block a multiprocessor and nothing else
@@ -54,21 +54,22 @@ struct Workspace {
   int64_t sums, states;  // bytes
 };
 
+template <class T>  // of the sums
 Workspace workspace_of(const PagedAttentionRun& run, int rows, int blocks) {
   const int64_t units = run.groups * (run.query_rows / rows + run.sequences);  // at most
   const int64_t slots = blocks + units;
-  return {slots * rows * run.width * 4, slots * rows * 8};
+  return {slots * rows * run.width * static_cast<int64_t>(sizeof(T)), slots * rows * 8};
 }
 
 int64_t bytes_of(const Workspace& workspace) { return workspace.sums + workspace.states; }
 
 // attend(sums, states) leaves parts in the workspace.
-template <class Attend>
+template <class T, class Attend>
 cudaError_t attend_and_merge(const PagedAttentionRun& run, const Cut& cut, int blocks, cudaStream_t stream,
                              const Attend& attend) {
-  auto* sums = static_cast<float*>(run.workspace);
+  auto* sums = static_cast<T*>(run.workspace);
   auto* states = reinterpret_cast<float2*>(static_cast<unsigned char*>(run.workspace) +
-                                           workspace_of(run, cut.query_rows, blocks).sums);
+                                           workspace_of<T>(run, cut.query_rows, blocks).sums);
   const cudaError_t error = attend(sums, states);
   if (error != cudaSuccess) return error;
   return launch_merge(run, cut, sums, states, blocks, stream);
@@ -84,7 +85,7 @@ struct Bytes {
       cudaGetLastError();
       return;
     }
-    result = bytes_of(workspace_of(run, Plan::rows, blocks));
+    result = bytes_of(workspace_of<float>(run, Plan::rows, blocks));
   }
 };
 
@@ -98,7 +99,7 @@ struct Launch {
     result = resident_blocks<Plan>(run.device, blocks);
     if (result != cudaSuccess) return;
     const Cut cut = {Plan::rows, Plan::tile, static_cast<int>((run.page_rows + Plan::tile - 1) / Plan::tile)};
-    result = attend_and_merge(run, cut, blocks, stream, [&](float* sums, float2* states) {
+    result = attend_and_merge<float>(run, cut, blocks, stream, [&](float* sums, float2* states) {
       return launch_in_line(kernel_of<Plan>(), blocks, Plan::threads, Plan::shared_bytes, stream, run, cut, sums,
                             states);
     });
@@ -159,7 +160,7 @@ void choose(const PagedAttentionRun& run, Use& use) {
 
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
   if (const LatentCut latent = latent_cut(run); latent.clusters > 0) {
-    return attend_and_merge(run, latent.cut, latent.clusters, stream, [&](float* sums, float2* states) {
+    return attend_and_merge<Bfloat16>(run, latent.cut, latent.clusters, stream, [&](Bfloat16* sums, float2* states) {
       return attend_latent(run, latent, sums, states, stream);
     });
   }
@@ -170,7 +171,7 @@ cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
 
 int64_t paged_attention_workspace(const PagedAttentionRun& run) {
   if (const LatentCut latent = latent_cut(run); latent.clusters > 0) {
-    return bytes_of(workspace_of(run, latent.cut.query_rows, latent.clusters));
+    return bytes_of(workspace_of<Bfloat16>(run, latent.cut.query_rows, latent.clusters));
   }
   Bytes bytes{run};
   choose(run, bytes);

@@ -1,0 +1,11 @@
+#include "ops/cpu/tile_kernel.h"
+#include "ops/cpu/tiles_amx.h"
+#include "ops/cpu/vector_avx512bf16.h"
+
+namespace cepe::ops::cpu {
+
+PairKernel amx_pair_kernel() {
+  return {attend_tiles<TilesAmx, VectorAvx512Bfloat16>, VectorAvx512Bfloat16::width, true};
+}
+
+}  // namespace cepe::ops::cpu

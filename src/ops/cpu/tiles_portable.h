@@ -1,0 +1,48 @@
+// The tiles of tile_kernel.h in plain C++: what the matrix unit is tested against.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "ops/cpu/vector_portable.h"
+
+namespace cepe::ops::cpu {
+
+struct TilesPortable {
+  static constexpr int width = VectorPortable::width;
+  struct Tile {
+    uint32_t at[width][width];
+  };
+  static inline thread_local Tile tiles[8];
+
+  static void begin() {}
+  static void end() {}
+  template <int tile>
+  static void zero() {
+    tiles[tile] = {};
+  }
+  template <int tile>
+  static void load(const void* from, int64_t stride) {
+    for (int row = 0; row < width; ++row)
+      std::memcpy(tiles[tile].at[row], static_cast<const unsigned char*>(from) + row * stride, width * 4);
+  }
+  template <int tile>
+  static void store(void* to, int64_t stride) {
+    for (int row = 0; row < width; ++row)
+      std::memcpy(static_cast<unsigned char*>(to) + row * stride, tiles[tile].at[row], width * 4);
+  }
+  // sums [row, column] += rows [row, pair] . columns [pair, column].
+  template <int sums, int rows, int columns>
+  static void multiply() {
+    for (int row = 0; row < width; ++row) {
+      auto sum = VectorPortable::load(reinterpret_cast<const float*>(tiles[sums].at[row]));
+      for (int pair = 0; pair < width; ++pair) {
+        sum = VectorPortable::add_products(sum, VectorPortable::set_pair(&tiles[rows].at[row][pair]),
+                                           VectorPortable::load_pairs(tiles[columns].at[pair]));
+      }
+      VectorPortable::store(reinterpret_cast<float*>(tiles[sums].at[row]), sum);
+    }
+  }
+};
+
+}  // namespace cepe::ops::cpu
