@@ -97,6 +97,7 @@ void DecoderCalibration::quantise_last_layer(Decoder& decoder) {
   const size_t index = decoder.layers.size() - 1;
   const std::vector<Linear*> dense = watched(products(decoder.layers.back()));
   if (dense.empty()) return;
+  found_any_ = true;
   advance(decoder, index);
   for (const Part& part : parts_) forward_layer(decoder, index, part.layout, part.hidden);
   for (Linear* linear : dense) quantise_watched(*linear);

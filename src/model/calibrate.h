@@ -25,6 +25,8 @@ class DecoderCalibration {
   void quantise_last_layer(Decoder& decoder);
   // A dense lm_head to fp8, when all layers and the last norm are there.
   void quantise_head(Decoder& decoder);
+  // Whether any product was dense.
+  bool found_any() const { return found_any_; }
 
  private:
   // A part of the windows, and its rows behind the first `layers_` layers.
@@ -39,6 +41,7 @@ class DecoderCalibration {
   at::Tensor windows_;
   std::vector<Part> parts_;
   size_t layers_ = 0;
+  bool found_any_ = false;
 };
 
 // Query and output of every cross-attention block to fp8, the decoder being loaded: the second half of each window

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "model/calibrate.h"
@@ -200,6 +201,8 @@ Decoder load_decoder(const ModelSource& source, const LoadOptions& options) {
     calibration->quantise_last_layer(decoder);
     progress->advance(1);
   }
+  if (calibration && !calibration->found_any())
+    base::warn("calibration: the decoder's products are in the file's own blocks and stay as they are");
   decoder.norm = reader.norm(names.norm, config.width, config.norm_eps, config.norm);
   if (!config.tied) {
     decoder.lm_head = reader.linear({names.lm_head}, {config.vocabulary}, config.width);

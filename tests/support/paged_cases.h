@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/cpu/kernels.h"
 #include "ops/paged_attention.h"
 
 namespace cepe::test {
@@ -98,7 +99,8 @@ inline void expect_paged(const PagedShape& shape, at::ScalarType type, at::Devic
   ASSERT_EQ(table.values.defined(), !shape.latent);
   ASSERT_TRUE(ops::takes_paged_attention(table, device));
   const ops::BatchAttention result = ops::paged_attention(made.batch, table, scale);
-  EXPECT_LT(paged_distance(result.output, made.output), device.is_cpu() ? 1e-5 : 6e-3);
+  const bool rounds = !device.is_cpu() || ops::cpu::pair_kernel().fast;  // probabilities, to bfloat16
+  EXPECT_LT(paged_distance(result.output, made.output), rounds ? 6e-3 : 1e-5);
   const at::Tensor there = made.log_sum_exp > -std::numeric_limits<double>::infinity();
   const at::Tensor logs = result.log_sum_exp.to(at::kCPU, at::kDouble);
   EXPECT_TRUE((logs > -std::numeric_limits<double>::infinity()).equal(there));
