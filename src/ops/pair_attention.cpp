@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t least_query_rows = 16;
 constexpr int64_t bytes_a_worker = int64_t{64} << 10;
-constexpr int most_blocks = 3;  // of query rows that the kernel takes together
+constexpr int64_t most_blocks = 3;  // of query rows that the kernel takes together
 constexpr float no_score = -std::numeric_limits<float>::infinity();
 
 struct PairShape {
