@@ -1,5 +1,8 @@
 #include "ops/cpu/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -10,10 +13,23 @@
 namespace cepe::ops::cpu {
 namespace {
 
+#if defined(__x86_64__)
+enum class Register { eax, ebx, ecx, edx };
+
+// What __builtin_cpu_supports has no name for in every compiler: a bit that the processor tells of itself.
+bool has_bit(unsigned leaf, Register where, unsigned bit) {
+  unsigned values[4] = {};
+  return __get_cpuid_count(leaf, 0, &values[0], &values[1], &values[2], &values[3]) != 0 &&
+         (values[static_cast<int>(where)] >> bit & 1u) != 0;
+}
+bool has_f16c() { return has_bit(1, Register::ecx, 29); }
+bool has_amx_bfloat16() { return has_bit(7, Register::edx, 24) && has_bit(7, Register::edx, 22); }  // tiles, products
+#endif
+
 bool has(Level level) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   switch (level) {
     case Level::portable:
       return true;
@@ -55,7 +71,7 @@ bool choose_level(Level level) {
 bool has_matrix_unit() {
 #if defined(__x86_64__)
   static const bool found = [] {
-    if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16")) return false;
+    if (!has_amx_bfloat16()) return false;
     constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
   }();
