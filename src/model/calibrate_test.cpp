@@ -8,8 +8,8 @@
 #include "model/adapter.h"
 #include "model/layer_walk.h"
 #include "model/load.h"
-#include "model/save.h"
 #include "quantised_models.h"
+#include "saved_models.h"
 #include "temporary_folder.h"
 #include "tiny_models.h"
 
@@ -21,20 +21,7 @@ class Calibrated : public testing::Test {
   void SetUp() override {
     at::manual_seed(53);
     windows = test::random_tokens({24, 40}, at::kCPU);
-    const DecoderConfig& config = model.decoder.config;
-    const base::Json written = {{"model_type", "llama"},
-                                {"vocab_size", config.vocabulary},
-                                {"hidden_size", config.width},
-                                {"num_hidden_layers", config.layers},
-                                {"num_attention_heads", config.heads},
-                                {"num_key_value_heads", config.groups},
-                                {"head_dim", config.head_width},
-                                {"intermediate_size", config.feed_forward},
-                                {"rms_norm_eps", config.norm_eps},
-                                {"max_position_embeddings", config.max_positions},
-                                {"tie_word_embeddings", false}};
-    save_decoder(folder / "decoder", model.decoder, written);
-    save_adapter(folder / "adapter", *model.adapter, model.decoder, {});
+    test::save_parts(folder, model);
   }
 
   LoadOptions options(bool calibrated) const {

@@ -5,8 +5,8 @@
 
 #include "model/adapter.h"
 #include "model/load.h"
-#include "model/save.h"
 #include "quantised_models.h"
+#include "saved_models.h"
 #include "temporary_folder.h"
 #include "tiny_models.h"
 
@@ -50,20 +50,7 @@ class QuantisedFolder : public Quantised {
  protected:
   void SetUp() override {
     Quantised::SetUp();
-    const DecoderConfig& config = model.decoder.config;
-    const base::Json written = {{"model_type", "llama"},
-                                {"vocab_size", config.vocabulary},
-                                {"hidden_size", config.width},
-                                {"num_hidden_layers", config.layers},
-                                {"num_attention_heads", config.heads},
-                                {"num_key_value_heads", config.groups},
-                                {"head_dim", config.head_width},
-                                {"intermediate_size", config.feed_forward},
-                                {"rms_norm_eps", config.norm_eps},
-                                {"max_position_embeddings", config.max_positions},
-                                {"tie_word_embeddings", false}};
-    save_decoder(folder / "decoder", model.decoder, written);
-    save_adapter(folder / "adapter", *model.adapter, model.decoder, {});
+    test::save_parts(folder, model);
   }
 
   const CepeModel model = test::tiny_model(3);
