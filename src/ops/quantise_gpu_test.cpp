@@ -27,6 +27,23 @@ TEST_F(QuantiseOnGpu, RowsAndPartsAreThoseOfTheWhole) { test::expect_rows_and_pa
 TEST_F(QuantiseOnGpu, BytesAreAsForetold) { test::expect_bytes_as_foretold(device()); }
 TEST_F(QuantiseOnGpu, WhatDoesNotFitIsRefused) { test::expect_what_does_not_fit_to_be_refused(device()); }
 
+// Few and many thread blocks, fewer chunks than warps, more than are on their way at once, a last one that is partly
+// there, and an x too wide for shared memory.
+TEST_F(QuantiseOnGpu, OneRowIsMultipliedInAnyShape) {
+  const std::vector<std::pair<int64_t, int64_t>> shapes = {{20, 80},    {4300, 80},    {40, 4112}, {4300, 4112},
+                                                           {33, 16400}, {4300, 12304}, {20, 40960}};
+  for (const auto& [out, in] : shapes) {
+    for (const PackedFormat format : {PackedFormat::fp8_row, PackedFormat::int8_row}) {
+      const PackedWeight weight = quantise(at::randn({out, in}, device()), format);
+      const at::Tensor x = at::randn({1, in}, device()).to(at::kBFloat16);
+      const at::Tensor expected = at::linear(x.to(at::kDouble), unpack(weight, at::kFloat).to(at::kDouble));
+      const at::Tensor y = packed_linear(x, weight);
+      EXPECT_LT(test::packed_distance(y, expected), 1e-2) << test::packed_name(format, out, in, 1);
+      EXPECT_TRUE(at::equal(y, packed_linear(x, weight))) << test::packed_name(format, out, in, 1);
+    }
+  }
+}
+
 TEST_F(QuantiseOnGpu, ARecordedProductReadsNewInputs) {
   for (const PackedFormat format : test::quantised_formats) {
     const PackedWeight weight = quantise(at::randn({96, 256}).to(device()), format);

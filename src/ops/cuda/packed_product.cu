@@ -6,7 +6,8 @@
 // rows of the weight, its warps take chunks of 64 bytes of them in turn. The sum over inputs may run in any order: a
 // lane's 16 bytes of a chunk, as they stand, are its operands of four (8 bits) or eight (4 bits) products, with the
 // inputs of x to match, 16 bytes at a time too. Several chunks a lane are on their way at once. Where x has fewer rows
-// than 8 or 16, its last one stands in for the others and what comes of that is not stored.
+// than 8 or 16, its last one stands in for the others and what comes of that is not stored. One row and 8 bits:
+// packed_row.cu, where x fits.
 //
 // q4_1: a block's products are summed by themselves, then y += d * sum(q x) + m * sum(x); sum(x) is one more product,
 // by ones. q comes as 128 + q, so m is taken less by 128 d.
@@ -16,6 +17,7 @@
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/packed_row.h"
 #include "ops/cuda/packed_words.cuh"
 #include "ops/cuda/tensor_core.cuh"
 #include "ops/cuda/warp.cuh"
@@ -23,8 +25,7 @@
 namespace cepe::ops::cuda {
 namespace {
 
-constexpr int tile_rows = 16;  // of the weight
-constexpr int warps = 8;       // of a block
+constexpr int warps = 8;  // of a block
 
 // Chunks that a lane has on their way, and blocks that share a multiprocessor: as much as the registers hold without
 // spills (nvcc 13.0: up to 80 and 128). 24 warps of four chunks are 96 KB on their way, 16 of two 32 KB and the scales;
@@ -34,12 +35,6 @@ inline constexpr int chunks_ahead = (tiles > 1 ? 1 : 2) * (format == PackedForma
 template <PackedFormat format>
 inline constexpr int blocks_at_once = format == PackedFormat::q4_1 ? 2 : 3;
 
-constexpr unsigned multiprocessors = 132;  // of an H100 or H200
-
-struct Words {
-  uint32_t at[4];
-};
-
 // 16 bytes that are read once: they need no place in the first cache, and their neighbours are wanted next.
 __device__ Words load_once(const uint4* from) {
   Words words;
@@ -47,10 +42,6 @@ __device__ Words load_once(const uint4* from) {
       : "=r"(words.at[0]), "=r"(words.at[1]), "=r"(words.at[2]), "=r"(words.at[3])
       : "l"(from));
   return words;
-}
-__device__ Words load_again(const void* from) {
-  const uint4 words = __ldg(static_cast<const uint4*>(from));
-  return {words.x, words.y, words.z, words.w};
 }
 
 // What a lane reads of two rows' chunk.
@@ -103,7 +94,7 @@ struct Lane {
 
   // Eight inputs of x from `first` on. The weight is zero behind the last one, where any of x will do.
   __device__ Words inputs(int tile, int first) const {
-    return load_again(x[tile] + (first < static_cast<int>(run.weight.in_features) ? first : 0));
+    return words_at(x[tile] + (first < static_cast<int>(run.weight.in_features) ? first : 0));
   }
 
   __device__ void multiply_add(const Chunk<format>& loaded, int chunk, float (&sums)[tiles][4]) const {
@@ -219,8 +210,10 @@ cudaError_t launch_as(const PackedProductRun& run, cudaStream_t stream) {
   const unsigned blocks = blocks_for(run.weight.out_features, tile_rows);
   if (run.rows <= 8) {
     // Few blocks of many chunks: two a multiprocessor at most, and then each has twice as much on its way.
-    if (format != PackedFormat::q4_1 && blocks <= 2 * multiprocessors && run.weight.chunks >= 128) {
-      return launch_in_line(product_kernel<format, 1, 2 * chunks_ahead<format, 1>, 2>, blocks, threads, 0, stream, run);
+    if constexpr (format != PackedFormat::q4_1) {
+      constexpr int ahead = 2 * chunks_ahead<format, 1>;
+      if (blocks <= 2 * multiprocessors && run.weight.chunks >= 128)
+        return launch_in_line(product_kernel<format, 1, ahead, 2>, blocks, threads, 0, stream, run);
     }
     return launch_in_line(product_kernel<format, 1, chunks_ahead<format, 1>, blocks_at_once<format>>, blocks, threads,
                           0, stream, run);
@@ -232,6 +225,7 @@ cudaError_t launch_as(const PackedProductRun& run, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch(const PackedProductRun& run, cudaStream_t stream) {
+  if (is_row_product(run)) return launch_row(run, stream);
   switch (run.weight.format) {
     case PackedFormat::fp8_row:
       return launch_as<PackedFormat::fp8_row>(run, stream);

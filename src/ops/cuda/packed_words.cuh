@@ -10,8 +10,19 @@ namespace cepe::ops::cuda {
 
 inline constexpr int chunk_bytes = 64;  // of a row: 16 for each of four neighbouring threads
 inline constexpr int block_inputs = 32;
+inline constexpr int tile_rows = 16;              // of the weight, for a thread block of a product
+inline constexpr unsigned multiprocessors = 132;  // of an H100 or H200
 template <PackedFormat format>
 inline constexpr int chunk_inputs = format == PackedFormat::q4_1 ? 128 : 64;
+
+struct Words {
+  uint32_t at[4];
+};
+// Not by __ldg: x may be what the kernel before still writes when this one begins.
+__device__ inline Words words_at(const void* from) {
+  const uint4 words = *static_cast<const uint4*>(from);
+  return {words.x, words.y, words.z, words.w};
+}
 
 // Both elements times a power of two. Subnormal operands count, unlike in a product that flushes them.
 __device__ inline uint32_t product_of_pairs(uint32_t pair, uint32_t factors) {
