@@ -35,9 +35,12 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const RmsNormRows run) {
   const auto packs = static_cast<int>(run.width / count);
   const T* x = static_cast<const T*>(run.x) + row * run.width;
   const T* weight = static_cast<const T*>(run.weight);
+  // One pack is little enough to be kept from the beginning: with few rows the kernel is the time of its loads.
+  constexpr bool early = kept == 1;
+  Pack<T, count> values[kept], scales = {};
+  if (early && there && static_cast<int>(threadIdx.x) < packs) scales = load<count>(weight + threadIdx.x * count);
   let_successor_begin();
-  wait_for_predecessor();
-  Pack<T, count> values[kept];
+  wait_for_predecessor();  // x and what is added may be its work; the weight is nobody's
   float squares = 0;
 #pragma unroll
   for (int k = 0; k < kept; ++k) {
@@ -72,8 +75,8 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const RmsNormRows run) {
   for (int k = 0; k < kept; ++k) {
     const int pack = static_cast<int>(threadIdx.x + k * blockDim.x);
     if (!there || pack >= packs) continue;
-    const Pack<T, count> scales = load<count>(weight + pack * count);
     Pack<T, count> results;
+    if (!early) scales = load<count>(weight + pack * count);
 #pragma unroll
     for (int i = 0; i < count; ++i) {
       const float normed = widened(values[k].at[i]) * factor;
@@ -95,7 +98,8 @@ cudaError_t launch_with(const RmsNormRows& run, cudaStream_t stream) {
   int64_t team = warp;
   while (team < 1024 && team * each < packs) team *= 2;
   const dim3 block(static_cast<unsigned>(team), static_cast<unsigned>(std::max<int64_t>(1, 128 / team)));
-  return launch_in_line(rms_norm_kernel<T, count, kept>, blocks_for(run.rows, block.y), block, 0, stream, run);
+  const auto kernel = team >= packs && count > 1 ? rms_norm_kernel<T, count, 1> : rms_norm_kernel<T, count, kept>;
+  return launch_in_line(kernel, blocks_for(run.rows, block.y), block, 0, stream, run);
 }
 
 template <class T>
