@@ -236,6 +236,11 @@ void add_shape_options(CLI::App& command, BenchShapeOptions& options) {
       ->group(group)
       ->needs(shape);
   command
+      .add_flag("--int8-states", options.int8_states,
+                "steps and batches over states in 8 bits, as --state-type int8 keeps them")
+      ->group(group)
+      ->needs(shape);
+  command
       .add_flag("!--no-full-attention", options.full_attention, "leave out the decoder that reads everything itself")
       ->group(group)
       ->needs(shape);

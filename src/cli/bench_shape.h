@@ -20,6 +20,7 @@ struct BenchShapeOptions {
   int64_t row_tokens = 512;  // of each of these in the decoder's cache
   int64_t runs = 5;
   uint64_t seed = 0;
+  bool int8_states = false;    // contexts as packed rows (ops/int8_rows.h) where they are decoded over
   bool full_attention = true;  // the same decoder reading everything itself, beside it
 };
 

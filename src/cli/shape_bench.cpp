@@ -15,6 +15,7 @@
 #include "cli/measure.h"
 #include "model/initialise_random.h"
 #include "ops/device.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::cli {
 namespace {
@@ -137,7 +138,8 @@ model::ContextStates ShapeBench::encode(const at::Tensor& ids) const {
 model::ContextStates ShapeBench::random_states(int64_t count) const {
   model::ContextStates context;
   const at::Tensor all = at::empty({count, shape.encoder.width}, values).normal_();
-  for (const at::Tensor& states : all.split(chunk, 0)) context.append(states);
+  for (const at::Tensor& states : all.split(chunk, 0))
+    context.append(options.int8_states ? ops::int8_rows(states) : states);
   return context;
 }
 

@@ -102,7 +102,7 @@ void measure_steps(ShapeBench& bench) {
     const ContextStates context = bench.random_states(length);
     ops::reset_peak_device_bytes(bench.device());
     const double seconds = Decoding(bench, 1, cached, {&context}).seconds();
-    bench.add("a token, absorbed", length, seconds,
+    bench.add(bench.options.int8_states ? "a token, absorbed, states in 8 bits" : "a token, absorbed", length, seconds,
               decoder_operations(bench.shape, 1, 1, true) + context_operations(bench, 1, context),
               static_cast<double>(weight_bytes_a_token(bench.model, true, true) +
                                   context_bytes_a_token(bench.model, context)) +

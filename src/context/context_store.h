@@ -17,7 +17,7 @@
 namespace cepe::context {
 
 // automatic: bfloat16, or float32 where the encoder runs in float32 throughout. int8: a scale a row, half the bytes in
-// host memory, on disk and beyond.
+// host memory, on disk and beyond, and on a GPU whose kernels read them so (ops::takes_int8_pages).
 enum class StateType { automatic, bfloat16, int8 };
 
 struct StoreOptions {

@@ -11,23 +11,30 @@ namespace cepe::context {
 
 class StateCodec {
  public:
-  StateCodec(RecordShape::Type type, int64_t width) : type_(type), width_(width) {}
+  // packed_pages: pages are handed out in 8 bits too, as attention on that device reads them.
+  StateCodec(RecordShape::Type type, int64_t width, bool packed_pages)
+      : type_(type), width_(width), packed_pages_(packed_pages && type == RecordShape::Type::int8) {}
 
   RecordShape shape(int64_t rows) const { return {type_, rows, width_}; }
-  // Type of the states that are handed out: bfloat16 or float32.
-  at::ScalarType state_type() const { return type_ == RecordShape::Type::float32 ? at::kFloat : at::kBFloat16; }
   bool is_packed() const { return type_ == RecordShape::Type::int8; }
 
-  // Rows of states as they are kept, on their device, and back; any leading dimensions. int8 (absolute maximum of the
-  // row / 127 as scale): [.., S, E] -> bytes [.., S * E + 4 S]. Otherwise: the states in state_type().
+  // Rows of states [.., S, E] as they are kept, on their device: int8 as ops/int8_rows.h, otherwise as they are; and
+  // these as they are handed out: dense, or in 8 bits.
   at::Tensor pack(const at::Tensor& states) const;
-  at::Tensor unpack(const at::Tensor& packed, int64_t rows) const;
+  at::Tensor page_of(const at::Tensor& packed) const;
 
   at::Tensor empty(int64_t rows, bool pinned) const;  // of one chunk, packed, in host memory
+  at::Tensor empty_page(int64_t rows, at::Device device) const;
+  at::ScalarType page_type() const { return packed_pages_ ? at::kByte : state_type(); }
+  int64_t page_width() const { return width_ + (packed_pages_ ? 4 : 0); }
 
  private:
+  // Of states that are not packed.
+  at::ScalarType state_type() const { return type_ == RecordShape::Type::float32 ? at::kFloat : at::kBFloat16; }
+
   RecordShape::Type type_;
   int64_t width_;
+  bool packed_pages_;
 };
 
 // Of a tensor in host memory, without holes.

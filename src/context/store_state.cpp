@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "ops/device.h"
+#include "ops/paged_attention.h"
 
 namespace cepe::context {
 namespace {
@@ -75,8 +76,9 @@ at::ScalarType stored_type(const model::Encoder& encoder) {
 ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
     : encoder(adapter.encoder),
       options((check_options(chosen), std::move(chosen))),
-      codec(kept_type(encoder, options.type), encoder.config.width),
       device(encoder.norm.weight.device()),
+      codec(kept_type(encoder, options.type), encoder.config.width,
+            ops::takes_int8_pages(encoder.config.width, device)),
       vocabulary(encoder.embedding.out_features()),
       separate_host(!device.is_cpu() || codec.is_packed()),
       pages(separate_host ? options.device_bytes : options.host_bytes),
@@ -87,7 +89,7 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
           [this](const Flight& flight) { keep(flight); }) {
   if (encoder.config.vocabulary > 0) vocabulary = std::min(vocabulary, encoder.config.vocabulary);
   if (separate_host && options.device_bytes > 0) {
-    arena.emplace(options.device_bytes, adapter.chunk_size, encoder.config.width, codec.state_type(), device);
+    arena.emplace(options.device_bytes, adapter.chunk_size, codec.page_width(), codec.page_type(), device);
   }
   if (!options.folder.empty()) {
     DiskTierOptions disk_options;
@@ -142,14 +144,14 @@ at::Tensor ContextStore::State::new_page(int64_t rows) {
     while (!page.defined() && pages.evict_one()) page = arena->take(rows);
     if (page.defined()) return page;
   }
-  return at::empty({rows, encoder.config.width}, at::TensorOptions(device).dtype(codec.state_type()));
+  return codec.empty_page(rows, device);
 }
 
 // With the mutex held.
 at::Tensor ContextStore::State::to_page(const at::Tensor& packed, int64_t rows) {
   if (!separate_host) return packed;
-  const at::Tensor page = new_page(rows);
-  page.copy_(codec.unpack(packed.to(device, /*non_blocking=*/true), rows));
+  at::Tensor page = new_page(rows);
+  page.copy_(codec.page_of(packed.to(device, /*non_blocking=*/true)));
   return page;
 }
 
@@ -164,7 +166,7 @@ std::vector<at::Tensor> ContextStore::State::encode(const std::vector<FlightPoin
   const auto start = std::chrono::steady_clock::now();
   const int64_t rows = rows_of(*batch[0]);
   const at::Tensor packed = codec.pack(model::forward(encoder, ids_of(batch).to(device)));  // [n, ...]
-  const at::Tensor states = codec.unpack(packed, rows);                                     // [n, S, E]
+  const at::Tensor states = codec.page_of(packed);                                          // [n, S, ..]
   const at::Tensor on_host = keeps_packed() ? packed.cpu() : at::Tensor();
   ops::synchronise(device);  // others may use them on another stream
   std::vector<at::Tensor> landed;

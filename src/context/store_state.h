@@ -18,8 +18,8 @@ namespace cepe::context {
 struct ContextStore::State {
   const model::Encoder& encoder;
   StoreOptions options;
-  StateCodec codec;
   at::Device device;
+  StateCodec codec;
   int64_t vocabulary;
   base::Digest fingerprint{};
   std::mutex mutex;

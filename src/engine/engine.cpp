@@ -75,7 +75,7 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
       std::count_if(blocks.begin(), blocks.end(), [](const auto* block) { return block != nullptr; });
   const bool exact = model_->decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
   const model::CrossAttentionCost cost = {
-      1, context.rows, config.heads, config.groups, config.head_width, context.pages.front().size(1), false};
+      1, context.rows, config.heads, config.groups, config.head_width, context.state_width(), false};
   const bool cpu = model_->decoder.device().is_cpu();
   const bool wanted = options_.path == model::CrossAttentionPath::kept ||
                       (options_.path == model::CrossAttentionPath::automatic &&

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "model/batch_step_tables.h"
 #include "model/rope.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::model {
 namespace {
@@ -112,6 +113,10 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
     neighbours = std::max(neighbours, run_length);
     if (!same) context_pages += pages_of(*row.context, plan.kept);
     if (plan.kept) continue;
+    const bool packed = ops::is_int8_rows(row.context->pages.front());
+    if (context_pages > pages_of(*row.context, false) && packed != plan.packed)
+      refuse("contexts in 8 and in 16 bits in one batch");
+    plan.packed = packed;
     for (const at::Tensor& page : row.context->pages)
       plan.context_page_rows = std::max(plan.context_page_rows, rounded_up(page.size(0)));
   }

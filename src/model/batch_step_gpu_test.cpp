@@ -1,6 +1,7 @@
 // Steps by tables on a GPU, recorded as graphs, against passes by host numbers there.
 #include "batch_step_bench.h"
 #include "gpu.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::model {
 namespace {
@@ -41,6 +42,22 @@ TEST_F(BatchStepsOnGpu, KeptContextsSharedAndNot) {
   const ContextStates one = bench().kept(bench().states({8, 8, 3})), other = bench().kept(bench().states({300}));
   bench().expect_the_same({bench().text(4, 0, 1, &one), bench().text(5, 10, 1, &one), bench().text(6, 20, 1, nullptr),
                            bench().text(7, 30, 1, &other)});
+}
+
+// Of a width whose kernel reads 8 bits.
+TEST_F(BatchStepsOnGpu, StatesIn8Bits) {
+  if (!device().is_cpu() && !ops::takes_int8_pages(512, device())) GTEST_SKIP() << "no kernel for packed rows here";
+  test::TinyShape shape = wide_shape();
+  shape.encoder_width = 512, shape.encoder_heads = 8, shape.encoder_groups = 4, shape.encoder_head_width = 64;
+  test::BatchStepBench wide(at::TensorOptions(device()).dtype(at::kBFloat16), 2e-2, shape);
+  const auto packed = [&](const std::vector<int64_t>& pages) {
+    ContextStates result;
+    for (const at::Tensor& page : wide.states(pages).pages) result.append(ops::int8_rows(page));
+    return result;
+  };
+  const ContextStates long_one = packed({200, 256, 3}), short_one = packed({5});
+  wide.expect_the_same({wide.text(3, 40, -1, nullptr), wide.text(17, 0, 2, &short_one), wide.text(8, 1, 2, &long_one),
+                        wide.text(1, 20, 1, &long_one)});
 }
 
 TEST_F(BatchStepsOnGpu, EachSizeIsRecordedOnceAndContextsMayChange) {

@@ -29,11 +29,7 @@ int64_t pages_of(const ContextStates& context, bool kept) {
 }
 
 ops::PageTable form_of(const at::Tensor& rows, int64_t page_rows) {  // rows [slots, G, D]
-  ops::PageTable table;
-  table.groups = rows.size(1);
-  table.width = rows.size(2);
-  table.key_stride = table.value_stride = table.groups * table.width;
-  table.type = rows.scalar_type();
+  ops::PageTable table = ops::page_form(rows, rows);
   table.page_rows = page_rows;
   return table;
 }

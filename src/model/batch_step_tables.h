@@ -20,6 +20,7 @@ struct BatchStep::Plan {
   int64_t context_pages = 0, neighbours = 0;   // neighbours: sequences that share a context, at most
   int64_t context_page_rows = kept_page_rows;  // of a page, at most
   bool kept = false;
+  bool packed = false;  // absorbed, over states in 8 bits
 
   bool crossed() const { return context_pages > 0; }
   bool operator==(const Plan&) const = default;

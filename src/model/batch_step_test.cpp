@@ -2,6 +2,7 @@
 // the arithmetic and the tables are the same (batch_step_gpu_test.cpp).
 #include "base/error.h"
 #include "batch_step_bench.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::model {
 namespace {
@@ -24,6 +25,17 @@ TEST_F(BatchSteps, KeptContextsSharedAndNot) {
 TEST_F(BatchSteps, WhereOnlySomeAreKeptTheStatesAreRead) {
   const ContextStates one = kept(states({8, 2})), other = states({7});
   expect_the_same({text(4, 0, 1, &one), text(5, 10, 1, &other)});
+}
+
+TEST_F(BatchSteps, StatesIn8BitsAreReadAsTheyAreButNotBesideOthers) {
+  const auto packed = [&](const std::vector<int64_t>& pages) {
+    ContextStates result;
+    for (const at::Tensor& page : states(pages).pages) result.append(ops::int8_rows(page));
+    return result;
+  };
+  const ContextStates one = packed({8, 8, 3}), other = packed({5}), dense = states({8});
+  expect_the_same({text(9, 5, 1, nullptr), text(4, 0, 2, &one), text(6, 20, 1, &one), text(7, 25, 1, &other)});
+  EXPECT_THROW(expect_the_same({text(9, 5, 1, &one), text(4, 0, 2, &dense)}), base::Error);
 }
 
 TEST_F(BatchSteps, ContextsOfABatchMayChangeFromStepToStep) {
@@ -52,6 +64,7 @@ TEST_F(BatchSteps, WhatFillsABatchTouchesNothing) {
   for (auto* tensors : {&kv.keys, &kv.values})
     for (at::Tensor& tensor : *tensors) tensor.fill_(7);
   std::vector<Text> texts;
+  texts.reserve(5);
   for (int32_t i = 0; i < 5; ++i) texts.push_back(text(1, i * 3, 1, nullptr));  // filled up to six
   BatchStep step(model, kv, block_rows, padding);
   step.logits(random.tokens({5}, 96), rows_at(texts, 0));

@@ -21,6 +21,7 @@
 #include "model/shared_context.h"
 #include "model/step_tables.h"
 #include "ops/head_product.h"
+#include "ops/int8_rows.h"
 #include "ops/mixed_linear.h"
 #include "ops/row_attention.h"
 
@@ -40,10 +41,22 @@ bool follows(const at::Tensor& page, const at::Tensor& before) {
          page.const_data_ptr() == static_cast<const std::byte*>(before.const_data_ptr()) + before.nbytes();
 }
 
+at::ScalarType unpacked_type(const at::Tensor& page) { return page.is_cpu() ? at::kFloat : at::kBFloat16; }
+
 // Pages under one another. Those that stand so in memory already, as a document's do that was encoded or fetched in one
 // piece, are taken where they are.
+// Packed ones are unpacked (on a CPU exactly), neighbours of one length by one call.
 at::Tensor joined_pages(const std::vector<at::Tensor>& pages) {
   std::vector<at::Tensor> runs;
+  if (ops::is_int8_rows(pages.front())) {
+    for (size_t first = 0, end = 0; first < pages.size(); first = end) {
+      while (end < pages.size() && pages[end].size(0) == pages[first].size(0)) ++end;
+      const std::vector<at::Tensor> alike(pages.begin() + static_cast<std::ptrdiff_t>(first),
+                                          pages.begin() + static_cast<std::ptrdiff_t>(end));
+      runs.push_back(ops::unpacked_rows(at::stack(alike), unpacked_type(alike.front())).flatten(0, 1));
+    }
+    return runs.size() == 1 ? runs.front() : at::cat(runs, 0);
+  }
   for (size_t first = 0, end = 0; first < pages.size(); first = end) {
     int64_t rows = pages[first].size(0);
     for (end = first + 1; end < pages.size() && follows(pages[end], pages[end - 1]); ++end) rows += pages[end].size(0);
@@ -85,8 +98,8 @@ ContextStates::Projected project(const CrossAttention& block, const at::Tensor& 
 CrossAttentionPath choose(CrossAttentionPath wanted, const ContextStates& context, int64_t rows,
                           const HeadShape& shape) {
   if (wanted != CrossAttentionPath::automatic) return wanted;
-  const CrossAttentionCost cost = {
-      rows, context.rows, shape.heads, shape.groups, shape.width, context.pages.front().size(1), !context.kept.empty()};
+  const CrossAttentionCost cost = {rows,        context.rows,          shape.heads,          shape.groups,
+                                   shape.width, context.state_width(), !context.kept.empty()};
   switch (cheapest(cost)) {
     case CheapestPath::kept:
       return CrossAttentionPath::kept;
@@ -124,6 +137,8 @@ const std::shared_ptr<const ops::PageTable>& ContextStates::table() const {
   }
   return table_;
 }
+
+int64_t ContextStates::state_width() const { return ops::row_width(pages.front()); }
 
 void ContextStates::append(const at::Tensor& page) {
   if (page.size(0) == 0) return;
@@ -165,11 +180,29 @@ at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queri
   return at::bmm(grouped, key).reshape({-1, 1, key.size(2)});
 }
 
+namespace {
+
+// Of packed states a GPU's kernel reads everything again for every 32 query rows: beyond a few such blocks they are
+// unpacked first.
+constexpr int64_t most_rows_over_packed = 128;
+
+ContextStates unpacked(const ContextStates& context) {
+  ContextStates dense;
+  for (const at::Tensor& states : tiles(context, tile_rows(1))) dense.append(states);
+  return dense;
+}
+
+}  // namespace
+
 at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                            const HeadShape& shape) {
-  const int64_t rows = queries.size(0), each = shape.heads / shape.groups,
-                encoder_width = context.pages.front().size(1);
-  at::Tensor bounds;  // of one sequence; made here, since paged_attention wants no table from the kernel just before it
+  const int64_t rows = queries.size(0), each = shape.heads / shape.groups, encoder_width = context.state_width();
+  // What paged_attention reads is made before the queries: it must not be the work of the kernel just before.
+  ContextStates dense;
+  if (queries.is_cuda() && ops::is_int8_rows(context.pages.front()) && rows * shape.heads > most_rows_over_packed)
+    dense = unpacked(context);
+  const ContextStates& states_read = dense.rows > 0 ? dense : context;
+  at::Tensor bounds;  // of one sequence, likewise
   if (queries.is_cuda()) {
     const int64_t count = rows * shape.heads;
     bounds = at::arange(0, count + 1, count, queries.options().dtype(at::kInt));
@@ -183,16 +216,19 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
       at::GradMode::is_enabled() && (query_rows.requires_grad() || context.pages.front().requires_grad());
   if (queries.is_cpu() && !differentiated) {
     std::vector<ops::RowPage> pages;
-    for (const at::Tensor& page : context.pages) pages.push_back({page.unsqueeze(1), page.unsqueeze(1)});
+    for (const at::Tensor& page : context.pages) {
+      const at::Tensor rows_of_states = ops::unpacked_rows(page, unpacked_type(page)).unsqueeze(1);
+      pages.push_back({rows_of_states, rows_of_states});
+    }
     gathered = ops::row_attention(query_rows.to(at::kFloat).contiguous(), pages, scale_of(shape)).output;
   } else if (!differentiated && queries.scalar_type() == at::kBFloat16 &&
-             ops::takes_paged_attention(*context.table(), queries.device())) {
-    gathered = ops::paged_attention({query_rows.contiguous(), bounds, query_rows.size(0)}, *context.table(),
+             ops::takes_paged_attention(*states_read.table(), queries.device())) {
+    gathered = ops::paged_attention({query_rows.contiguous(), bounds, query_rows.size(0)}, *states_read.table(),
                                     scale_of(shape), queries.scalar_type())
                    .output;
   } else {
     AttentionInParts attention(query_rows, scale_of(shape));
-    for (const at::Tensor& states : tiles(context, tile_rows(1))) {
+    for (const at::Tensor& states : tiles(states_read, tile_rows(1))) {
       const at::Tensor rows_of_states = states.unsqueeze(1);
       attention.read(rows_of_states, rows_of_states);
     }
@@ -293,8 +329,8 @@ void add_masses(const CrossAttention& block, const at::Tensor& query, const Cont
   std::vector<at::Tensor> parts;  // [H] a page
   int64_t first = 0;
   for (const at::Tensor& page : context.pages) {
-    const at::Tensor keys =
-        kept ? context.kept.at(static_cast<size_t>(layer)).keys.narrow(0, first, page.size(0)) : page.unsqueeze(1);
+    const at::Tensor keys = kept ? context.kept.at(static_cast<size_t>(layer)).keys.narrow(0, first, page.size(0))
+                                 : ops::unpacked_rows(page, unpacked_type(page)).unsqueeze(1);
     AttentionInParts attention(rows, scale_of(shape));
     attention.read(keys, keys);
     parts.push_back(attention.log_sum_exp().reshape({-1}));

@@ -37,7 +37,7 @@ enum class CrossAttentionPath { automatic, projected, absorbed, kept };
 
 // Encoder states that one sequence attends to: pages in order, padding left out.
 struct ContextStates {
-  std::vector<at::Tensor> pages;  // each [S_i, E]
+  std::vector<at::Tensor> pages;  // each [S_i, E], or all of them packed [S_i, E + 4] (ops/int8_rows.h)
   int64_t rows = 0;               // M = sum of S_i
 
   // Keys and values of all layers, where they are kept: one [M, G, D] pair a cross-attention layer. Empty otherwise.
@@ -48,6 +48,8 @@ struct ContextStates {
 
   // The pages as kernels read them; made when first asked for (one thread at a time), dropped by append.
   const std::shared_ptr<const ops::PageTable>& table() const;
+
+  int64_t state_width() const;  // E; there is a page
 
   void append(const at::Tensor& page);
 

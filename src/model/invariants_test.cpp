@@ -12,6 +12,7 @@
 
 #include "golden_tensors.h"
 #include "model/cepe_model.h"
+#include "ops/int8_rows.h"
 #include "ops/mixed_linear.h"
 #include "tiny_models.h"
 
@@ -95,6 +96,25 @@ TEST_P(Invariants, WhereThePagesLieInMemoryChangesNothing) {
     for (const auto path : {CrossAttentionPath::projected, CrossAttentionPath::absorbed})
       EXPECT_TRUE(run(ids, views, path).equal(run(ids, copies, path)));
   }
+}
+
+// Pages of 8 bits are those of the values that they stand for, on every path.
+TEST_P(Invariants, PackedPagesAreReadAsTheirValues) {
+  const at::Tensor ids = tokens({13});
+  ContextStates packed, dense;
+  for (const int64_t rows : {8, 8, 5, 8}) {
+    packed.append(ops::int8_rows(context_of(tokens({1, rows})).pages.front()));
+    dense.append(ops::unpacked_rows(packed.pages.back(), at::kFloat));
+  }
+  EXPECT_EQ(packed.rows, 29);
+  EXPECT_EQ(packed.state_width(), dense.state_width());
+  for (const auto path : {CrossAttentionPath::projected, CrossAttentionPath::absorbed})
+    EXPECT_TRUE(run(ids, packed, path).equal(run(ids, dense, path)));
+  const auto kept = [&](ContextStates context) {
+    keep_projections(context, cross_attention_blocks(model), head_shape(model.decoder.config), at::kFloat);
+    return run(ids, context, CrossAttentionPath::kept);
+  };
+  EXPECT_TRUE(kept(packed).equal(kept(dense)));
 }
 
 TEST_P(Invariants, StatesOfAChunkDependOnItsOwnTokensOnly) {

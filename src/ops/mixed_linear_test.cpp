@@ -17,6 +17,7 @@ using test::distance;
 
 // Sizes on both sides of one piece of the weight, and of the few rows that are taken as dot products.
 TEST(MixedLinear, GivesTheProductOfTheWeightAsItIs) {
+  at::manual_seed(3);
   const cpu::Level before = cpu::level();
   for (const cpu::Level level : {cpu::Level::portable, cpu::Level::avx2, cpu::Level::avx512}) {
     if (!cpu::choose_level(level)) continue;

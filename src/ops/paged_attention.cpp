@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "ops/cuda/loaded.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::ops {
 namespace {
@@ -20,19 +21,15 @@ namespace {
   throw base::Error(code, "paged attention: " + message);
 }
 
-// The common form of all pages, with no page yet.
-PageTable form_of(const RowPage& page) {
-  PageTable table;
-  if (page.keys.dim() != 3 || page.values.dim() != 3) refuse_pages("keys and values of a page must be [rows, G, D]");
-  table.groups = page.keys.size(1);
-  table.width = page.keys.size(2);
-  table.type = page.keys.scalar_type();
-  table.key_stride = page.keys.stride(0);
-  table.value_stride = page.values.stride(0);
-  return table;
-}
-
 void check_page(const at::Tensor& rows, int64_t stride, const PageTable& form, const char* name) {
+  if (form.type == at::kChar) {
+    if (!is_int8_rows(rows) || rows.dim() != 3 || rows.size(1) != 1 || row_width(rows) != form.width ||
+        !rows.is_contiguous()) {
+      refuse_pages(std::string(name) + " of a page must be packed rows [rows, 1, " + std::to_string(form.width) +
+                   " + 4] as the first page's, contiguous");
+    }
+    return;
+  }
   const bool dense = rows.dim() == 3 && rows.stride(2) == 1 && (rows.size(1) == 1 || rows.stride(1) == rows.size(2));
   if (!dense || rows.size(1) != form.groups || rows.size(2) != form.width || rows.scalar_type() != form.type) {
     refuse_pages(std::string(name) + " of a page must be " + c10::toString(form.type) + " [rows, " +
@@ -86,9 +83,14 @@ void check_pages(const BatchQueries& queries, const PageTable& table, const Batc
 
 at::Tensor page_at(const PageTable& table, const at::Tensor& addresses, int64_t page, int64_t stride) {
   const auto address = static_cast<uintptr_t>(addresses.const_data_ptr<int64_t>()[page]);
-  return at::from_blob(reinterpret_cast<void*>(address),  // NOLINT(performance-no-int-to-ptr): what a page table holds
-                       {table.rows.const_data_ptr<int32_t>()[page], table.groups, table.width},
-                       {stride, table.width, 1}, at::TensorOptions().dtype(table.type));
+  auto* first = reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr): what a page table holds
+  const int64_t rows = table.rows.const_data_ptr<int32_t>()[page];
+  if (table.type == at::kChar)
+    return unpacked_rows(at::from_blob(first, {rows, table.width + 4}, at::TensorOptions().dtype(at::kByte)),
+                         at::kFloat)
+        .unsqueeze(1);
+  return at::from_blob(first, {rows, table.groups, table.width}, {stride, table.width, 1},
+                       at::TensorOptions().dtype(table.type));
 }
 
 void attend_on_cpu(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
@@ -124,21 +126,38 @@ cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& tab
           .groups = table.groups,
           .width = table.width,
           .page_rows = table.page_rows,
+          .pages = table.keys.numel(),
           .key_stride = table.key_stride,
           .value_stride = table.values.defined() ? table.value_stride : table.key_stride,
           .most_query_rows = queries.most_of_a_sequence,
           .same = !table.values.defined(),
+          .int8_pages = table.type == at::kChar,
           .bfloat16_queries = queries.rows.scalar_type() == at::kBFloat16,
           .device = queries.rows.device().index()};
 }
 
 }  // namespace
 
+PageTable page_form(const at::Tensor& keys, const at::Tensor& values) {
+  PageTable table;
+  if (keys.dim() != 3 || values.dim() != 3) refuse_pages("keys and values of a page must be [rows, G, D]");
+  const bool packed = is_int8_rows(keys);
+  table.groups = keys.size(1);
+  table.width = row_width(keys);
+  table.type = packed ? at::kChar : keys.scalar_type();
+  table.key_stride = packed ? table.width : keys.stride(0);
+  table.value_stride = packed ? table.width : values.stride(0);
+  return table;
+}
+
 PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device device) {
   const auto with_pages = std::find_if(sequences.begin(), sequences.end(), [](const auto& x) { return !x.empty(); });
-  PageTable table = with_pages == sequences.end() ? PageTable{} : form_of(with_pages->front());
-  table.key_stride = stride_of(sequences, &RowPage::keys, table.key_stride);
-  table.value_stride = stride_of(sequences, &RowPage::values, table.value_stride);
+  PageTable table =
+      with_pages == sequences.end() ? PageTable{} : page_form(with_pages->front().keys, with_pages->front().values);
+  if (table.type != at::kChar) {
+    table.key_stride = stride_of(sequences, &RowPage::keys, table.key_stride);
+    table.value_stride = stride_of(sequences, &RowPage::values, table.value_stride);
+  }
   std::vector<int32_t> first_page = {0}, rows;
   std::vector<int64_t> keys, values;
   table.page_rows = 1;
@@ -157,6 +176,7 @@ PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device
   }
   table.first_page = at::tensor(first_page, at::kInt).to(device);
   table.keys = at::tensor(keys, at::kLong).to(device);
+  if (keys != values && table.type == at::kChar) refuse_pages("packed rows must be keys and values at one time");
   if (keys != values) table.values = at::tensor(values, at::kLong).to(device);
   table.rows = at::tensor(rows, at::kInt).to(device);
   return table;
@@ -164,18 +184,30 @@ PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device
 
 bool takes_paged_attention(const PageTable& table, at::Device device) {
   if (table.keys.defined() && table.keys.numel() == 0) return true;
-  if (device.is_cpu()) return table.type == at::kBFloat16 || table.type == at::kFloat;
+  const bool packed = table.type == at::kChar;
+  if (device.is_cpu()) return packed || table.type == at::kBFloat16 || table.type == at::kFloat;
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
-  if (!kernels || table.type != at::kBFloat16 || table.key_stride % 8 != 0) return false;
+  if (!kernels || (!packed && table.type != at::kBFloat16) || table.key_stride % 8 != 0) return false;
   if (table.values.defined() && table.value_stride % 8 != 0) return false;
   const cuda::PagedAttentionRun run = {.sequences = 1,
                                        .groups = table.groups,
                                        .width = table.width,
                                        .page_rows = table.page_rows,
+                                       .key_stride = table.key_stride,
                                        .most_query_rows = 1,
                                        .same = !table.values.defined(),
+                                       .int8_pages = packed,
                                        .device = device.index()};
   return kernels->paged_attention_bytes(run) > 0;
+}
+
+bool takes_int8_pages(int64_t width, at::Device device) {
+  if (!device.is_cuda()) return false;
+  PageTable table;
+  table.groups = 1;
+  table.width = table.key_stride = width;
+  table.type = at::kChar;
+  return takes_paged_attention(table, device);
 }
 
 int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& table) {

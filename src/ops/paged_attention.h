@@ -5,7 +5,8 @@
 //   self-attention of new tokens that see every cached row (the same).
 // A call allocates nothing but what it is given, copies nothing from the device and waits for nothing, so it can be
 // recorded in a CUDA graph: the tables are read where they lie when the graph runs. On a GPU they are read before the
-// kernel launched just before has ended (ops/cuda/in_line.cuh): they come from copies or from kernels further back.
+// kernel launched just before has ended (ops/cuda/in_line.cuh), and so are pages whose keys serve as values: they come
+// from copies or from kernels further back.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,8 +27,12 @@ struct PageTable {
   int64_t page_rows = 256;                   // no page has more
   int64_t groups = 1, width = 0;             // G, D of keys and of values
   int64_t key_stride = 0, value_stride = 0;  // elements from row to row within a page
-  at::ScalarType type = at::kBFloat16;       // of the pages; the CPU also takes float32
+  // Of the pages. The CPU also takes float32; kChar: packed rows (int8_rows.h) that are keys and values, of one group.
+  at::ScalarType type = at::kBFloat16;
 };
+
+// The form of pages like these rows [S, G, D], or packed [S, 1, E + 4], with no page yet.
+PageTable page_form(const at::Tensor& keys, const at::Tensor& values);
 
 // The pages of each sequence as a table on the pages' device (a copy to it: outside graphs). Pages must agree in
 // everything but their rows. Errors: invalid_argument, naming what differs.
@@ -50,6 +55,9 @@ struct BatchAttention {
 // Whether a kernel takes these pages there: any on the CPU; on an opened GPU bfloat16 of D 64, 96, 128 and 256, and
 // where keys serve as values also 512, 576 and 1024; rows that begin at multiples of 16 bytes.
 bool takes_paged_attention(const PageTable& table, at::Device device);
+// Whether pages of packed rows of that width are read as they are there: on a Hopper GPU, E 512, 576 and 1024. The CPU
+// takes them too, but unpacks them first.
+bool takes_int8_pages(int64_t width, at::Device device);
 
 // Of workspace for N query rows. By sizes alone: the same for every content of the tables. Zero on the CPU.
 int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& table);

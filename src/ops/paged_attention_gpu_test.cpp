@@ -40,6 +40,59 @@ TEST_F(PagedAttentionOnGpu, KeysAndValuesOfEveryWidth) {
   }
 }
 
+// Up to four query rows over few cached rows, which one cluster of thread blocks takes whole (cuda/paged_cluster.cuh).
+TEST_F(PagedAttentionOnGpu, FewRowsOverShortContexts) {
+  for (const int64_t width : {64, 128, 256}) {
+    for (const int64_t groups : {1, 3, 32}) {
+      for (const int64_t rows : {1, 2, 3, 4}) {
+        test::expect_paged({width, groups, false, {rows, 1, (rows + 1) / 2}, ragged_pages}, at::kBFloat16, device());
+      }
+    }
+  }
+}
+
+// One of each, a whole tile, one more, and more than all blocks of a cluster have at one time.
+TEST_F(PagedAttentionOnGpu, FewRowsOverTilesOfEveryLength) {
+  for (const int64_t width : {64, 128, 256}) {
+    for (const int64_t rows : {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 255, 256}) {
+      test::expect_paged({width, 2, false, {1, 2}, {{rows}, {256, rows, rows}}}, at::kBFloat16, device());
+    }
+    const std::vector<int64_t> small(100, 16);
+    test::expect_paged({width, 2, false, {1, 4}, {small, {16, 3, 0, 16, 1}}}, at::kBFloat16, device());
+    test::expect_paged({width, 2, false, {4}, {std::vector<int64_t>(32, 256)}}, at::kBFloat16, device());
+  }
+}
+
+// From clusters of eight blocks down to blocks alone.
+TEST_F(PagedAttentionOnGpu, FewRowsOfManySequences) {
+  for (const int64_t width : {64, 128, 256}) {
+    for (const int64_t most : {1, 2, 4}) {
+      for (const int64_t groups : {1, 3, 2}) {
+        PagedShape shape{width, groups, false, {}, {}};
+        for (int64_t i = 0; i < (groups == 2 ? 300 : 43); ++i) {
+          shape.query_rows.push_back(i % 11 == 7 ? 0 : 1 + i % most);
+          shape.page_rows.emplace_back(i % 5, 1 + i * 4 % 200);
+        }
+        test::expect_paged(shape, at::kBFloat16, device(), 5);
+      }
+    }
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, LongerContextsOfFewRowsGoToTheOtherKernel) {
+  if (device().is_cpu()) GTEST_SKIP() << "the CPU has one";
+  for (const int64_t width : {64, 128, 256}) {
+    const auto bytes = [&](size_t pages) {
+      const PagedShape shape{width, 2, false, {3}, {std::vector<int64_t>(pages, 256)}};
+      test::expect_paged(shape, at::kBFloat16, device());
+      const test::PagedCase made = test::make_paged_case(shape, at::kBFloat16, device(), 0.1);
+      return paged_attention_bytes(made.batch, page_table(made.pages, device()));
+    };
+    EXPECT_EQ(bytes(8192 / 256), 16);  // no parts to keep
+    EXPECT_GT(bytes(8192 / 256 + 1), 1024);
+  }
+}
+
 TEST_F(PagedAttentionOnGpu, ManySequencesOfDifferentLengths) {
   for (const int64_t width : {128, 576}) {
     PagedShape shape{width, width == 128 ? 4 : 1, width != 128, {}, {}};
@@ -73,6 +126,50 @@ TEST_F(PagedAttentionOnGpu, SixtyFourLatentSequencesOfDifferentLengths) {
   }
 }
 
+TEST_F(PagedAttentionOnGpu, PackedRowsOfEveryWidthAndLength) {
+  if (!device().is_cpu() && !takes_int8_pages(1024, device())) GTEST_SKIP() << "no kernel for packed rows here";
+  for (const int64_t width : {512, 576, 1024}) {
+    for (const int64_t rows : {1, 9, 16, 32, 64, 150}) {
+      test::expect_paged({width, 1, true, {rows, 1, (rows + 1) / 2}, ragged_pages}, at::kChar, device());
+    }
+    for (const int64_t rows : {1, 7, 8, 16, 31, 32, 33, 63, 64, 65, 128, 256}) {
+      test::expect_paged({width, 1, true, {32, 65}, {{rows}, {256, rows, rows}}}, at::kChar, device());
+    }
+    test::expect_paged({width, 1, true, {2048, 1}, {{256, 256, 41}, {256}}}, at::kChar, device());
+    test::expect_paged({width, 1, true, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kChar, device(), 40);
+    PagedShape shape{width, 1, true, {}, {}};
+    for (int64_t i = 0; i < 64; ++i) {
+      shape.query_rows.push_back(i % 7 == 3 ? 0 : i % 5 == 0 ? 80 : 32);
+      shape.page_rows.emplace_back(i % 6, i % 2 == 0 ? 256 : 1 + i * 4);
+    }
+    test::expect_paged(shape, at::kChar, device());
+  }
+}
+
+// Scores of some hundreds that grow from page to page, rows of zeros, and rows a million times as large as others.
+TEST_F(PagedAttentionOnGpu, PackedRowsOfVeryDifferentScales) {
+  if (!device().is_cpu() && !takes_int8_pages(1024, device())) GTEST_SKIP() << "no kernel for packed rows here";
+  const at::Tensor query = at::randn({5, 1, 512}).to(at::kBFloat16).to(at::kFloat);
+  std::vector<RowPage> there, here;
+  for (int page = 0; page < 6; ++page) {
+    at::Tensor states = at::randn({100, 512}) + query[0] * (0.1 * page);
+    states.narrow(0, 10, 5).zero_();
+    states.narrow(0, 50, 20).mul_(1e-6);
+    const at::Tensor packed = int8_rows(states);
+    const at::Tensor dense = unpacked_rows(packed, at::kFloat).unsqueeze(1), moved = packed.to(device()).unsqueeze(1);
+    here.push_back({dense, dense});
+    there.push_back({moved, moved});
+  }
+  const std::vector<std::vector<RowPage>> sequences = {there};
+  const BatchQueries batch = {query.to(device()), at::tensor({0, 5}, at::kInt).to(device()), 5};
+  for (const double scale : {1.0, 1e-3}) {
+    const RowAttention expected = row_attention(query, here, scale);
+    const BatchAttention result = paged_attention(batch, page_table(sequences, device()), scale);
+    EXPECT_LT(test::paged_distance(result.output, expected.output.to(at::kDouble)), 2e-2);
+    EXPECT_LT(test::paged_distance(result.log_sum_exp, expected.log_sum_exp.to(at::kDouble)), 1e-4);
+  }
+}
+
 TEST_F(PagedAttentionOnGpu, SequencesMaySharePages) {
   for (const int64_t width : {512, 1024}) {
     std::vector<RowPage> pages;
@@ -81,11 +178,11 @@ TEST_F(PagedAttentionOnGpu, SequencesMaySharePages) {
       pages.push_back({states, states});
     }
     const std::vector<std::vector<RowPage>> apart(40, pages), together = {pages};
-    const at::Tensor queries = at::randn({40 * 32, 1, width}).to(device(), at::kBFloat16);
+    const at::Tensor queries = at::randn({int64_t{40} * 32, 1, width}).to(device(), at::kBFloat16);
     std::vector<int32_t> first;
     for (int32_t i = 0; i <= 40; ++i) first.push_back(i * 32);
     const BatchQueries each = {queries, at::tensor(first, at::kInt).to(device()), 32};
-    const BatchQueries all = {queries, at::tensor({0, 40 * 32}, at::kInt).to(device()), 40 * 32};
+    const BatchQueries all = {queries, at::tensor({0, 40 * 32}, at::kInt).to(device()), int64_t{40} * 32};
     const BatchAttention shared = paged_attention(each, page_table(apart, device()), 0.03);
     const BatchAttention once = paged_attention(all, page_table(together, device()), 0.03);
     EXPECT_LT(test::paged_distance(shared.output, once.output.to(at::kCPU, at::kDouble)), 6e-3);
@@ -106,7 +203,9 @@ TEST_F(PagedAttentionOnGpu, LatentRowsMayStandApartAtAnyMultipleOf16Bytes) {
 }
 
 TEST_F(PagedAttentionOnGpu, RowsWithoutPagesOrSequenceBecomeZero) {
-  test::expect_paged({64, 2, false, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 4);
+  for (const int64_t width : {64, 96, 128, 256})
+    test::expect_paged({width, 2, false, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 4);
+  test::expect_paged({128, 3, false, {0, 0}, {{5}, {}}}, at::kBFloat16, device(), 3);
   test::expect_paged({1024, 1, true, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, device(), 40);
   test::expect_paged({512, 1, true, {3, 2}, {{}, {}}}, at::kBFloat16, device());
 }
@@ -128,6 +227,27 @@ TEST_F(PagedAttentionOnGpu, LargeScoresNeitherOverflowNorVanish) {
   EXPECT_LT(test::paged_distance(result.log_sum_exp, expected.log_sum_exp.to(at::kDouble)), 1e-4);
 }
 
+TEST_F(PagedAttentionOnGpu, LargeScoresOfFewRowsNeitherOverflowNorVanish) {
+  for (const int64_t width : {64, 128, 256}) {
+    for (const int64_t rows : {1, 2, 4}) {
+      const at::Tensor query = at::randn({rows, 2, width}).to(at::kBFloat16).to(at::kFloat);
+      std::vector<RowPage> pages;
+      for (int page = 0; page < 12; ++page) {
+        const at::Tensor keys = (at::randn({256, 2, width}) + query.narrow(0, 0, 1) * (0.2 * page)).to(at::kBFloat16);
+        pages.push_back({keys, at::randn({256, 2, width}).to(at::kBFloat16)});
+      }
+      const RowAttention expected = row_attention(query, pages, 1.0);
+      for (RowPage& page : pages) page = {page.keys.to(device()), page.values.to(device())};
+      const BatchQueries batch = {query.to(device()),
+                                  at::tensor({0, static_cast<int32_t>(rows)}, at::kInt).to(device()), rows};
+      const std::vector<std::vector<RowPage>> sequences = {pages};
+      const BatchAttention result = paged_attention(batch, page_table(sequences, device()), 1.0);
+      EXPECT_LT(test::paged_distance(result.output, expected.output.to(at::kDouble)), 2e-2);
+      EXPECT_LT(test::paged_distance(result.log_sum_exp, expected.log_sum_exp.to(at::kDouble)), 1e-4);
+    }
+  }
+}
+
 TEST_F(PagedAttentionOnGpu, RowsOfAPageMayStandApart) {
   const at::Tensor both = at::randn({100, 2, 3, 64}).to(device(), at::kBFloat16);  // keys and values of a token
   const std::vector<std::vector<RowPage>> pages = {{{both.select(1, 0), both.select(1, 1)}}};
@@ -139,13 +259,24 @@ TEST_F(PagedAttentionOnGpu, RowsOfAPageMayStandApart) {
 
 TEST_F(PagedAttentionOnGpu, TheSameBatchTwiceIsTheSameBitForBit) {
   for (const int64_t width : {512, 576, 1024}) {
-    for (const int64_t rows : {32, 300}) {
+    for (const auto& [rows, type] : {std::pair{32, at::kBFloat16}, {300, at::kBFloat16}, {300, at::kChar}}) {
+      if (type == at::kChar && !device().is_cpu() && !takes_int8_pages(width, device())) continue;
       const test::PagedCase made =
-          test::make_paged_case({width, 1, true, {rows, 7}, {{256, 256, 90}, {256, 1}}}, at::kBFloat16, device(), 0.03);
+          test::make_paged_case({width, 1, true, {rows, 7}, {{256, 256, 90}, {256, 1}}}, type, device(), 0.03);
       const PageTable table = page_table(made.pages, device());
       const at::Tensor first = paged_attention(made.batch, table, 0.03).output;
       for (int again = 0; again < 5; ++again) EXPECT_TRUE(paged_attention(made.batch, table, 0.03).output.equal(first));
     }
+  }
+}
+
+TEST_F(PagedAttentionOnGpu, FewRowsTwiceAreTheSameBitForBit) {
+  for (const int64_t width : {64, 128, 256}) {
+    const test::PagedCase made =
+        test::make_paged_case({width, 32, false, {4, 1}, {{256, 256, 90}, {256, 1}}}, at::kBFloat16, device(), 0.1);
+    const PageTable table = page_table(made.pages, device());
+    const at::Tensor first = paged_attention(made.batch, table, 0.1).output;
+    for (int again = 0; again < 20; ++again) EXPECT_TRUE(paged_attention(made.batch, table, 0.1).output.equal(first));
   }
 }
 

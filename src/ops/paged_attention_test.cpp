@@ -22,6 +22,17 @@ TEST(PagedAttention, EachSequenceAttendsToItsOwnPagesAlone) {
   }
 }
 
+TEST(PagedAttention, PackedRowsAreKeysAndValues) {
+  at::manual_seed(4);
+  test::expect_paged({576, 1, true, {9, 70}, {{64, 64, 9}, {33}}}, at::kChar, at::kCPU);
+  const at::Tensor packed = int8_rows(at::randn({4, 64})).unsqueeze(1), other = packed.clone();
+  const std::vector<std::vector<RowPage>> apart = {{{packed, other}}},
+                                          narrow = {{{packed, packed}},
+                                                    {{packed.narrow(2, 0, 36).contiguous(), packed}}};
+  EXPECT_THROW(page_table(apart, at::kCPU), base::Error);
+  EXPECT_THROW(page_table(narrow, at::kCPU), base::Error);
+}
+
 TEST(PagedAttention, RowsWithoutPagesOrSequenceBecomeZero) {
   at::manual_seed(2);
   test::expect_paged({64, 2, true, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, at::kCPU, 4);

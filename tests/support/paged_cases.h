@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "ops/cpu/kernels.h"
+#include "ops/int8_rows.h"
 #include "ops/paged_attention.h"
 
 namespace cepe::test {
@@ -46,8 +47,12 @@ inline void expect_rows(PagedCase& made, int64_t first, int64_t count, const std
                         double scale) {
   std::vector<at::Tensor> keys, values;
   for (const ops::RowPage& page : pages) {
-    keys.push_back(page.keys.to(at::kDouble));
-    values.push_back(page.values.to(at::kDouble));
+    const auto wide = [](const at::Tensor& rows) {
+      return ops::is_int8_rows(rows) ? ops::unpacked_rows(rows.squeeze(1), at::kDouble).unsqueeze(1)
+                                     : rows.to(at::kDouble);
+    };
+    keys.push_back(wide(page.keys));
+    values.push_back(wide(page.values));
   }
   if (keys.empty() || at::cat(keys).size(0) == 0) return;
   if (count == 0) return;
@@ -57,7 +62,7 @@ inline void expect_rows(PagedCase& made, int64_t first, int64_t count, const std
   made.log_sum_exp.narrow(0, first, count).copy_(at::logsumexp(scores, {2}));
 }
 
-// `spare`: query rows that belong to no sequence.
+// type kChar: packed rows. `spare`: query rows that belong to no sequence.
 inline PagedCase make_paged_case(const PagedShape& shape, at::ScalarType type, at::Device device, double scale,
                                  int64_t spare = 0) {
   PagedCase made;
@@ -74,7 +79,13 @@ inline PagedCase make_paged_case(const PagedShape& shape, at::ScalarType type, a
   for (size_t i = 0; i < shape.query_rows.size(); ++i) {
     std::vector<ops::RowPage> pages;
     for (const int64_t rows : shape.page_rows[i]) {
-      const auto random = [&] { return at::randn({rows, shape.groups, shape.width}).to(device, type); };
+      const auto random = [&] {
+        const at::Tensor dense = at::randn({rows, shape.groups, shape.width});
+        if (type != at::kChar) return dense.to(device, type);
+        // Rows of different scales, as states have.
+        const at::Tensor states = dense.squeeze(1) * (at::randn({rows, 1}) * 0.3).exp();
+        return ops::int8_rows(states.to(device)).unsqueeze(1);
+      };
       const at::Tensor keys = random();
       pages.push_back({keys, shape.latent ? keys : random()});
     }

@@ -63,6 +63,11 @@ __device__ inline uint32_t rank_in_cluster() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
+__device__ inline uint32_t blocks_in_cluster() {
+  uint32_t blocks;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
+  return blocks;
+}
 // An address of this block's shared memory -> the same place in block `rank` of the cluster.
 __device__ inline uint32_t place_in(uint32_t address, uint32_t rank) {
   uint32_t there;
@@ -89,6 +94,21 @@ __device__ inline void send(uint32_t to, uint32_t value, uint32_t barrier) {
                : "memory");
 }
 
+// 8 or 16 bytes from any block of the cluster.
+__device__ inline float2 read_two(uint32_t from) {
+  float2 values;
+  asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(values.x), "=f"(values.y) : "r"(from) : "memory");
+  return values;
+}
+__device__ inline float4 read_four(uint32_t from) {
+  float4 values;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
+               : "r"(from)
+               : "memory");
+  return values;
+}
+
 // What this thread wrote to shared memory by ordinary stores is there for wgmma and the copy engine.
 __device__ inline void show_to_engines() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -103,21 +123,35 @@ __device__ inline void copy_box(uint32_t to, const void* map, int32_t x0, int32_
       : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit elements to shared memory, the reverse of load_matrices (tensor_core.cuh).
+// Bytes by the copy engine, a multiple of 16 at multiples of 16, counted likewise.
+__device__ inline void copy_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
+// Four 8 x 8 matrices of 16-bit elements to shared memory, the reverse of load_matrices (tensor_core.cuh), and of
+// load_transposed.
+__device__ inline void store_transposed(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b),
+               "r"(c), "r"(d)
+               : "memory");
+}
 __device__ inline void store_matrices(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c),
                "r"(d)
                : "memory");
 }
 
-// A warpgroup's registers a thread from here on: `more` waits until others have given theirs up.
-template <int registers>
-__device__ inline void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
-}
-template <int registers>
-__device__ inline void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+// A warpgroup's registers a thread from here on; a kernel is launched with `before`. More than that waits until others
+// have given theirs up.
+template <int registers, int before>
+__device__ inline void set_registers() {
+  if constexpr (registers < before) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+  }
 }
 
 }  // namespace cepe::ops::cuda

@@ -129,17 +129,19 @@ struct PagedAttentionRun {
   const void* queries;         // [query_rows, groups, width] contiguous
   const int32_t* first_query;  // [sequences + 1]
   const int32_t* first_page;   // [sequences + 1], into the three tables below
-  const int64_t* keys;         // address of each page's first row: bfloat16 [rows, groups, width]
+  const int64_t* keys;         // address of each page's first row: bfloat16 [rows, groups, width], or ops/int8_rows.h
   const int64_t* values;       // likewise; not read where `same`
   const int32_t* rows;         // [pages], each at most page_rows
   void* output;                // [query_rows, groups, width] contiguous
   float* log_sum_exp;          // [query_rows, groups]
   void* workspace;             // paged_attention_bytes of it, aligned to 16 bytes
   int64_t sequences, query_rows, groups, width, page_rows;
+  int64_t pages;                     // of the tables, used or not; 0: not known
   int64_t key_stride, value_stride;  // elements from row to row of a page
   int64_t most_query_rows;           // of one sequence
   float scale;
   bool same;  // the keys serve as values
+  bool int8_pages;
   bool bfloat16_queries, bfloat16_output;
   int device;
 };

@@ -236,25 +236,25 @@ __global__ void __launch_bounds__(Plan::threads, 1)
   arrive_at_cluster();
   const int role = static_cast<int>(threadIdx.x) / (group_warps * warp);
   if (role == 0) {
-    give_registers<Plan::copy_registers>();
+    set_registers<Plan::copy_registers, Plan::launch_registers>();
     if (threadIdx.x < warp) {
       bring_parts<Plan>(run, cut, {&states, &queries}, memory, rank);
     } else {
       wait_for_cluster();
     }
   } else if (role == 1) {
-    take_registers<Plan::score_registers>();
+    set_registers<Plan::score_registers, Plan::launch_registers>();
     wait_for_cluster();
     wait_for_predecessor();  // what it reads may be written from here on
     let_successor_begin();   // merge_parts.cuh
     take_scores<Plan>(run, cut, memory, rank, all_states);
   } else if (role == 2) {
-    take_registers<Plan::first_registers>();
+    set_registers<Plan::first_registers, Plan::launch_registers>();
     wait_for_cluster();
     wait_for_predecessor();
     add_values<Plan, Plan::first_blocks, 0>(cut, memory, rank, all_sums);
   } else {
-    take_registers<Plan::second_registers>();
+    set_registers<Plan::second_registers, Plan::launch_registers>();
     wait_for_cluster();
     wait_for_predecessor();
     add_values<Plan, Plan::second_blocks, Plan::first_blocks>(cut, memory, rank, all_sums);

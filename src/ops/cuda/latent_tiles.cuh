@@ -7,6 +7,7 @@
 
 #include "ops/cuda/barrier.cuh"
 #include "ops/cuda/elements.cuh"
+#include "ops/cuda/in_line.cuh"
 #include "ops/cuda/page_walk.cuh"
 
 namespace cepe::ops::cuda {
@@ -44,7 +45,8 @@ struct LatentPlan {
                        board_at = tile_at + stages * tile_bytes, shared_bytes = board_at + board_bytes;
   static_assert(blocks * cluster * box_columns == width && cluster <= 2 && stages >= 2);
   // What a thread block is launched with is shared out anew: a warpgroup waits for ever for what is not there.
-  static_assert(score_registers + first_registers + second_registers + copy_registers <= 65536 / threads * 4);
+  static constexpr int launch_registers = 65536 / threads;
+  static_assert(score_registers + first_registers + second_registers + copy_registers <= launch_registers * 4);
 };
 
 // What the warps of a block tell one another. Barriers: "full" ends when a thing is there, "free" when all its readers
@@ -161,8 +163,24 @@ __device__ void bring_queries(const TileMaps& maps, const Part& part, const Late
            static_cast<int>(rank) * Plan::blocks + lane, 0, 0, full);
 }
 
-// One warp: all parts of this cluster, tile by tile, this block's columns. The tables are not what the kernel before
-// this one writes (ops/paged_attention.h): they are read before it is over.
+// A part's tile where it lies.
+struct StatesTile {
+  int64_t page;          // address of its page's first row
+  int page_rows, first;  // rows of the page, and which of them is the tile's first
+  int rows;              // of the tile; none where a page is short
+};
+
+template <int tile>
+__device__ StatesTile states_tile(const PagedAttentionRun& run, const Cut& cut, const Part& part, int index) {
+  const auto at = static_cast<unsigned>(part.first_tile + index), of_page = static_cast<unsigned>(cut.tiles_per_page);
+  const int64_t page = part.first_page + at / of_page;
+  const int first = static_cast<int>(at % of_page) * tile, page_rows = run.rows[page];
+  return {run.keys[page], page_rows, first, min(tile, page_rows - first)};
+}
+
+// One warp: all parts of this cluster, tile by tile, this block's columns. Neither the tables nor the states are what
+// the kernel before this one writes (ops/paged_attention.h): they are read before it is over, as many tiles as the ring
+// holds beside the queries.
 template <class Plan>
 __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const TileMaps& maps,
                             const LatentMemory<Plan>& memory, uint32_t rank) {
@@ -184,31 +202,41 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
     }
     turn.next();
   };
+  // The part's next tile, of those that have rows; false: there is none.
+  const auto bring_tile = [&](const Part& part, int& index) {
+    StatesTile next = {};
+    while (next.rows <= 0) {
+      if (index == part.tiles) return false;
+      next = states_tile<Plan::tile>(run, cut, part, index++);
+    }
+    wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
+    const uint32_t full = memory.tile_full(tile.stage);
+    if (lane == 0) {
+      board.rows[tile.stage] = next.rows;
+      arrive_and_expect(full, Plan::tile_bytes);
+    }
+    __syncwarp();
+    if (lane < Plan::tile / box_rows) {
+      copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, maps.states,
+                            next.page + next.first * row_bytes, row_bytes, lane * box_rows, next.rows, rank, full);
+    }
+    tile.next();
+    return true;
+  };
+  bool has_waited = false;
   while (begin < end) {
     const Part part = part_at(run, cut, cluster, begin, end);
     tell_part(part);
-    wait_for_predecessor();
-    bring_queries(maps, part, memory, rank, tile);
+    const Turn<Plan::stages> of_queries = tile;
     tile.next();
-    for (int index = 0; index < part.tiles; ++index) {
-      const unsigned at = static_cast<unsigned>(part.first_tile + index);
-      const unsigned within = at % static_cast<unsigned>(cut.tiles_per_page) * Plan::tile;
-      const int64_t page = part.first_page + at / static_cast<unsigned>(cut.tiles_per_page);
-      const int rows = min(Plan::tile, run.rows[page] - static_cast<int>(within));
-      if (rows <= 0) continue;
-      const int64_t address = run.keys[page] + within * row_bytes;
-      wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
-      const uint32_t full = memory.tile_full(tile.stage);
-      if (lane == 0) {
-        board.rows[tile.stage] = rows;
-        arrive_and_expect(full, Plan::tile_bytes);
-      }
-      __syncwarp();
-      if (lane < Plan::tile / box_rows) {
-        copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, maps.states, address, row_bytes,
-                              lane * box_rows, rows, rank, full);
-      }
-      tile.next();
+    int index = 0;
+    if (!has_waited) {
+      for (int ahead = 1; ahead < Plan::stages && bring_tile(part, index);) ++ahead;
+      wait_for_predecessor();
+      has_waited = true;
+    }
+    bring_queries(maps, part, memory, rank, of_queries);
+    while (bring_tile(part, index)) {
     }
     wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
     if (lane == 0) {

@@ -39,11 +39,6 @@ __device__ inline Slots slots_of(const PagedAttentionRun& run, const Cut& cut, i
   return {int64_t{first} + before.units + unit, last - first + 1, within % cut.query_rows};
 }
 
-__device__ inline float largest_of_warp(float value) {
-  for (int other = warp / 2; other > 0; other /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, other));
-  return value;
-}
-
 // Of a query row and group: its parts' states together, in base 2.
 struct MergedState {
   float maximum = -INFINITY, denominator = 0;

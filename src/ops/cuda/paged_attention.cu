@@ -5,7 +5,7 @@
 // operations would take 35 us. Figures: docs/performance.md.
 // Design: paged_attention.cuh for the parts; their sums are merged here by their log-sum-exps. The sums of a part cost
 // rows * width * 4 bytes (2 of the latent kernel) written and read again, most of it within the second-level cache.
-// On Hopper latent_hopper.cu takes what it is faster at.
+// On Hopper latent_hopper.cu takes what it is faster at, and paged_cluster.cu few query rows over short contexts.
 // What holds it back where it is far from the bound (latent, 32 query rows and more: two warps a scheduler, 28 % of the
 // issue slots used): a block's registers are full of sums, so that there is one block a multiprocessor and nothing else
 // to do while a tile goes through scores, softmax and sums.
@@ -13,9 +13,10 @@
 #include <array>
 #include <atomic>
 
-#include "ops/cuda/latent_hopper.h"
+#include "ops/cuda/latent_int8.h"
 #include "ops/cuda/merge_parts.cuh"
 #include "ops/cuda/paged_attention.cuh"
+#include "ops/cuda/paged_cluster.h"
 #include "ops/cuda/paged_rows.cuh"
 
 namespace cepe::ops::cuda {
@@ -125,8 +126,11 @@ using Latent = PagedPlan<width, columns, rows, tile, stages, true, overlapped, t
 template <int width, int columns, int rows, int stages, int together = 1>
 using Pair = PagedPlan<width, columns, rows, 32, stages, false, false, together>;
 
+LatentCut cut_of(const PagedAttentionRun& run) { return run.int8_pages ? int8_cut(run) : latent_cut(run); }
+
 template <class Use>
 void choose(const PagedAttentionRun& run, Use& use) {
+  if (run.int8_pages) return;
   if (run.same) {
     using Wide = Latent<1024, 128, 32, 16, 5, true>;
     using Middle = Latent<576, 64, 32, 32, 4, true, 2>;
@@ -159,20 +163,22 @@ void choose(const PagedAttentionRun& run, Use& use) {
 }  // namespace
 
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
-  if (const LatentCut latent = latent_cut(run); latent.clusters > 0) {
+  if (const LatentCut latent = cut_of(run); latent.clusters > 0) {
     return attend_and_merge<Bfloat16>(run, latent.cut, latent.clusters, stream, [&](Bfloat16* sums, float2* states) {
-      return attend_latent(run, latent, sums, states, stream);
+      return (run.int8_pages ? attend_int8 : attend_latent)(run, latent, sums, states, stream);
     });
   }
+  if (const int blocks = cluster_blocks(run); blocks > 0) return attend_in_clusters(run, blocks, stream);
   Launch launch{run, stream};
   choose(run, launch);
   return launch.result;
 }
 
 int64_t paged_attention_workspace(const PagedAttentionRun& run) {
-  if (const LatentCut latent = latent_cut(run); latent.clusters > 0) {
+  if (const LatentCut latent = cut_of(run); latent.clusters > 0) {
     return bytes_of(workspace_of<Bfloat16>(run, latent.cut.query_rows, latent.clusters));
   }
+  if (cluster_blocks(run) > 0) return 16;  // none is needed, but 0 would say that there is no kernel
   Bytes bytes{run};
   choose(run, bytes);
   return bytes.result;

@@ -11,4 +11,9 @@ __device__ inline float sum_of_warp(float value) {
   return value;
 }
 
+__device__ inline float largest_of_warp(float value) {
+  for (int other = warp / 2; other > 0; other /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, other));
+  return value;
+}
+
 }  // namespace cepe::ops::cuda

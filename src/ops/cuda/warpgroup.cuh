@@ -15,6 +15,12 @@ __device__ constexpr uint64_t matrix_at(uint32_t address, uint32_t across, uint3
          swizzled_by_128_bytes;
 }
 
+// The same of atoms of 8 rows x 64 bytes, whose pieces are permuted among four (piece ^ row / 2 % 4).
+__device__ constexpr uint64_t narrow_matrix_at(uint32_t address, uint32_t down) {
+  constexpr uint64_t swizzled_by_64_bytes = uint64_t{2} << 62;
+  return uint64_t{(address & 0x3ffff) >> 4} | uint64_t{1} << 16 | uint64_t{down >> 4} << 32 | swizzled_by_64_bytes;
+}
+
 // Before a batch: registers written so far are there for it.
 __device__ inline void open_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void close_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -42,7 +48,36 @@ __device__ inline void multiply_keys(float (&sums)[32], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// The same with a in shared memory too, laid out as b is.
+// sums [64, 32] (+)= a [64, 16] b [32, 16]^T likewise, in float16.
+__device__ inline void multiply_rows(float (&sums)[16], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "}, {%16, %17, %18, %19}, %20, add, 1, 1, 0;\n}"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),
+        "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]),
+        "+f"(sums[14]), "+f"(sums[15])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// sums [64, 64] += a [64, 32] b [64, 32]^T in int8, both in shared memory, a row's values side by side.
+__device__ inline void multiply_bytes(int (&sums)[32], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+      "%24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, add;\n}"
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3]), "+r"(sums[4]), "+r"(sums[5]), "+r"(sums[6]),
+        "+r"(sums[7]), "+r"(sums[8]), "+r"(sums[9]), "+r"(sums[10]), "+r"(sums[11]), "+r"(sums[12]), "+r"(sums[13]),
+        "+r"(sums[14]), "+r"(sums[15]), "+r"(sums[16]), "+r"(sums[17]), "+r"(sums[18]), "+r"(sums[19]), "+r"(sums[20]),
+        "+r"(sums[21]), "+r"(sums[22]), "+r"(sums[23]), "+r"(sums[24]), "+r"(sums[25]), "+r"(sums[26]), "+r"(sums[27]),
+        "+r"(sums[28]), "+r"(sums[29]), "+r"(sums[30]), "+r"(sums[31])
+      : "l"(a), "l"(b));
+}
+
+// multiply_keys with a in shared memory too, laid out as b is.
 __device__ inline void multiply_keys(float (&sums)[32], uint64_t a, uint64_t b) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\n"

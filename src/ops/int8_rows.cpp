@@ -1,0 +1,30 @@
+#include "ops/int8_rows.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mul.h>
+
+namespace cepe::ops {
+
+at::Tensor int8_rows(const at::Tensor& dense) {
+  const at::Tensor values = dense.to(at::kFloat);
+  const at::Tensor scales = values.abs().amax(-1, /*keepdim=*/true).div(127).clamp_min(1e-30);  // [.., S, 1]
+  const at::Tensor rounded = values.div(scales).round().clamp(-127, 127).to(at::kChar);
+  const at::Tensor parts[] = {rounded.contiguous().view(at::kByte).flatten(-2),
+                              scales.contiguous().view(at::kByte).flatten(-2)};
+  return at::cat(parts, -1).unflatten(-1, {dense.size(-2), dense.size(-1) + 4});
+}
+
+at::Tensor unpacked_rows(const at::Tensor& rows, at::ScalarType type) {
+  if (!is_int8_rows(rows)) return rows;
+  const int64_t count = rows.size(-2), width = row_width(rows);
+  const at::Tensor bytes = rows.flatten(-2);
+  const at::Tensor values = bytes.narrow(-1, 0, count * width).view(at::kChar).unflatten(-1, {count, width});
+  const at::Tensor scales =
+      bytes.narrow(-1, count * width, count * 4).contiguous().view(at::kFloat).unflatten(-1, {count, 1});
+  at::Tensor dense = at::empty(values.sizes(), values.options().dtype(type));
+  return at::mul_out(dense, values, scales);
+}
+
+}  // namespace cepe::ops

@@ -1,0 +1,23 @@
+// Rows of values in 8 bits with a scale a row: how the states of chunks may be kept, on any tier and as pages that
+// attention reads as they are (paged_attention.h).
+//
+// Packed rows [.., S, E + 4] are uint8, the last two dimensions contiguous: S * E int8 values, row by row, then S
+// float32 scales. A value is its int8 times the scale of its row.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace cepe::ops {
+
+inline bool is_int8_rows(const at::Tensor& rows) { return rows.scalar_type() == at::kByte; }
+// E of packed or of dense rows.
+inline int64_t row_width(const at::Tensor& rows) { return rows.size(-1) - (is_int8_rows(rows) ? 4 : 0); }
+
+// Dense rows [.., S, E] of any float type -> packed, each value rounded to the nearest of 255 steps: scale = largest
+// magnitude of the row / 127.
+at::Tensor int8_rows(const at::Tensor& dense);
+
+// The reverse, as `type`. Dense rows are given back as they are.
+at::Tensor unpacked_rows(const at::Tensor& rows, at::ScalarType type = at::kBFloat16);
+
+}  // namespace cepe::ops
