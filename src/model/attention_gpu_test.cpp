@@ -6,6 +6,8 @@
 #include "golden_tensors.h"
 #include "gpu.h"
 #include "model/attention.h"
+#include "model/cross_attention.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::model {
 namespace {
@@ -40,6 +42,24 @@ TEST_F(AttentionOnGpu, KeysThatComeInParts) {
       here.read(keys, values);
       EXPECT_LE((attention.log_sum_exp().cpu() - here.log_sum_exp()).abs().max().item<double>(), tolerance);
     }
+  }
+}
+
+// Query rows few enough to read them as they are, and so many that they are unpacked.
+TEST_F(AttentionOnGpu, AbsorbedOverStatesIn8Bits) {
+  CrossAttention here, on_device;
+  here.key.weight = random({2 * 64, 512}), here.value.weight = random({2 * 64, 512});
+  on_device.key.weight = there(here.key.weight), on_device.value.weight = there(here.value.weight);
+  ContextStates states, moved;
+  for (const int64_t rows : {256, 256, 100, 7}) {
+    states.append(ops::int8_rows(random({rows, 512}) * 0.1));
+    moved.append(states.pages.back().to(device()));
+  }
+  const HeadShape shape = {4, 2, 64};
+  for (const int64_t rows : {1, 32, 33, 90}) {
+    const at::Tensor queries = random({rows, 4, 64});
+    expect_close(attend_absorbed(on_device, there(queries), moved, shape),
+                 attend_absorbed(here, queries, states, shape));
   }
 }
 
