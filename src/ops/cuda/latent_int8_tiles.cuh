@@ -92,16 +92,22 @@ __device__ void make_int8_barriers(const Int8Memory<Plan>& memory) {
   show_barriers();
 }
 
-// Half a tile and its rows' scales. The scales of a page stand behind its rows; up to three more are read, to a
-// multiple of 16 bytes.
+// Half a tile and its rows' scales, which stand behind the page's rows: what the engine copies are multiples of 16
+// bytes, and nothing behind a page is read, so the last up to three go by hand.
 template <class Plan>
 __device__ void bring_half(const Int8Memory<Plan>& memory, const void* map, uint32_t stage, int half, int64_t rows_at,
                            int64_t scales_at, int rows) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
-  const uint32_t full = memory.full(stage, half), scale_bytes = static_cast<uint32_t>(rows + 3) / 4 * 16;
+  const uint32_t full = memory.full(stage, half), scales = memory.scales(stage) + half * Plan::half * 4;
+  const int fours = rows / 4;
+  if (lane < rows % 4) {
+    const float scale = reinterpret_cast<const float*>(scales_at)[fours * 4 + lane];
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(scales + (fours * 4 + lane) * 4), "f"(scale) : "memory");
+  }
+  __syncwarp();
   if (lane == 0) {
     if (rows > 0) {
-      arrive_and_expect(full, Plan::half_bytes + scale_bytes);
+      arrive_and_expect(full, Plan::half_bytes + fours * 16);
     } else {
       arrive(full);
     }
@@ -111,9 +117,8 @@ __device__ void bring_half(const Int8Memory<Plan>& memory, const void* map, uint
   if (lane < Plan::half / box_rows) {
     copy_rows_there<Plan>(memory.tile(stage) + half * Plan::half_bytes + lane * Plan::box_bytes, map, rows_at,
                           Plan::width, lane * box_rows, rows, 0, full);
-  } else if (lane == Plan::half / box_rows) {
-    copy_bytes(memory.scales(stage) + half * Plan::half * 4, reinterpret_cast<const void*>(scales_at), scale_bytes,
-               full);
+  } else if (lane == Plan::half / box_rows && fours > 0) {
+    copy_bytes(scales, reinterpret_cast<const void*>(scales_at), fours * 16, full);
   }
 }
 
