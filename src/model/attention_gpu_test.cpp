@@ -48,7 +48,7 @@ TEST_F(AttentionOnGpu, KeysThatComeInParts) {
 // Query rows few enough to read them as they are, and so many that they are unpacked.
 TEST_F(AttentionOnGpu, AbsorbedOverStatesIn8Bits) {
   CrossAttention here, on_device;
-  here.key.weight = random({2 * 64, 512}), here.value.weight = random({2 * 64, 512});
+  here.key.weight = random({128, 512}), here.value.weight = random({128, 512});  // of two groups
   on_device.key.weight = there(here.key.weight), on_device.value.weight = there(here.value.weight);
   ContextStates states, moved;
   for (const int64_t rows : {256, 256, 100, 7}) {
