@@ -128,10 +128,7 @@ __device__ void bring_int8_parts(const PagedAttentionRun& run, const Cut& cut, c
                                  const Int8Memory<Plan>& memory) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
   Int8Board<Plan>& board = memory.board();
-  const Amount all = amount_before(run, cut, static_cast<int>(run.sequences));
-  const int64_t busy = busy_blocks(cut, all, gridDim.x);
-  int64_t begin = blockIdx.x < busy ? first_tile_of(all.tiles, blockIdx.x, busy) : 0;
-  const int64_t end = blockIdx.x < busy ? first_tile_of(all.tiles, int64_t{blockIdx.x} + 1, busy) : 0;
+  auto [begin, end] = share_of(run, cut, blockIdx.x, gridDim.x);
   wait_for_cluster();  // the barriers are made
   Turn<Plan::stages> tile;
   Turn<2> turn;

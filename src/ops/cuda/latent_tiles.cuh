@@ -187,10 +187,7 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
   const int lane = static_cast<int>(threadIdx.x) % warp;
   const int64_t cluster = blockIdx.x / Plan::cluster, row_bytes = run.key_stride * 2;
   Board<Plan>& board = memory.board();
-  const Amount all = amount_before(run, cut, static_cast<int>(run.sequences));
-  const int64_t busy = busy_blocks(cut, all, gridDim.x / Plan::cluster);
-  int64_t begin = cluster < busy ? first_tile_of(all.tiles, cluster, busy) : 0;
-  const int64_t end = cluster < busy ? first_tile_of(all.tiles, cluster + 1, busy) : 0;
+  auto [begin, end] = share_of(run, cut, cluster, gridDim.x / Plan::cluster);
   wait_for_cluster();  // the barriers are made
   Turn<Plan::stages> tile;
   Turn<2> turn;

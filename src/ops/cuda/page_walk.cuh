@@ -112,6 +112,17 @@ __device__ inline int block_of(int64_t total, int64_t tile, int64_t blocks) {
   return static_cast<int>(quotient((tile + 1) * blocks - 1, total));
 }
 
+// The tiles of thread block `block` of `blocks`, among all; none for those without work. Every lane calls it.
+struct Share {
+  int64_t begin = 0, end = 0;
+};
+__device__ inline Share share_of(const PagedAttentionRun& run, const Cut& cut, int64_t block, int64_t blocks) {
+  const Amount all = amount_before(run, cut, static_cast<int>(run.sequences));
+  const int64_t busy = busy_blocks(cut, all, blocks);
+  if (block >= busy) return {};
+  return {first_tile_of(all.tiles, block, busy), first_tile_of(all.tiles, block + 1, busy)};
+}
+
 // A part: tiles [first_tile, first_tile + tiles) of a unit.
 struct Part {
   int first_query, query_rows;  // rows of the packed queries, at most cut.query_rows

@@ -313,11 +313,7 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
   const Desk<Plan> desk{memory};
   wait_for_predecessor();
   let_successor_begin();
-  const Amount all = amount_before(run, cut, static_cast<int>(run.sequences));
-  const int64_t blocks = busy_blocks(cut, all, gridDim.x);
-  if (blockIdx.x >= blocks) return;
-  int64_t begin = first_tile_of(all.tiles, blockIdx.x, blocks);
-  const int64_t end = first_tile_of(all.tiles, int64_t{blockIdx.x} + 1, blocks);
+  auto [begin, end] = share_of(run, cut, blockIdx.x, gridDim.x);
   while (begin < end) {
     const Part part = part_at(run, cut, blockIdx.x, begin, end);
     attend_part<Plan>(run, cut, part, desk, all_sums, all_states);
