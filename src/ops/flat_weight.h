@@ -37,7 +37,7 @@ PackedWeight flat_rows(const PackedWeight& weight, const at::Tensor& rows);
 at::Tensor unpack_flat(const PackedWeight& weight, at::ScalarType type);
 
 // As packed_linear. bfloat16 on a GPU, up to 16 rows of x: one pass over the weight's bytes, products in bfloat16, sums
-// in float32 (ops/cuda/packed_product.cu, packed_row.cu). Else pieces of the weight are unpacked in x's type into one
+// in float32 (ops/cuda/packed_product.cu, one_row.cu). Else pieces of the weight are unpacked in x's type into one
 // buffer and multiplied by LibTorch: 16-bit traffic, but a product of many rows is bound by its operations. Nothing
 // waits for the device and no memory is taken but LibTorch's own, so a CUDA graph can hold either.
 at::Tensor flat_linear(const at::Tensor& x, const PackedWeight& weight);

@@ -117,14 +117,15 @@ __device__ inline void store_log_sum_exp(const PagedAttentionRun& run, int64_t a
   run.log_sum_exp[at] = (merged.maximum + log2f(merged.denominator)) * 0.6931471805599453f;  // no row: log2(0)
 }
 
-// One query row and group, `merge_columns` of its width; each of `warps` takes every so-many-th slot, `at_once` of them
-// asked for at one time (the last one again where there are fewer): a call with few query rows is the time of its
-// loads.
+// One query row and group, `merge_columns` of its width. Each of `warps` merges every so-many-th slot, `at_once` of
+// them asked for at one time (the last one again where there are fewer), then the warps meet: a call with few query
+// rows is the time of its loads.
 template <class T, int warps, int at_once>
 __global__ void __launch_bounds__(warps* warp)
     merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
                     int blocks) {
   __shared__ Pack<float, 4> partial[warps][merge_columns<T> / 4];
+  __shared__ MergedState of_warps[warps];
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
   const int64_t at = blockIdx.x;
   const int width = static_cast<int>(run.width), first_column = static_cast<int>(blockIdx.y) * merge_columns<T>;
@@ -133,36 +134,53 @@ __global__ void __launch_bounds__(warps* warp)
   parts.sums += min(first_column + lane * wide<T>, width - wide<T>);  // of a column beyond the width nothing is kept
   let_successor_begin();
   wait_for_predecessor();
-  Pack<T, wide<T>> read[at_once];
-  float maxima[at_once];
-  const auto ask = [&](int first) {
+  float sum[wide<T>] = {};
+  MergedState state;
+  for (int first = own; first < parts.count; first += at_once * warps) {
+    Pack<T, wide<T>> read[at_once];
+    float2 states[at_once];
+    MergedState more = state;
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
       const int slot = min(first + i * warps, parts.count - 1);
       read[i] = load<wide<T>>(parts.sums + slot * parts.sum_step);
-      maxima[i] = parts.states[slot * parts.state_step].x;
+      states[i] = parts.states[slot * parts.state_step];
     }
-  };
-  float sum[wide<T>] = {};
-  if (own < parts.count) ask(own);
-  const MergedState merged = merged_state(parts);
-  for (int first = own; first < parts.count;) {
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
-      if (first + i * warps < parts.count) add(sum, exp2f(maxima[i] - merged.base()), read[i]);
+      if (first + i * warps >= parts.count) states[i] = make_float2(-INFINITY, 0);
+      more.maximum = fmaxf(more.maximum, states[i].x);
     }
-    first += at_once * warps;
-    if (first < parts.count) ask(first);
+    const float kept = exp2f(state.maximum - more.base());
+    more.denominator *= kept;
+#pragma unroll
+    for (float& column : sum) column *= kept;
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const float weight = exp2f(states[i].x - more.base());
+      more.denominator += weight * states[i].y;
+      add(sum, weight, read[i]);
+    }
+    state = more;
   }
 #pragma unroll
   for (int i = 0; i < wide<T>; ++i) partial[own][(lane * wide<T> + i) / 4].at[i % 4] = sum[i];
+  if (lane == 0) of_warps[own] = state;
   __syncthreads();
-  if (blockIdx.y == 0 && threadIdx.x == 0) store_log_sum_exp(run, at, merged);
   const int four = static_cast<int>(threadIdx.x);
-  if (four >= merge_columns<T> / 4 || first_column + four * 4 >= width) return;
+  if (four >= merge_columns<T> / 4) return;
+  MergedState merged;
+#pragma unroll
+  for (int i = 0; i < warps; ++i) merged.maximum = fmaxf(merged.maximum, of_warps[i].maximum);
   float total[4] = {};
 #pragma unroll
-  for (int other = 0; other < warps; ++other) add(total, 1, partial[other][four]);
+  for (int i = 0; i < warps; ++i) {
+    const float weight = exp2f(of_warps[i].maximum - merged.base());
+    merged.denominator += weight * of_warps[i].denominator;
+    add(total, weight, partial[i][four]);
+  }
+  if (blockIdx.y == 0 && four == 0) store_log_sum_exp(run, at, merged);
+  if (first_column + four * 4 >= width) return;
   store_merged(run, at * width + first_column + four * 4, merged.denominator > 0 ? 1 / merged.denominator : 0.0f,
                total);
 }
@@ -203,7 +221,9 @@ cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const T* 
                           states, blocks);
   };
   const unsigned across = blocks_for(run.width, merge_columns<T>);
-  if (rows < many) return launch(merge_in_common<T, 8, 9>, 8, across);
+  constexpr int each = 9;  // parts of a warp: all are asked for at one time
+  if (rows < many && blocks > 8 * each) return launch(merge_in_common<T, 16, each>, 16, across);
+  if (rows < many) return launch(merge_in_common<T, 8, each>, 8, across);
   if (run.width < merge_warps * merge_columns<T> / 2) return launch(merge_in_common<T, 4, 4>, 4, across);
   return launch(merge_parts<T>, merge_warps, 1);
 }

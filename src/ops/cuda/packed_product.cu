@@ -7,7 +7,7 @@
 // lane's 16 bytes of a chunk, as they stand, are its operands of four (8 bits) or eight (4 bits) products, with the
 // inputs of x to match, 16 bytes at a time too. Several chunks a lane are on their way at once. Where x has fewer rows
 // than 8 or 16, its last one stands in for the others and what comes of that is not stored. One row and 8 bits:
-// packed_row.cu, where x fits.
+// one_row.cu, where x fits.
 //
 // q4_1: a block's products are summed by themselves, then y += d * sum(q x) + m * sum(x); sum(x) is one more product,
 // by ones. q comes as 128 + q, so m is taken less by 128 d.
@@ -17,7 +17,7 @@
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
-#include "ops/cuda/packed_row.h"
+#include "ops/cuda/one_row.h"
 #include "ops/cuda/packed_words.cuh"
 #include "ops/cuda/tensor_core.cuh"
 #include "ops/cuda/warp.cuh"
@@ -225,7 +225,7 @@ cudaError_t launch_as(const PackedProductRun& run, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch(const PackedProductRun& run, cudaStream_t stream) {
-  if (is_row_product(run)) return launch_row(run, stream);
+  if (is_one_row(run)) return launch_one_row(run, stream);
   switch (run.weight.format) {
     case PackedFormat::fp8_row:
       return launch_as<PackedFormat::fp8_row>(run, stream);

@@ -62,7 +62,6 @@ int resident_clusters(int device, int blocks) {
   return result;
 }
 
-// blocks: a power of two.
 template <class Plan>
 int known_clusters(int device, int blocks) {
   static std::array<std::array<std::atomic<int>, most_cluster_blocks + 1>, 64> known = {};  // plus one
@@ -82,9 +81,10 @@ int cluster_blocks(const PagedAttentionRun& run) {
   const int64_t units = run.sequences * run.groups;
   return with_plan(run, [&](auto plan) {
     using Plan = decltype(plan);
-    // Smaller ones where the larger would not all be there at one time.
+    // Smaller ones where the larger would not all be there at one time, an eighth of the room given to what is left of
+    // the kernels before: a single cluster that has to wait for another's end doubles the time.
     int blocks = most_cluster_blocks;
-    while (blocks > 1 && units > known_clusters<Plan>(run.device, blocks)) blocks /= 2;
+    while (blocks > 1 && units + units / 8 > known_clusters<Plan>(run.device, blocks)) --blocks;
     return known_clusters<Plan>(run.device, blocks) > 0 ? blocks : 0;
   });
 }

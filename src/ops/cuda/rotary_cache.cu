@@ -3,7 +3,7 @@
 // Bound: queries, keys and values are read and written once, 2 * rows * (heads + 2 groups) * width elements over the
 // memory's bandwidth; for a decoded token, 50 kB of a 7B model, the launch.
 // Design: as rotary.cu, a thread 16 bytes of a head's first half and the 16 that pair with them; a value's threads
-// copy.
+// copy. Slots and angles are read while the kernel before still runs.
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/rotary.cuh"
@@ -41,22 +41,28 @@ __device__ Head<T> head_at(const RotaryCacheRows& run, unsigned row, unsigned he
 template <class T, int count>
 __global__ void __launch_bounds__(rotary_block)
     rotate_into_cache_kernel(const RotaryCacheRows run, unsigned pairs, unsigned others, unsigned threads) {
-  let_successor_begin();
-  wait_for_predecessor();
   const unsigned index = blockIdx.x * rotary_block + threadIdx.x;
-  if (index >= threads) return;
+  let_successor_begin();
+  if (index >= threads) return wait_for_predecessor();
   const unsigned each = pairs + others, all = static_cast<unsigned>(run.heads + 2 * run.groups);
   const unsigned head_of_all = index / each, pack = index % each;
   const unsigned row = head_of_all / all;
   const Head<T> head = head_at<T>(run, row, head_of_all % all);
-  if (pack >= pairs) {
-    const int64_t i = 2 * run.half + int64_t{pack - pairs} * count;
-    store<count>(head.to + i, load<count>(head.from + i));
-    return;
-  }
   const int64_t i = int64_t{pack} * count, angle = row * run.half + i;
-  if (head.turned) {
-    rotate_pack<T, count>(head.from + i, head.to + i, run.cos + angle, run.sin + angle, 1.0f, run.half);
+  float cos[count] = {}, sin[count] = {};
+  if (head.turned && pack < pairs) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      cos[k] = run.cos[angle + k];
+      sin[k] = run.sin[angle + k];
+    }
+  }
+  wait_for_predecessor();
+  if (pack >= pairs) {
+    const int64_t other = 2 * run.half + int64_t{pack - pairs} * count;
+    store<count>(head.to + other, load<count>(head.from + other));
+  } else if (head.turned) {
+    rotate_pack<T, count>(head.from + i, head.to + i, cos, sin, 1.0f, run.half);
   } else {
     store<count>(head.to + i, load<count>(head.from + i));
     store<count>(head.to + run.half + i, load<count>(head.from + run.half + i));
