@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "base/half.h"
+#include "ops/cpu/power_table.h"
 
 namespace cepe::ops {
 namespace {
@@ -101,20 +103,22 @@ void attend_pairs_in(const cpu::PairKernel& kernel, const PairShape& shape, std:
 void merge_lanes(const std::vector<PairWorker>& workers, const PairShape& shape, int64_t query, int64_t group,
                  float* output, float* log_sum_exp) {
   const int64_t block = shape.block_of(query, group), lane = shape.lane_of(query), at = block * shape.lanes + lane;
-  const auto maximum_of = [&](const PairWorker& worker) { return words_of<float>(worker.maximum)[at]; };
-  float maximum = no_score;
+  const auto maximum_of = [&](const PairWorker& worker) { return double{words_of<float>(worker.maximum)[at]}; };
+  constexpr double none = -std::numeric_limits<double>::infinity();
+  double maximum = none;
   for (const PairWorker& worker : workers) maximum = std::max(maximum, maximum_of(worker));
-  if (!(maximum > no_score)) return;
+  if (!(maximum > none)) return;
+  const auto kept = [&](const PairWorker& worker) {
+    return std::exp2((maximum_of(worker) - maximum) / cpu::power_steps);
+  };
   double denominator = 0;
+  for (const PairWorker& worker : workers) denominator += words_of<float>(worker.denominator)[at] * kept(worker);
   for (const PairWorker& worker : workers) {
-    denominator += words_of<float>(worker.denominator)[at] * std::exp(maximum_of(worker) - maximum);
-  }
-  for (const PairWorker& worker : workers) {
-    const auto share = static_cast<float>(std::exp(maximum_of(worker) - maximum) / denominator);
+    const auto share = static_cast<float>(kept(worker) / denominator);
     const float* from = words_of<float>(worker.output) + block * shape.value_width * shape.lanes + lane;
     for (int64_t i = 0; i < shape.value_width; ++i) output[i] += share * from[i * shape.lanes];
   }
-  *log_sum_exp = maximum + static_cast<float>(std::log(denominator));
+  *log_sum_exp = static_cast<float>(maximum / cpu::power_steps * std::numbers::ln2 + std::log(denominator));
 }
 
 }  // namespace

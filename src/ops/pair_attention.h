@@ -1,5 +1,6 @@
 // row_attention.h for many query rows over bfloat16 on processors that multiply pairs of bfloat16: what a question of
-// 16 tokens and more asks of a kept context. Queries and probabilities are rounded to bfloat16.
+// 16 tokens and more asks of a kept context. Queries are rounded to bfloat16; a probability is off by at most 0.65 %,
+// by nothing on average (ops/cpu/power_table.h), and the log-sum-exp is of these.
 #pragma once
 
 #include "ops/cpu/kernels.h"

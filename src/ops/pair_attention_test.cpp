@@ -6,10 +6,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/logsumexp.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
@@ -28,15 +31,15 @@ std::vector<std::pair<std::string, cpu::PairKernel>> pair_kernels_for(const RowP
   found.emplace_back("portable tiles", cpu::portable_tile_kernel());
   if (cpu::pair_kernel().fast) found.emplace_back("chosen", cpu::pair_kernel());
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512bf16")) found.emplace_back("AVX512_BF16", cpu::avx512bf16_pair_kernel());
+  if (cpu::has_pair_instructions()) found.emplace_back("AVX512_BF16", cpu::avx512bf16_pair_kernel());
 #endif
   return found;
 }
 
 at::Tensor random_pairs(at::IntArrayRef sizes) { return at::randn(sizes).to(at::kBFloat16); }
 
-// By definition in float64, from queries as the kernel reads them. The kernel's probabilities are rounded to bfloat16
-// (2^-9 each).
+// By definition in float64, from queries as the kernel reads them. The kernel's probabilities are off by 0.65 % at most
+// and by 0.22 % on average (ops/cpu/power_table.h), which a log-sum-exp shows where few rows weigh much.
 void expect_pair_definition(const at::Tensor& queries, std::span<const RowPage> pages, double scale) {
   std::vector<at::Tensor> keys, values;
   for (const RowPage& page : pages) {
@@ -50,7 +53,7 @@ void expect_pair_definition(const at::Tensor& queries, std::span<const RowPage> 
     SCOPED_TRACE(name);
     const RowAttention result = pair_attention(queries, pages, scale, kernel);
     EXPECT_LT(distance(result.output, output), 4e-3);
-    EXPECT_LT(distance(result.log_sum_exp, at::logsumexp(scores, {2})), 3e-6);
+    EXPECT_LT((result.log_sum_exp - at::logsumexp(scores, {2})).abs().max().item<double>(), 6.5e-3);
   }
 }
 
@@ -83,6 +86,45 @@ TEST(PairAttention, ScoresFarApartNeitherOverflowNorVanish) {
   at::Tensor keys = random_pairs({300, 1, 32});
   keys.narrow(0, 250, 1).mul_(1000);
   expect_pair_definition(at::randn({16, 1, 32}), std::vector<RowPage>{{keys, random_pairs({300, 1, 32})}}, 1);
+}
+
+// Two cached rows, of which one scores zero and has a value of zero: the output tells what the other weighs.
+TEST(PairAttention, WeightsAreOffByLittleAndByNothingOnAverage) {
+  at::manual_seed(4);
+  at::Tensor queries = at::zeros({2048, 1, 32}), keys = at::zeros({2, 1, 32}), values = at::zeros({2, 1, 32});
+  queries.select(2, 0).copy_((at::rand({2048, 1}) * -12).to(at::kBFloat16));
+  keys[1][0][0] = values[1][0][0] = 1;
+  const std::vector<RowPage> pages = {{keys.to(at::kBFloat16), values.to(at::kBFloat16)}};
+  const at::Tensor expected = queries.select(2, 0).to(at::kDouble).exp();
+  for (const auto& [name, kernel] : pair_kernels_for(pages.front())) {
+    SCOPED_TRACE(name);
+    const at::Tensor share = pair_attention(queries, pages, 1, kernel).output.select(2, 0).to(at::kDouble);
+    const at::Tensor off = share / (1 - share) / expected - 1;
+    EXPECT_LT(off.abs().max().item<double>(), 6.5e-3);
+    EXPECT_LT(std::abs(off.mean().item<double>()), 2e-4);
+  }
+}
+
+TEST(PairAttention, ScoresOfMinusInfinityWeighNothing) {
+  at::manual_seed(5);
+  at::Tensor queries = at::randn({16, 1, 32}), keys = at::randn({70, 1, 32});
+  queries.select(2, 0).fill_(4);
+  keys.select(2, 0).fill_(0.5);
+  keys.narrow(0, 3, 65).select(2, 0).fill_(-3e38);
+  const at::Tensor rows = keys.to(at::kBFloat16), values = random_pairs({70, 1, 32});
+  const auto of = [&](int64_t first, int64_t count) {
+    return RowPage{rows.narrow(0, first, count), values.narrow(0, first, count)};
+  };
+  const std::vector<RowPage> all = {of(0, 70)}, finite = {of(0, 3), of(68, 2)}, none = {of(3, 65)};
+  for (const auto& [name, kernel] : pair_kernels_for(all.front())) {
+    SCOPED_TRACE(name);
+    EXPECT_LT(
+        distance(pair_attention(queries, all, 1, kernel).output, pair_attention(queries, finite, 1, kernel).output),
+        1e-5);
+    const RowAttention nothing = pair_attention(queries, none, 1, kernel);
+    EXPECT_TRUE(nothing.output.eq(0).all().item<bool>());
+    EXPECT_TRUE(nothing.log_sum_exp.eq(-std::numeric_limits<double>::infinity()).all().item<bool>());
+  }
 }
 
 TEST(PairAttention, NoRowLeavesZeros) {

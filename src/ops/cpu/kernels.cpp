@@ -81,9 +81,17 @@ bool has_matrix_unit() {
 #endif
 }
 
+bool has_pair_instructions() {
+#if defined(__x86_64__)
+  return has(Level::avx512) && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+#else
+  return false;
+#endif
+}
+
 PairKernel pair_kernel() {
 #if defined(__x86_64__)
-  if (level() == Level::avx512 && __builtin_cpu_supports("avx512bf16")) {
+  if (level() == Level::avx512 && has_pair_instructions()) {
     if (has_matrix_unit()) return amx_pair_kernel();
     if (__builtin_cpu_is("amd")) return avx512bf16_pair_kernel();
   }

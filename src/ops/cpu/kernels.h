@@ -67,7 +67,7 @@ struct PairAttentionJob {
   float scale;
   const uint32_t* query;  // [G, blocks, D / 2, lanes] pairs of bfloat16, the first in the lower half
   float* output;          // [G, blocks, Dv, lanes] sums of exp(s - maximum) v
-  float* maximum;         // [G, blocks, lanes]
+  float* maximum;         // [G, blocks, lanes] in whole steps of 1/128 of the base-2 logarithm (power_table.h)
   float* denominator;     // [G, blocks, lanes]
   float* scores;          // [pair_block, 3, lanes] scratch
   uint32_t* weights;      // [pair_block / 2, 3, lanes] scratch
@@ -136,14 +136,15 @@ bool choose_level(Level level);
 const Kernels& kernels();
 
 // Kernels over pairs of bfloat16, whose lanes are query rows: by the matrix unit (AMX), by AVX512_BF16 (on AMD's
-// processors; Intel's take two cycles for what two float32 products do in one), or plain C++ that is no faster than
-// attend_bfloat16. At the levels below avx512 the last.
+// processors; Intel's take two cycles for what two float32 products do in one), both with AVX512_VBMI, or plain C++
+// that is no faster than attend_bfloat16. At the levels below avx512 the last.
 struct PairKernel {
   AttendPairs attend;
   int lanes;
   bool fast;
 };
 PairKernel pair_kernel();
+bool has_pair_instructions();  // AVX512_BF16 and AVX512_VBMI, what the vector kernel needs
 PairKernel portable_pair_kernel();
 PairKernel portable_tile_kernel();
 PairKernel avx512bf16_pair_kernel();

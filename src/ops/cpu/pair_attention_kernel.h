@@ -1,14 +1,15 @@
 // Attention of many query rows a group over consecutive cached rows in bfloat16, by products of pairs: an instruction
 // multiplies two neighbouring bfloat16 elements a lane and adds both to float32 (AVX512_BF16). Lanes are query rows, so
 // that the softmax runs lane by lane and no sum over lanes is needed: keys and values are broadcast, a pair at a time.
-// Queries and probabilities are rounded to bfloat16. Blocks of pair_block cached rows: scores, one update of the
-// running maximum (as arXiv 1805.02867), values; a block's values are interleaved once for all query rows. Bound:
-// operations / the rate of these products. Of the instructions of a block of 64 rows of width 64, 4 in 5 are products,
-// the others the softmax's. Figures: docs/performance.md.
+// Queries and probabilities are rounded to bfloat16 (power_table.h). Blocks of pair_block cached rows: scores, one
+// update of the running maximum (as arXiv 1805.02867), values; a block's values are interleaved once for all query
+// rows. Bound: operations / the rate of these products. Of the instructions of a block of 64 rows of width 64, 4 in 5
+// are products, the others the softmax's. Figures: docs/performance.md.
 #pragma once
 
 #include "ops/cpu/exponential.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/power_table.h"
 
 namespace cepe::ops::cpu {
 
@@ -39,46 +40,61 @@ inline void score_pairs(const PairAttentionJob& job, const uint32_t* query, cons
   }
 }
 
-// 2^x to 4e-6 of it, which bfloat16 does not see; zero from about -126 on.
+// The largest of each lane among rows of scores `apart` elements from one another; there is one.
 template <class V>
-inline typename V::Float coarse_power_of_two(typename V::Float x) {
-  using Float = typename V::Float;
-  const Float n = V::round(x), r = V::sub(x, n);
-  Float p = V::set(0.009618129f);  // (ln 2)^i / i!
-  p = V::fma(p, r, V::set(0.05550411f));
-  p = V::fma(p, r, V::set(0.2402265f));
-  p = V::fma(p, r, V::set(0.6931472f));
-  p = V::fma(p, r, V::set(1.0f));
-  return V::scaled_by_power_of_two(p, n);
+inline typename V::Float highest_scores(const float* scores, int64_t apart, int rows) {
+  constexpr int chains = 4;  // a maximum takes four cycles, and two start in each
+  const typename V::Float first = V::load(scores);
+  typename V::Float highest[chains] = {first, first, first, first};
+  int row = 0;
+  for (; row + chains <= rows; row += chains) {
+    for (int i = 0; i < chains; ++i) highest[i] = V::max(highest[i], V::load(scores + (row + i) * apart));
+  }
+  for (; row < rows; ++row) highest[0] = V::max(highest[0], V::load(scores + row * apart));
+  return V::max(V::max(highest[0], highest[1]), V::max(highest[2], highest[3]));
 }
 
 // Scores -> pairs of probabilities of neighbouring rows [pair, block, lane], zero beyond the last row; returns what the
-// old sums are to be multiplied by. The scale is above zero.
+// old sums are to be multiplied by. Probabilities are as power_table.h has them, and the denominator is the sum of
+// these, so that what they weigh sums to 1. The scale is above zero.
 template <class V, int blocks>
 inline typename V::Float soften_pairs(const PairAttentionJob& job, int block, int rows, float* maximum,
                                       float* denominator) {
   using Float = typename V::Float;
-  constexpr float log2_of_e = 1.44269504088896341f;
-  const auto score = [&](int row) { return V::load(job.scores + (row * blocks + block) * V::width); };
+  using Pairs = typename V::Pairs;
+  constexpr float steps_of_e = 1.44269504088896341f * power_steps, step = 0.693147180559945309f / power_steps;
+  constexpr int64_t apart = int64_t{blocks} * V::width;
+  const float* scores = job.scores + block * V::width;
+  uint32_t* weights = job.weights + block * V::width;
+  const Float scale = V::set(job.scale * steps_of_e);
   const Float before = V::load(maximum);
-  Float highest = score(0);
-  for (int row = 1; row < rows; ++row) highest = V::max(highest, score(row));
-  highest = V::max(before, V::mul(highest, V::set(job.scale)));
-  // Scores of -infinity alone (every product overflowed) leave weights of zero instead of NaN.
-  const Float shift = V::max(highest, V::set(-3e38f));
-  const Float scale = V::set(job.scale * log2_of_e), base = V::mul(shift, V::set(-log2_of_e));
-  Float total = V::zero();
-  for (int row = 0; row < pair_block; row += 2) {
-    Float weights[2] = {V::zero(), V::zero()};
-    for (int i = 0; i < 2 && row + i < rows; ++i) {
-      weights[i] = coarse_power_of_two<V>(V::fma(score(row + i), scale, base));
+  const Float highest = V::max(before, V::round(V::mul(highest_scores<V>(scores, apart, rows), scale)));
+  // Scores of -infinity alone (every product overflowed) leave the least of weights instead of NaN.
+  const Float shift = V::max(highest, V::set(-3e38f)), base = V::sub(V::set(power_bias), shift);
+  const auto biased = [&](int row) {
+    return V::max(V::fma(V::load(scores + row * apart), scale, base), V::set(power_floor));
+  };
+  constexpr uint32_t none = 0, one_and_one = 0x3f803f80;
+  const Pairs ones = V::set_pair(&one_and_one);
+  Float totals[2] = {V::zero(), V::zero()};  // two sums that do not wait for one another
+  int row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    for (int i = 0; i < 2; ++i) {
+      const Pairs pairs = V::power_pairs(biased(row + 2 * i), biased(row + 2 * i + 1));
+      totals[i] = V::add_products(totals[i], pairs, ones);
+      V::store_pairs(weights + (row / 2 + i) * apart, pairs);
     }
-    total = V::add(total, V::add(weights[0], weights[1]));
-    V::store_pairs(job.weights + (row / 2 * blocks + block) * V::width, V::narrow_pairs(weights[0], weights[1]));
   }
-  const Float keep = exponential<V>(V::sub(before, shift));
+  for (; row < rows; row += 2) {
+    const bool both = row + 1 < rows;
+    const Pairs pairs = V::power_pairs(biased(row), both ? biased(row + 1) : V::zero());
+    totals[0] = V::add_products(totals[0], pairs, ones);
+    V::store_pairs(weights + row / 2 * apart, pairs);
+  }
+  for (; row < pair_block; row += 2) V::store_pairs(weights + row / 2 * apart, V::set_pair(&none));
+  const Float keep = exponential<V>(V::mul(V::sub(before, shift), V::set(step)));
   V::store(maximum, highest);
-  V::store(denominator, V::fma(V::load(denominator), keep, total));
+  V::store(denominator, V::fma(V::load(denominator), keep, V::add(totals[0], totals[1])));
   return keep;
 }
 

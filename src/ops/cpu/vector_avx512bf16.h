@@ -1,7 +1,8 @@
-// Products of pairs of bfloat16 (AVX512_BF16) beside the sixteen lanes of AVX-512. Included only by the file compiled
-// for that level.
+// Products of pairs of bfloat16 (AVX512_BF16) and powers by a table of bytes (AVX512_VBMI) beside the sixteen lanes of
+// AVX-512. Included only by the file compiled for that level.
 #pragma once
 
+#include "ops/cpu/power_table.h"
 #include "ops/cpu/vector_avx512.h"
 
 namespace cepe::ops::cpu {
@@ -20,14 +21,15 @@ struct VectorAvx512Bfloat16 : VectorAvx512 {
   static Float add_products(Float sum, Pairs a, Pairs b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
-  // Of numbers that are not negative: rounds to nearest, ties up. The processor's own conversion takes longer.
-  static Pairs narrow_pairs(Float first, Float second) {
-    const __m512i half = _mm512_set1_epi32(0x8000);
-    const __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(first), half), 16);
-    const __m512i high = _mm512_add_epi32(_mm512_castps_si512(second), half);
-    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0xffff0000u)), high, low, 0xca);
+  // Powers of two of biased steps (power_table.h), as pairs of bfloat16; zero gives zero. The permutation reads seven
+  // bits of each byte; those of a half's upper byte are not looked up.
+  static Pairs power_pairs(Float first, Float second) {
+    const __m512i low = _mm512_load_si512(power_table.mantissa), high = _mm512_load_si512(power_table.mantissa + 64);
+    const __m512i bits = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_castps_si512(first),
+                                                 _mm512_slli_epi32(_mm512_castps_si512(second), 16));
+    const __m512i mantissas = _mm512_maskz_permutex2var_epi8(0x5555555555555555, low, bits, high);
+    return _mm512_ternarylogic_epi32(bits, _mm512_set1_epi16(static_cast<int16_t>(0xff80)), mantissas, 0xea);
   }
-  static Float scaled_by_power_of_two(Float value, Float n) { return _mm512_scalef_ps(value, n); }
   // Of two rows; zeros for one that is not there.
   static Pairs interleave(const uint16_t* first, const uint16_t* second) {
     const auto row = [](const uint16_t* from) {

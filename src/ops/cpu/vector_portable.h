@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/half.h"
+#include "ops/cpu/power_table.h"
 
 namespace cepe::ops::cpu {
 
@@ -125,13 +126,13 @@ struct VectorPortable {
       return sum.lane[i] + half(a.lane[i], 0) * half(b.lane[i], 0) + second;
     });
   }
-  static Pairs narrow_pairs(Float first, Float second) {
-    return pair_lanes(
-        [&](int i) { return joined(base::float_to_bfloat16(first.lane[i]), base::float_to_bfloat16(second.lane[i])); });
-  }
-  static Float scaled_by_power_of_two(Float value, Float n) {
-    return lanes(
-        [&](int i) { return n.lane[i] < -126 ? 0.0f : std::ldexp(value.lane[i], static_cast<int>(n.lane[i])); });
+  // Powers of two of biased steps (power_table.h), as pairs of bfloat16; zero gives zero.
+  static Pairs power_pairs(Float first, Float second) {
+    const auto power = [](float biased) {
+      const auto bits = static_cast<uint16_t>(std::bit_cast<uint32_t>(biased));
+      return static_cast<uint16_t>((bits & 0xff80u) | power_table.mantissa[bits & 0x7fu]);
+    };
+    return pair_lanes([&](int i) { return joined(power(first.lane[i]), power(second.lane[i])); });
   }
   static bool all_ones(Float values) {
     for (const float value : values.lane) {
