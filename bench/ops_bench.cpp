@@ -22,6 +22,8 @@
 #include <vector>
 
 #include "ops/activation.h"
+#include "ops/int8_product.h"
+#include "ops/int8_rows.h"
 #include "ops/mixed_linear.h"
 #include "ops/norm.h"
 #include "ops/packed_weight.h"
@@ -214,6 +216,7 @@ BENCHMARK(attention)
     ->Args({8192, 3, 3, 64, 1})
     ->Args({131072, 3, 3, 64, 1})
     ->Args({131072, 3, 3, 64, 0})
+    ->Args({131072, 96, 3, 64, 1})  // a question of 32 tokens
     ->Args({32768, 9, 1, 576, 1})
     ->Args({8192, 144, 1, 576, 1})
     ->Unit(benchmark::kMicrosecond)
@@ -241,6 +244,32 @@ void many_rows(benchmark::State& state) {
                                                  benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(many_rows)->ArgNames({"T", "bfloat16", "fused"})->ArgsProduct({{1, 32, 512}, {0, 1}, {0, 1}})->UseRealTime();
+
+// K and V of a layer of the default model from a context of 130,048 tokens: states and weights in 8 bits, or both unpacked
+// and multiplied in bfloat16.
+void project_context(benchmark::State& state) {
+  const int64_t width = state.range(1), outputs = state.range(2), chunks = 508;
+  std::vector<at::Tensor> pages;
+  for (int64_t i = 0; i < chunks; ++i) pages.push_back(int8_rows(at::randn({256, width})));
+  const PackedWeight weight = pack_int8_rows(at::randint(-127, 128, {outputs, width}, at::kChar), at::rand({outputs}));
+  const std::array weights = {WeightReference(weight)};
+  const at::Tensor dense = at::randn({chunks * 256, width}).to(at::kBFloat16);
+  const at::Tensor columns = unpack(weight, at::kBFloat16).t();
+  for (auto _ : state) {
+    if (state.range(0)) {
+      benchmark::DoNotOptimize(int8_product(pages, weights));
+    } else {
+      benchmark::DoNotOptimize(at::mm(dense, columns));
+    }
+  }
+  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(chunks * 256 * width * outputs),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(project_context)
+    ->ArgNames({"int8", "in", "out"})
+    ->ArgsProduct({{0, 1}, {576}, {384}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 // The small operations of one decoded token of SmolLM2.
 void small_rms_norm(benchmark::State& state) {

@@ -12,7 +12,7 @@ set(CEPE_FLAGS_avx2 -O3 -mavx2 -mfma -mf16c)
 set(CEPE_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
     -Wno-maybe-uninitialized)  # g++ 12 warns of its own _mm512_undefined_ps
 set(CEPE_FLAGS_avx512bf16 ${CEPE_FLAGS_avx512} -mavx512bf16 -mavx512vbmi)
-set(CEPE_FLAGS_amx ${CEPE_FLAGS_avx512bf16} -mamx-tile -mamx-bf16)
+set(CEPE_FLAGS_amx ${CEPE_FLAGS_avx512bf16} -mamx-tile -mamx-bf16 -mamx-int8)
 
 # Layers whose tests compute a lot themselves (crashes played through byte by byte, thousands of small steps).
 set(CEPE_BUSY_TESTS context train)

@@ -23,7 +23,9 @@ bool has_bit(unsigned leaf, Register where, unsigned bit) {
          (values[static_cast<int>(where)] >> bit & 1u) != 0;
 }
 bool has_f16c() { return has_bit(1, Register::ecx, 29); }
-bool has_amx_bfloat16() { return has_bit(7, Register::edx, 24) && has_bit(7, Register::edx, 22); }  // tiles, products
+bool has_amx() {  // tiles, products of bfloat16, of int8
+  return has_bit(7, Register::edx, 24) && has_bit(7, Register::edx, 22) && has_bit(7, Register::edx, 25);
+}
 #endif
 
 bool has(Level level) {
@@ -71,7 +73,7 @@ bool choose_level(Level level) {
 bool has_matrix_unit() {
 #if defined(__x86_64__)
   static const bool found = [] {
-    if (!has_amx_bfloat16()) return false;
+    if (!has_amx()) return false;
     constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
   }();
@@ -97,6 +99,13 @@ PairKernel pair_kernel() {
   }
 #endif
   return portable_pair_kernel();
+}
+
+Int8Kernel int8_kernel() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512 && has_pair_instructions() && has_matrix_unit()) return amx_int8_kernel();
+#endif
+  return portable_int8_kernel();
 }
 
 const Kernels& kernels() {

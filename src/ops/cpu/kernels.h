@@ -77,6 +77,23 @@ struct PairAttentionJob {
 inline constexpr int pair_block = 64;  // rows whose scores are made before their values are read
 using AttendPairs = void (*)(const PairAttentionJob&, const AttentionRows&);
 
+// State of one worker of a product of rows and columns in 8 bits (int8_product_kernel.h); W: the lanes of its kernel.
+struct Int8ProductJob {
+  int64_t width;               // E, a multiple of 4 W
+  int64_t outputs;             // N; columns beyond it, up to a multiple of 2 W, are zeros
+  const int8_t* columns;       // [N / W, E / 4, W, 4]
+  const float* column_scales;  // [N]
+  int8_t* rows;                // [2 W, E] scratch
+  int32_t* sums;               // [2, 2 W, 2 W] scratch
+};
+struct Int8ProductRows {  // consecutive rows
+  const int8_t* values;   // [count, E]
+  const float* scales;
+  int64_t count;
+  uint16_t* to;  // [count, N] bfloat16
+};
+using MultiplyInt8 = void (*)(const Int8ProductJob&, const Int8ProductRows&);
+
 struct RotaryRows {
   const void* x;
   void* y;           // [N, heads, D] contiguous
@@ -149,7 +166,18 @@ PairKernel portable_pair_kernel();
 PairKernel portable_tile_kernel();
 PairKernel avx512bf16_pair_kernel();
 PairKernel amx_pair_kernel();
-// Whether this processor has AMX for bfloat16 and the system lets this process use it.
+
+// By the matrix unit, or plain C++ that is slower than any other way.
+struct Int8Kernel {
+  MultiplyInt8 multiply;
+  int lanes;
+  bool fast;
+};
+Int8Kernel int8_kernel();
+Int8Kernel portable_int8_kernel();
+Int8Kernel amx_int8_kernel();
+
+// Whether this processor has AMX for bfloat16 and int8 and the system lets this process use it.
 bool has_matrix_unit();
 
 const Kernels& portable_kernels();

@@ -1,3 +1,4 @@
+#include "ops/cpu/int8_product_kernel.h"
 #include "ops/cpu/tile_kernel.h"
 #include "ops/cpu/tiles_amx.h"
 #include "ops/cpu/vector_avx512bf16.h"
@@ -6,6 +7,10 @@ namespace cepe::ops::cpu {
 
 PairKernel amx_pair_kernel() {
   return {attend_tiles<TilesAmx, VectorAvx512Bfloat16>, VectorAvx512Bfloat16::width, true};
+}
+
+Int8Kernel amx_int8_kernel() {
+  return {multiply_int8<TilesAmxInt8, VectorAvx512Bfloat16>, VectorAvx512Bfloat16::width, true};
 }
 
 }  // namespace cepe::ops::cpu

@@ -1,3 +1,4 @@
+#include "ops/cpu/int8_product_kernel.h"
 #include "ops/cpu/table.h"
 #include "ops/cpu/tile_kernel.h"
 #include "ops/cpu/tiles_portable.h"
@@ -14,6 +15,10 @@ PairKernel portable_pair_kernel() { return {attend_pairs<VectorPortable>, Vector
 
 PairKernel portable_tile_kernel() {
   return {attend_tiles<TilesPortable, VectorPortable>, VectorPortable::width, false};
+}
+
+Int8Kernel portable_int8_kernel() {
+  return {multiply_int8<TilesPortableInt8, VectorPortable>, VectorPortable::width, false};
 }
 
 }  // namespace cepe::ops::cpu

@@ -3,7 +3,7 @@
 // that the softmax runs lane by lane and no sum over lanes is needed: keys and values are broadcast, a pair at a time.
 // Queries and probabilities are rounded to bfloat16 (power_table.h). Blocks of pair_block cached rows: scores, one
 // update of the running maximum (as arXiv 1805.02867), values; a block's values are interleaved once for all query
-// rows. Bound: operations / the rate of these products. Of the instructions of a block of 64 rows of width 64, 4 in 5
+// rows. Bound: operations / the rate of these products. Of the instructions of a block of 64 rows of width 64, 9 in 10
 // are products, the others the softmax's. Figures: docs/performance.md.
 #pragma once
 

@@ -1,4 +1,5 @@
-// The tiles of tile_kernel.h by AMX (AMX-TILE, AMX-BF16). Included only by the file compiled for that level.
+// The tiles of tile_kernel.h and int8_product_kernel.h by AMX (AMX-TILE, AMX-BF16, AMX-INT8). Included only by the file
+// compiled for that level.
 #pragma once
 
 #include <immintrin.h>
@@ -54,6 +55,17 @@ struct TilesAmx {
     if constexpr (sums == 1) _tile_dpbf16ps(1, 4, 7);
     if constexpr (sums == 2) _tile_dpbf16ps(2, 5, 6);
     if constexpr (sums == 3) _tile_dpbf16ps(3, 5, 7);
+  }
+};
+
+struct TilesAmxInt8 : TilesAmx {
+  template <int sums, int rows, int columns>
+  static void multiply() {
+    static_assert(sums == (rows - 4) * 2 + columns - 6);
+    if constexpr (sums == 0) _tile_dpbssd(0, 4, 6);
+    if constexpr (sums == 1) _tile_dpbssd(1, 4, 7);
+    if constexpr (sums == 2) _tile_dpbssd(2, 5, 6);
+    if constexpr (sums == 3) _tile_dpbssd(3, 5, 7);
   }
 };
 

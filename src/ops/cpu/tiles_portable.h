@@ -1,4 +1,4 @@
-// The tiles of tile_kernel.h in plain C++: what the matrix unit is tested against.
+// The tiles of tile_kernel.h and int8_product_kernel.h in plain C++: what the matrix unit is tested against.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,24 @@ struct TilesPortable {
                                            VectorPortable::load_pairs(tiles[columns].at[pair]));
       }
       VectorPortable::store(reinterpret_cast<float*>(tiles[sums].at[row]), sum);
+    }
+  }
+};
+
+struct TilesPortableInt8 : TilesPortable {
+  // sums [row, column] += rows [row, four] . columns [four, column].
+  template <int sums, int rows, int columns>
+  static void multiply() {
+    const auto byte = [](uint32_t four, int which) { return int{static_cast<int8_t>(four >> (8 * which))}; };
+    for (int row = 0; row < width; ++row) {
+      for (int four = 0; four < width; ++four) {
+        const uint32_t left = tiles[rows].at[row][four];
+        for (int column = 0; column < width; ++column) {
+          const uint32_t right = tiles[columns].at[four][column];
+          for (int i = 0; i < 4; ++i)
+            tiles[sums].at[row][column] += static_cast<uint32_t>(byte(left, i) * byte(right, i));
+        }
+      }
     }
   }
 };

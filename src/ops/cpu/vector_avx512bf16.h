@@ -30,6 +30,11 @@ struct VectorAvx512Bfloat16 : VectorAvx512 {
     const __m512i mantissas = _mm512_maskz_permutex2var_epi8(0x5555555555555555, low, bits, high);
     return _mm512_ternarylogic_epi32(bits, _mm512_set1_epi16(static_cast<int16_t>(0xff80)), mantissas, 0xea);
   }
+  using VectorAvx512::store_bfloat16;
+  static void store_bfloat16(uint16_t* to, Float first, Float second) {
+    _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
+  }
+  static Float load_integers(const int32_t* from) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(from)); }
   // Of two rows; zeros for one that is not there.
   static Pairs interleave(const uint16_t* first, const uint16_t* second) {
     const auto row = [](const uint16_t* from) {

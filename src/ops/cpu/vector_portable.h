@@ -97,6 +97,13 @@ struct VectorPortable {
   static void store_bfloat16(uint16_t* to, Float value) {
     for (int i = 0; i < width; ++i) to[i] = base::float_to_bfloat16(value.lane[i]);
   }
+  static void store_bfloat16(uint16_t* to, Float first, Float second) {
+    store_bfloat16(to, first);
+    store_bfloat16(to + width, second);
+  }
+  static Float load_integers(const int32_t* from) {
+    return lanes([&](int i) { return static_cast<float>(from[i]); });
+  }
 
   template <class Function>
   static Pairs pair_lanes(Function function) {
