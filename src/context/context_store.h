@@ -17,7 +17,7 @@
 namespace cepe::context {
 
 // automatic: bfloat16, or float32 where the encoder runs in float32 throughout. int8: a scale a row, half the bytes in
-// host memory, on disk and beyond, and on a GPU whose kernels read them so (ops::takes_int8_pages).
+// host memory, on disk and beyond, and in the pages handed out where these are read so (model::prefers_packed_pages).
 enum class StateType { automatic, bfloat16, int8 };
 
 struct StoreOptions {

@@ -11,7 +11,7 @@ namespace cepe::context {
 
 class StateCodec {
  public:
-  // packed_pages: pages are handed out in 8 bits too, as attention on that device reads them.
+  // packed_pages: pages are handed out in 8 bits too, as that device reads them.
   StateCodec(RecordShape::Type type, int64_t width, bool packed_pages)
       : type_(type), width_(width), packed_pages_(packed_pages && type == RecordShape::Type::int8) {}
 

@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "model/packed_context.h"
 #include "ops/device.h"
-#include "ops/paged_attention.h"
 
 namespace cepe::context {
 namespace {
@@ -77,10 +77,9 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
     : encoder(adapter.encoder),
       options((check_options(chosen), std::move(chosen))),
       device(encoder.norm.weight.device()),
-      codec(kept_type(encoder, options.type), encoder.config.width,
-            ops::takes_int8_pages(encoder.config.width, device)),
+      codec(kept_type(encoder, options.type), encoder.config.width, model::prefers_packed_pages(adapter)),
       vocabulary(encoder.embedding.out_features()),
-      separate_host(!device.is_cpu() || codec.is_packed()),
+      separate_host(!device.is_cpu() || (codec.is_packed() && codec.page_type() != at::kByte)),
       pages(separate_host ? options.device_bytes : options.host_bytes),
       host(options.host_bytes),
       queue(

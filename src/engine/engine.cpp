@@ -10,6 +10,7 @@
 #include "engine/sequence.h"
 #include "engine/token_ids.h"
 #include "model/cost_model.h"
+#include "model/packed_context.h"
 #include "ops/device.h"
 
 namespace cepe::engine {
@@ -80,7 +81,11 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
   const bool wanted = options_.path == model::CrossAttentionPath::kept ||
                       (options_.path == model::CrossAttentionPath::automatic &&
                        model::worth_keeping(cost, layers, exact ? 4 : 2, kept_budget(), cpu));
-  if (wanted) model::keep_projections(context, blocks, model::head_shape(config), exact ? at::kFloat : at::kBFloat16);
+  if (wanted) {
+    model::keep_projections(context, blocks, model::head_shape(config), exact ? at::kFloat : at::kBFloat16);
+  } else if (cpu) {
+    context = model::dense_pages(std::move(context));
+  }
   return std::make_shared<const model::ContextStates>(std::move(context));
 }
 
@@ -95,6 +100,9 @@ ContextPointer Engine::extended(const ContextPointer& context, model::ContextSta
   if (!joined->kept.empty()) {
     model::keep_projections(added, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
                             joined->kept.front().keys.scalar_type());
+  } else if (model_->decoder.device().is_cpu()) {
+    *joined = model::dense_pages(std::move(*joined));
+    added = model::dense_pages(std::move(added));
   }
   for (size_t i = 0; i < joined->kept.size(); ++i) {
     joined->kept[i] = {at::cat({joined->kept[i].keys, added.kept[i].keys}, 0),

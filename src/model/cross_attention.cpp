@@ -18,10 +18,12 @@
 #include "base/error.h"
 #include "model/attention.h"
 #include "model/cost_model.h"
+#include "model/packed_context.h"
 #include "model/shared_context.h"
 #include "model/step_tables.h"
 #include "ops/head_product.h"
 #include "ops/int8_rows.h"
+#include "ops/large_pages.h"
 #include "ops/mixed_linear.h"
 #include "ops/row_attention.h"
 
@@ -243,18 +245,8 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
 
 namespace {
 
-// Keys and values of all rows side by side, by one product a tile, into the place where they stay.
-ContextStates::Projected project_together(const CrossAttention& block, const std::vector<at::Tensor>& parts,
-                                          int64_t rows, const HeadShape& shape) {
-  const at::Tensor weight =
-      at::cat({dense_weight(block.key, at::kBFloat16), dense_weight(block.value, at::kBFloat16)}, 0);
-  const at::Tensor both = at::empty({rows, weight.size(0)}, weight.options());
-  int64_t first = 0;
-  for (const at::Tensor& states : parts) {
-    at::Tensor place = both.narrow(0, first, states.size(0));
-    at::mm_out(place, states.to(at::kBFloat16), weight.t());
-    first += states.size(0);
-  }
+// Rows [M, 2 * G * D] of keys and values side by side.
+ContextStates::Projected halves_of(const at::Tensor& both, const HeadShape& shape) {
   const auto half = [&](int64_t index) {
     return both.narrow(1, index * shape.groups * shape.width, shape.groups * shape.width)
         .unflatten(1, {shape.groups, shape.width});
@@ -262,15 +254,42 @@ ContextStates::Projected project_together(const CrossAttention& block, const std
   return {half(0), half(1)};
 }
 
+// Keys and values of all rows side by side, by one product a tile, into the place where they stay.
+ContextStates::Projected project_together(const CrossAttention& block, const std::vector<at::Tensor>& parts,
+                                          int64_t rows, const HeadShape& shape) {
+  const at::Tensor weight =
+      at::cat({dense_weight(block.key, at::kBFloat16), dense_weight(block.value, at::kBFloat16)}, 0);
+  const at::Tensor both = at::empty({rows, weight.size(0)}, weight.options());
+  ops::prefer_large_pages(both);
+  int64_t first = 0;
+  for (const at::Tensor& states : parts) {
+    at::Tensor place = both.narrow(0, first, states.size(0));
+    at::mm_out(place, states.to(at::kBFloat16), weight.t());
+    first += states.size(0);
+  }
+  return halves_of(both, shape);
+}
+
+bool come_from_int8(const ContextStates& context, std::span<const CrossAttention* const> blocks, at::ScalarType type) {
+  return context.rows > 0 && context.pages.front().is_cpu() && ops::is_int8_rows(context.pages.front()) &&
+         type == at::kBFloat16 &&
+         std::all_of(blocks.begin(), blocks.end(), [](const auto* block) { return !block || takes_int8(*block); });
+}
+
 }  // namespace
 
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
                       at::ScalarType type) {
-  const std::vector<at::Tensor> parts = tiles(context, tile_rows(1));
   context.kept.clear();
+  const bool as_they_are = come_from_int8(context, blocks, type);
+  const std::vector<at::Tensor> parts = as_they_are ? std::vector<at::Tensor>() : tiles(context, tile_rows(1));
   const bool together = !parts.empty() && parts.front().is_cpu() && type == at::kBFloat16 && ops::multiplies_bfloat16();
   for (const CrossAttention* block : blocks) {
     if (!block) continue;
+    if (as_they_are) {
+      context.kept.push_back(halves_of(project_packed(*block, context.pages), shape));
+      continue;
+    }
     if (together) {
       context.kept.push_back(project_together(*block, parts, context.rows, shape));
       continue;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "context/context_store.h"
@@ -16,10 +17,12 @@ namespace cepe::test {
 
 struct EngineBench {
   const at::NoGradGuard none;
-  model::CepeModel model = tiny_model(41);
+  model::CepeModel model;
   LetterTokenizer tokenizer;
   TinyWeights random{42};
   context::ContextStore store{*model.adapter, {}};
+
+  explicit EngineBench(model::CepeModel made = tiny_model(41)) : model(std::move(made)) {}
 
   std::vector<text::Token> ids(int64_t count) {
     const at::Tensor drawn = random.tokens({count}, 96);
