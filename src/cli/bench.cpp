@@ -257,6 +257,7 @@ void add_bench(CLI::App& program, CommonOptions& common) {
       [options, &common] { bench(*options, common); });
   add_model_options(*command, options->model);
   add_attention_options(*command, options->model);
+  add_state_type_option(*command, options->model);
   command->add_option("--contexts", options->contexts, "context tokens (random ids) to decode at")
       ->capture_default_str();
   command->add_option("--tokens", options->tokens, "tokens decoded at each")

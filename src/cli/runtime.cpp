@@ -74,6 +74,16 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->group(group);
 }
 
+void add_state_type_option(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--state-type", options.state_type,
+                  "how they are kept: bfloat16, int8 (half the bytes, nearly the same answers); auto: bfloat16, or "
+                  "float32 with --dtype float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
+      ->capture_default_str()
+      ->group("Encoded chunks");
+}
+
 void add_store_options(CLI::App& command, ModelOptions& options) {
   const char* group = "Encoded chunks";
   command.add_flag("--no-cache", options.no_cache, "neither read nor keep encoded chunks on disk")->group(group);
@@ -86,13 +96,7 @@ void add_store_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--device-cache", options.device_cache, "the same on the GPU, taken at once")
       ->capture_default_str()
       ->group(group);
-  command
-      .add_option("--state-type", options.state_type,
-                  "how they are kept: bfloat16, int8 (half the bytes, nearly the same answers); auto: bfloat16, or "
-                  "float32 with --dtype float32")
-      ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
-      ->capture_default_str()
-      ->group(group);
+  add_state_type_option(command, options);
   command
       .add_option("--remote-store", options.remote_store,
                   "a server that several machines share: redis://host[:port][/database] or redis+unix:///path")

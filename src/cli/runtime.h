@@ -32,6 +32,7 @@ struct ModelOptions {
 void add_model_options(CLI::App& command, ModelOptions& options);
 // --no-cache, --cache-size, --host-cache, --device-cache, --state-type, --remote-store.
 void add_store_options(CLI::App& command, ModelOptions& options);
+void add_state_type_option(CLI::App& command, ModelOptions& options);  // one of them
 // --chunk-overlap.
 void add_overlap_option(CLI::App& command, ModelOptions& options);
 
