@@ -117,8 +117,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
     if (context_pages > pages_of(*row.context, false) && packed != plan.packed)
       refuse("contexts in 8 and in 16 bits in one batch");
     plan.packed = packed;
-    for (const at::Tensor& page : row.context->pages)
-      plan.context_page_rows = std::max(plan.context_page_rows, rounded_up(page.size(0)));
+    plan.context_page_rows = std::max(plan.context_page_rows, rounded_up(row.context->table()->page_rows));
   }
   plan.pages = rounded_up(std::max<int64_t>(pages, 16));
   if (context_pages > 0) {

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "ops/cuda/loaded.h"
 #include "ops/device.h"
+#include "ops/fused.h"
 
 namespace cepe::ops {
 namespace {
@@ -120,8 +121,7 @@ at::Tensor multiply_dequantised(const at::Tensor& x, const PackedWeight& weight)
 bool has_product_kernel(const at::Tensor& x, const PackedWeight& weight) {
   const int64_t step = weight.format == PackedFormat::q4_1 ? block_inputs : 16;
   return flat_kernels_for(weight) && x.scalar_type() == at::kBFloat16 && x.size(0) <= cuda::most_packed_product_rows &&
-         weight.in_features % step == 0 && x.numel() <= cuda::most_elements &&
-         reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+         weight.in_features % step == 0 && x.numel() <= cuda::most_elements && is_aligned(x);
 }
 
 at::Tensor multiply_flat(const at::Tensor& x, const PackedWeight& weight) {

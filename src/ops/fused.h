@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cstdint>
 
 namespace cepe::ops {
 
@@ -25,6 +26,11 @@ inline bool is_plain(const at::Tensor& tensor, at::ScalarType type, at::Device d
 }
 inline bool is_plain_dense(const at::Tensor& tensor, at::ScalarType type, at::Device device = at::kCPU) {
   return is_plain(tensor, type, device) && (!tensor.defined() || tensor.is_contiguous());
+}
+
+// Where a kernel may read 16 bytes at once.
+inline bool is_aligned(const at::Tensor& tensor) {
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
 }
 
 inline at::Tensor empty_output(at::IntArrayRef sizes, at::ScalarType type) {

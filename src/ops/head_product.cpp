@@ -9,8 +9,6 @@
 namespace cepe::ops {
 namespace {
 
-bool is_aligned(const at::Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0; }
-
 // The kernels, where they take these.
 const cuda::CudaKernels* kernels_for(const at::Tensor& x, const at::Tensor& weight, int64_t groups) {
   const cuda::CudaKernels* kernels = x.is_cuda() ? cuda::kernels() : nullptr;

@@ -12,12 +12,9 @@ bool takes_row_product(const at::Tensor& x, const at::Tensor& weight) {
   if (!x.is_cuda() || x.dim() < 1 || weight.dim() != 2 || x.size(-1) != weight.size(1) || !cuda::kernels())
     return false;
   const auto dense = [&](const at::Tensor& tensor) { return is_plain_dense(tensor, at::kBFloat16, x.device()); };
-  const auto aligned = [](const at::Tensor& tensor) {
-    return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
-  };
   const int64_t width = x.size(-1);
-  return dense(x) && dense(weight) && width > 0 && width % 8 == 0 && aligned(x) && aligned(weight) && x.numel() > 0 &&
-         weight.size(0) > 0 && x.numel() <= cuda::most_row_product_values &&
+  return dense(x) && dense(weight) && width > 0 && width % 8 == 0 && is_aligned(x) && is_aligned(weight) &&
+         x.numel() > 0 && weight.size(0) > 0 && x.numel() <= cuda::most_row_product_values &&
          x.numel() / width <= cuda::most_row_product_rows;
 }
 

@@ -60,6 +60,18 @@ std::atomic<Level>& chosen() {
   return level;
 }
 
+#if defined(__x86_64__)
+// Whether this processor has AMX for bfloat16 and int8 and the system lets this process use it.
+bool has_matrix_unit() {
+  static const bool found = [] {
+    if (!has_amx()) return false;
+    constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  }();
+  return found;
+}
+#endif
+
 }  // namespace
 
 Level level() { return chosen().load(std::memory_order_relaxed); }
@@ -68,19 +80,6 @@ bool choose_level(Level level) {
   if (!has(level)) return false;
   chosen().store(level, std::memory_order_relaxed);
   return true;
-}
-
-bool has_matrix_unit() {
-#if defined(__x86_64__)
-  static const bool found = [] {
-    if (!has_amx()) return false;
-    constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-  }();
-  return found;
-#else
-  return false;
-#endif
 }
 
 bool has_pair_instructions() {

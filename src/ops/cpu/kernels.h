@@ -177,9 +177,6 @@ Int8Kernel int8_kernel();
 Int8Kernel portable_int8_kernel();
 Int8Kernel amx_int8_kernel();
 
-// Whether this processor has AMX for bfloat16 and int8 and the system lets this process use it.
-bool has_matrix_unit();
-
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();

@@ -76,13 +76,21 @@ struct RowPlan {
   static int64_t shared_bytes(const RowRun& run) {
     return (warps * warp_slots + run.chunks * 4 * Values::x_fours) * int64_t{16};
   }
+  template <class Values>
+  static bool fits(const RowRun& run) {
+    return shared_bytes<Values>(run) <= most_shared;
+  }
 };
 
-// Few blocks, two a multiprocessor at most, have twice as much on their way each; a third is the next product's.
-template <class Use>
+// Few blocks, two a multiprocessor at most, have twice as much on their way each; a third is the next product's. Of
+// many, four share one, with as much on its way as fits beside x.
+template <class Values, class Use>
 auto with_plan(const RowRun& run, const Use& use) {
-  if (blocks_for(run.outputs, tile_rows) <= 2 * multiprocessors) return use(RowPlan<8, 3, 2>{});
-  return use(RowPlan<4, 4, 4>{});
+  using Few = RowPlan<8, 3, 2>;
+  using Many = RowPlan<5, 4, 4>;
+  using ManyBesideLongRows = RowPlan<4, 4, 4>;
+  if (blocks_for(run.outputs, tile_rows) <= 2 * multiprocessors) return use(Few{});
+  return Many::template fits<Values>(run) ? use(Many{}) : use(ManyBesideLongRows{});
 }
 
 // 16 bytes that are read once, to shared memory in the background; their neighbours are wanted next.
@@ -210,7 +218,7 @@ cudaError_t allow_shared(int device) {
 
 template <class Values>
 cudaError_t launch_as(const RowRun& run, cudaStream_t stream) {
-  return with_plan(run, [&](auto plan) {
+  return with_plan<Values>(run, [&](auto plan) {
     using Plan = decltype(plan);
     const cudaError_t error = allow_shared<Values, Plan>(run.device);
     if (error != cudaSuccess) return error;
@@ -221,7 +229,7 @@ cudaError_t launch_as(const RowRun& run, cudaStream_t stream) {
 
 template <class Values>
 bool fits(const RowRun& run) {
-  return with_plan(run, [&](auto plan) { return plan.template shared_bytes<Values>(run) <= plan.most_shared; });
+  return with_plan<Values>(run, [&](auto plan) { return plan.template fits<Values>(run); });
 }
 
 RowRun row_run(const PackedProductRun& run) {
