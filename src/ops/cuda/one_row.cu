@@ -1,11 +1,12 @@
-// y = x W^T for one row of x in bfloat16 and a weight in bfloat16 or packed in 8 bits a value (ops/flat_weight.h), sums
-// in float32. Bound: the weight's bytes, read once, over the memory's bandwidth. Times: docs/performance.md, products
-// of one row. Design: products, blocks and chunks are those of packed_product.cu, the row standing in all eight
-// columns; a chunk of bfloat16 is 32 inputs. But chunks land in shared memory (cp.async): of loads to registers nvcc
-// waits for a warp's whole batch, of copies a warp waits for the oldest chunk alone, and registers no longer limit how
-// much is on its way. In a row of such products each begins while the one before ends, its chunks on their way by then.
-// What must come in turn between two of them is kept short: all threads copy x to shared memory at once, and the rows'
-// scales are asked for before the wait.
+// y = x W^T for one row of x in bfloat16 and a weight in bfloat16 or packed in 8 bits a value (ops/flat_weight.h),
+// sums in float32.
+// Bound: the weight's bytes, read once, over the memory's bandwidth. Times: docs/performance.md, products of one row.
+// Design: products, blocks and chunks are those of packed_product.cu, the row standing in all eight columns; a chunk of
+// bfloat16 is 32 inputs. But chunks land in shared memory (cp.async): of loads to registers nvcc waits for a warp's
+// whole batch, of copies a warp waits for the oldest chunk alone, and registers no longer limit how much is on its way.
+// In a row of such products each begins while the one before ends, its chunks on their way by then. What must come in
+// turn between two of them is kept short: all threads copy x to shared memory at once, and the rows' scales are asked
+// for before the wait.
 #include <array>
 #include <atomic>
 
