@@ -31,6 +31,8 @@ struct TilesAmx {
   }
   template <int tile>
   static void load(const void* from, int64_t stride) {
+    // GCC's intrinsic does not say that it reads memory: stores before it must not move behind.
+    asm volatile("" ::: "memory");
     if constexpr (tile == 0) _tile_loadd(0, from, stride);
     if constexpr (tile == 1) _tile_loadd(1, from, stride);
     if constexpr (tile == 2) _tile_loadd(2, from, stride);
