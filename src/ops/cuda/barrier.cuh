@@ -94,6 +94,14 @@ __device__ inline void send(uint32_t to, uint32_t value, uint32_t barrier) {
                : "memory");
 }
 
+__device__ inline float4 load_four(uint32_t from) {
+  float4 values;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(values.x), "=f"(values.y), "=f"(values.z), "=f"(values.w)
+               : "r"(from)
+               : "memory");
+  return values;
+}
 // 8 or 16 bytes from any block of the cluster.
 __device__ inline float2 read_two(uint32_t from) {
   float2 values;

@@ -83,11 +83,7 @@ __device__ void exchange_scores(const LatentMemory<Plan>& memory, uint32_t rank,
   wait_for(full, parity);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    float4 more;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(more.x), "=f"(more.y), "=f"(more.z), "=f"(more.w)
-                 : "r"(place + i * Plan::partner_step)
-                 : "memory");
+    const float4 more = load_four(place + i * Plan::partner_step);
     mine[i * 4] += more.x;
     mine[i * 4 + 1] += more.y;
     mine[i * 4 + 2] += more.z;
@@ -114,9 +110,12 @@ __device__ void write_probabilities(const LatentMemory<Plan>& memory, uint32_t r
   if (lane % 4 == 0) memory.board().factors[buffer][row] = factor;
   if constexpr (Plan::cluster > 1) {
     const uint32_t other = rank ^ 1, full_there = place_in(memory.probabilities_full(buffer), other);
-    const uint32_t there = place_in(rows + lane / 4 * 128 + place_of(lane / 4, 0) * 16 + lane % 4 * 4, other);
+    __syncwarp();  // read again 16 bytes a lane: the network between blocks counts pieces, not bytes
 #pragma unroll
-    for (int i = 0; i < 8; ++i) send(there ^ (i * 16), pairs[i], full_there);
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t piece = rows + (i * warp + lane) * 16;
+      send(place_in(piece, other), load_four(piece), full_there);
+    }
     if (lane % 4 == 0) send(place_in(memory.factor(buffer, row), other), __float_as_uint(factor), full_there);
   }
   show_to_engines();
