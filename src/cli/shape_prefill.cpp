@@ -7,6 +7,8 @@
 
 #include "cli/measure.h"
 #include "cli/shape_bench.h"
+#include "engine/hot_contexts.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
@@ -28,6 +30,24 @@ at::Tensor first_token(const ShapeBench& bench, const at::Tensor& prompt, const 
   return at::argmax(model::logits(bench.model.decoder, hidden.narrow(0, hidden.size(0) - 1, 1)), -1);
 }
 
+// One question after another, as an engine answers them: a context that has lost enough gets K and V (HotContexts), and
+// the question that finds it so waits for them.
+void measure_asked_again(ShapeBench& bench, const at::Tensor& prompt, const ContextStates& context, double operations) {
+  constexpr int64_t questions = 8;
+  engine::HotContexts hot(bench.model);
+  const auto asked = std::make_shared<const ContextStates>(context);
+  ops::reset_peak_device_bytes(bench.device());
+  for (int64_t question = 1; question <= questions; ++question) {
+    const Clock clock(bench.device());
+    if (hot.due()) hot.keep(ops::available_bytes(bench.device()) / 5 * 2);
+    const engine::ContextPointer& current = hot.current(asked);
+    hot.count(current, prompt.size(0));
+    first_token(bench, prompt, *current).item();
+    bench.add("first token, question " + std::to_string(question) + " of 64 tokens", context.rows, clock.seconds(),
+              operations, static_cast<double>(weight_bytes_a_token(bench.model, true, true)));
+  }
+}
+
 // Over states, and over the K and V that a context may keep for all layers.
 void measure_short_prompt(ShapeBench& bench, int64_t length) {
   constexpr int64_t rows = 64;
@@ -41,6 +61,7 @@ void measure_short_prompt(ShapeBench& bench, int64_t length) {
     bench.add("first token, " + what + ", 64-token prompt", length, seconds, own + operations, weights + bytes);
   };
   measure("states on the device", cross_operations(bench.shape, rows, static_cast<double>(length)), 0);
+  measure_asked_again(bench, prompt, context, own + cross_operations(bench.shape, rows, static_cast<double>(length)));
   if (!bench.keep_projections(context)) return;
   const int64_t columns = bench.shape.decoder.layers * heads.width * length;
   const auto products = static_cast<double>(4 * rows * columns * heads.heads);

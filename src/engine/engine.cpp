@@ -50,6 +50,7 @@ Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, 
       tokenizer_(&tokenizer),
       options_(options),
       context_(std::make_shared<const model::ContextStates>()),
+      hot_(model),
       pool_(cache_blocks(model.decoder, options)),
       scheduler_({block_rows, options.max_sequences, options.prefill_rows, options.batch_invariant,
                   steps_by_tables(model.decoder, options) ? 1 : 0},
@@ -74,16 +75,15 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
   const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(*model_);
   const int64_t layers =
       std::count_if(blocks.begin(), blocks.end(), [](const auto* block) { return block != nullptr; });
-  const bool exact = model_->decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
-  const model::CrossAttentionCost cost = {
-      1, context.rows, config.heads, config.groups, config.head_width, context.state_width(), false};
-  const bool cpu = model_->decoder.device().is_cpu();
+  const at::ScalarType type = kept_type(*model_, context);
+  const auto value_bytes = static_cast<int64_t>(at::elementSize(type));
+  const auto cost = model::cost_of(context, 1, model::head_shape(config));
   const bool wanted = options_.path == model::CrossAttentionPath::kept ||
                       (options_.path == model::CrossAttentionPath::automatic &&
-                       model::worth_keeping(cost, layers, exact ? 4 : 2, kept_budget(), cpu));
+                       model::worth_keeping(cost, layers, value_bytes, kept_budget()));
   if (wanted) {
-    model::keep_projections(context, blocks, model::head_shape(config), exact ? at::kFloat : at::kBFloat16);
-  } else if (cpu) {
+    model::keep_projections(context, blocks, model::head_shape(config), type);
+  } else if (cost.cpu) {
     context = model::dense_pages(std::move(context));
   }
   return std::make_shared<const model::ContextStates>(std::move(context));
@@ -153,8 +153,9 @@ RequestId Engine::submit(Request request) {
   check(request);
   const RequestId id = next_request_++;
   const auto job = std::make_shared<Job>(Job{id, std::move(request)});
+  hot_.drop_expired();
   const Request& its = job->request;
-  auto first = std::make_unique<Sequence>(job, 0, its.context ? its.context : context_, *tokenizer_,
+  auto first = std::make_unique<Sequence>(job, 0, hot_.current(its.context ? its.context : context_), *tokenizer_,
                                           model_->decoder.config.vocabulary, model_->decoder.device());
   first->forks = its.samples - 1;
   if (its.max_tokens <= 0) first->finish = Finish::length;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/block_pool.h"
+#include "engine/hot_contexts.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "model/batch_step.h"
@@ -45,6 +46,7 @@ struct EngineCounters {
   int64_t preemptions = 0;      // how often a sequence lost its cache to another
   int64_t cache_bytes = 0;      // of the self-attention cache as it stands
   int64_t steps_by_tables = 0;  // of the passes, those of model/batch_step.h
+  int64_t hot_contexts = 0;     // whose K and V were made because they were asked so often
 };
 
 struct Sequence;
@@ -58,10 +60,14 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // A context that requests may share. Where the cost model says so and the budget allows, K and V of all layers are
-  // projected now and kept. Errors: invalid_argument without an adapter.
+  // projected now and kept, or later, when the context has been asked often enough to pay for it (hot_contexts.h; not
+  // with batch_invariant, where nothing may depend on who asked before). Errors: invalid_argument without an adapter.
   ContextPointer prepare(model::ContextStates context) const;
   // The context of all further requests that bring none (an empty one = none).
-  void set_context(model::ContextStates context) { context_ = prepare(std::move(context)); }
+  void set_context(model::ContextStates context) {
+    context_ = prepare(std::move(context));
+    hot_.drop_expired();
+  }
   const model::ContextStates& context() const { return *context_; }
 
   // The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt longer than
@@ -97,6 +103,8 @@ class Engine {
   Sequence& sequence_of(const Scheduled& rows) { return *sequences_.at(rows.age); }
   Sequence& add_sequence(std::unique_ptr<Sequence> sequence);
   void drop_finished();
+  void keep_hot();
+  void count_passes(std::span<const Scheduler::Piece> pieces);
   void slide(Sequence& sequence);
   bool reserve();
   void give_up_beyond(int64_t slots);
@@ -114,6 +122,7 @@ class Engine {
   const text::Tokenizer* tokenizer_;
   EngineOptions options_;
   ContextPointer context_;
+  HotContexts hot_;
   BlockPool pool_;
   Scheduler scheduler_;
   model::KvCache cache_;

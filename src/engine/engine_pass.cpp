@@ -24,8 +24,21 @@ void Engine::run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sam
   const auto decoding = std::stable_partition(pieces.begin(), pieces.end(),
                                               [&](const Scheduler::Piece& piece) { return !takes_step(piece); });
   const std::span<const Scheduler::Piece> steps(decoding, pieces.end());
+  count_passes(std::span(pieces).first(pieces.size() - steps.size()));
+  count_passes(steps);
   if (!steps.empty() && run_step(steps, sampled)) pieces.erase(decoding, pieces.end());
   if (!pieces.empty()) run_pieces(pieces, sampled);
+}
+
+// What these passes lose by contexts without K and V; neighbours of one context read it together.
+void Engine::count_passes(std::span<const Scheduler::Piece> pieces) {
+  if (options_.path != model::CrossAttentionPath::automatic || options_.batch_invariant) return;
+  for (size_t i = 0; i < pieces.size();) {
+    const ContextPointer& context = sequence_of(*pieces[i].sequence).context;
+    int64_t rows = 0;
+    for (; i < pieces.size() && sequence_of(*pieces[i].sequence).context == context; ++i) rows += pieces[i].count;
+    hot_.count(context, rows);
+  }
 }
 
 // Whether the piece is the token of a sequence that decodes, and needs nothing but the next one.
@@ -39,7 +52,8 @@ bool Engine::takes_step(const Scheduler::Piece& piece) {
 bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
   if (!batch_step_) {
     if (!model::BatchStep::takes(*model_, cache_)) return false;
-    batch_step_ = std::make_unique<model::BatchStep>(*model_, cache_, block_rows, padding_block_ * block_rows);
+    batch_step_ =
+        std::make_unique<model::BatchStep>(*model_, cache_, block_rows, padding_block_ * block_rows, options_.path);
   }
   std::vector<model::BatchStep::Row> rows;
   std::vector<text::Token> tokens;

@@ -41,6 +41,15 @@ void Engine::drop_finished() {
   if (first_error) std::rethrow_exception(first_error);
 }
 
+// Contexts that have become hot, for all that read them.
+void Engine::keep_hot() {
+  if (!hot_.due()) return;
+  const int64_t made = hot_.keep(kept_budget());
+  counters_.hot_contexts += made;
+  if (made == 0) return;
+  for (const auto& [age, sequence] : sequences_) sequence->context = hot_.current(sequence->context);
+}
+
 // The oldest half of a full window becomes chunks of the context, whole ones where there is room for one; of a prompt
 // that is longer than the window as many halves as do not fit.
 void Engine::slide(Sequence& sequence) {
@@ -61,6 +70,7 @@ void Engine::slide(Sequence& sequence) {
 bool Engine::step() {
   const at::NoGradGuard none;
   drop_finished();
+  keep_hot();
   for (const auto& [age, sequence] : sequences_) {
     if (static_cast<int64_t>(sequence->tokens.size()) > window_of(sequence->job->request)) slide(*sequence);
   }
@@ -111,6 +121,7 @@ bool Engine::reserve() {
       }
     }
   } catch (const c10::OutOfMemoryError&) {
+    if (hot_.forget()) return reserve();
     give_up_beyond(there);
     return false;
   }

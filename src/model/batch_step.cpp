@@ -55,8 +55,9 @@ bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {
          ops::takes_paged_attention(*context.table(), device);
 }
 
-BatchStep::BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot)
-    : model_(model), cache_(cache), block_rows_(block_rows), padding_slot_(padding_slot) {
+BatchStep::BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot,
+                     CrossAttentionPath path)
+    : model_(model), cache_(cache), block_rows_(block_rows), padding_slot_(padding_slot), path_(path) {
   const DecoderConfig& config = model.decoder.config;
   const at::Device device = model.decoder.device();
   std::vector<int64_t> bases;
@@ -83,13 +84,31 @@ void BatchStep::run(Recording& recording) {
   recording.logits = model::logits(model_.decoder, forward(model_.decoder, layout, &cache_, cross));
 }
 
+// Whether K and V of all contexts are kept, and reading them takes less time than the states.
+bool BatchStep::reads_kept(std::span<const Row> rows) const {
+  double kept = 0, absorbed = 0;
+  bool cpu = false;
+  for (size_t i = 0; i < rows.size();) {
+    const ContextStates* context = rows[i].context;
+    const size_t first = i;
+    while (i < rows.size() && rows[i].context == context) ++i;
+    if (!has_rows(context)) continue;
+    if (context->kept.empty()) return false;
+    const auto cost = cost_of(*context, static_cast<int64_t>(i - first), head_shape(model_.decoder.config));
+    cpu = cost.cpu;
+    kept += static_cast<double>(context->rows) * pass_cost(cost, CheapestPath::kept);
+    absorbed += static_cast<double>(context->rows) * pass_cost(cost, CheapestPath::absorbed);
+  }
+  return path_ == CrossAttentionPath::kept || cpu || kept <= absorbed;
+}
+
 at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows) {
   const at::NoGradGuard none;
   const auto count = static_cast<int64_t>(rows.size());
   if (count == 0 || tokens.dim() != 1 || tokens.size(0) != count) refuse("a token a row must be given");
   Plan plan;
   plan.batch = rounded_up(count);
-  plan.kept = true;
+  plan.kept = reads_kept(rows);
   int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0;
   for (const Row& row : rows) {
     const auto blocks = static_cast<int64_t>(row.blocks.size());
@@ -102,7 +121,6 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
     if (model_.decoder.config.learned_positions && row.position >= model_.decoder.config.max_positions)
       refuse("position " + std::to_string(row.position) + " is beyond the model's learned ones");
     pages += row.position / block_rows_ + 1;
-    if (has_rows(row.context)) plan.kept = plan.kept && !row.context->kept.empty();
   }
   const Row* before = nullptr;
   for (const Row& row : rows) {

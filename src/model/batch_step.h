@@ -19,7 +19,8 @@ class BatchStep {
   struct Row {
     int64_t position = 0;             // of its token; the rows before it are in the cache
     std::span<const int32_t> blocks;  // of the cache: row r lies in slot blocks[r / block_rows] * block_rows + r % ...
-    const ContextStates* context = nullptr;  // absorbed, unless K and V of all contexts of the batch are kept
+    const ContextStates* context =
+        nullptr;  // absorbed, unless K and V of all contexts of the batch are kept and cheaper
   };
 
   // Whether model and cache can be stepped so: kernels for these widths, no sliding window shorter than the cache, no
@@ -30,7 +31,9 @@ class BatchStep {
 
   // Model and cache must outlive it; the cache's tensors must stay where they are. padding_slot: a slot of the cache
   // that belongs to no sequence; batches are filled up to a few sizes, and what fills them is written there.
-  BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot);
+  // path: automatic, or kept where K and V of contexts are to be read although the states would be cheaper.
+  BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot,
+            CrossAttentionPath path = CrossAttentionPath::automatic);
   ~BatchStep();
   BatchStep(const BatchStep&) = delete;
   BatchStep& operator=(const BatchStep&) = delete;
@@ -47,6 +50,7 @@ class BatchStep {
  private:
   struct Plan;
   struct Recording;
+  bool reads_kept(std::span<const Row> rows) const;
   Recording& recording_for(const Plan& plan);
   void fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows);
   void fill_contexts(Recording& recording, std::span<const Row> rows);
@@ -55,6 +59,7 @@ class BatchStep {
   const CepeModel& model_;
   KvCache cache_;  // the same tensors
   int64_t block_rows_, padding_slot_;
+  CrossAttentionPath path_;
   at::Tensor cache_bases_;  // [2, L, 1] int64: addresses of each layer's keys and values
   at::Tensor frequencies_, local_frequencies_;
   std::vector<std::unique_ptr<Recording>> recordings_;

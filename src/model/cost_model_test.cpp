@@ -7,6 +7,10 @@ namespace {
 
 CrossAttentionCost llama_7b(int64_t rows, int64_t groups = 32) { return {rows, 131072, 32, groups, 128, 1024, false}; }
 CrossAttentionCost smollm2(int64_t rows) { return {rows, 131072, 9, 3, 64, 576, false}; }
+CrossAttentionCost on_gpu(CrossAttentionCost cost) {
+  cost.cpu = false;
+  return cost;
+}
 
 TEST(CostModel, AbsorbingIsCheaperBelowThePublishedNumberOfRows) {
   EXPECT_EQ(cheapest(llama_7b(146)), CheapestPath::absorbed);
@@ -23,13 +27,35 @@ TEST(CostModel, WhatIsKeptIsUsed) {
   EXPECT_EQ(cheapest(cost), CheapestPath::kept);
 }
 
+TEST(CostModel, AGpuReadsStatesForFewRowsThoughKAndVAreKept) {
+  const auto chosen = [](CrossAttentionCost cost) {
+    cost.kept_available = true;
+    return cheapest(on_gpu(cost));
+  };
+  EXPECT_EQ(chosen(llama_7b(1)), CheapestPath::absorbed) << "2 kB a context row instead of 16";
+  EXPECT_EQ(chosen(llama_7b(15)), CheapestPath::absorbed);
+  EXPECT_EQ(chosen(llama_7b(16)), CheapestPath::kept) << "131,072 operations a row and query, an eighth of that kept";
+  EXPECT_EQ(chosen(llama_7b(3, 8)), CheapestPath::absorbed);
+  EXPECT_EQ(chosen(llama_7b(4, 8)), CheapestPath::kept);
+  EXPECT_EQ(chosen(smollm2(1)), CheapestPath::kept) << "768 bytes instead of 1152";
+}
+
+TEST(CostModel, WhatAPassLosesWithoutKAndV) {
+  // Bytes a context row: 64 rows absorbed take 131072 / 128 each, K and V 16384, and making these 2^24 / 128.
+  EXPECT_EQ(projection_cost(on_gpu(llama_7b(1))), 131072);
+  EXPECT_EQ(loss_without_kept(on_gpu(llama_7b(1))), 0);
+  EXPECT_EQ(loss_without_kept(on_gpu(llama_7b(64))), 65536 - 16384);
+  // Projected anew: that alone.
+  EXPECT_EQ(loss_without_kept(on_gpu(llama_7b(2048))), 131072);
+}
+
 TEST(CostModel, KeepingNeedsRoomAndMustPay) {
   const CrossAttentionCost small = smollm2(1), large = llama_7b(1);
   EXPECT_EQ(kept_bytes(small, 22, 2), int64_t{2} * 22 * 131072 * 3 * 64 * 2);
-  EXPECT_TRUE(worth_keeping(small, 22, 2, int64_t{4} << 30, true));
-  EXPECT_FALSE(worth_keeping(small, 22, 2, int64_t{2} << 30, true)) << "2.06 GiB do not fit 2";
-  EXPECT_TRUE(worth_keeping(small, 22, 2, int64_t{4} << 30, false)) << "384 values to read instead of 576";
-  EXPECT_FALSE(worth_keeping(large, 32, 2, int64_t{1} << 40, false)) << "8192 values to read instead of 1024";
+  EXPECT_TRUE(worth_keeping(small, 22, 2, int64_t{4} << 30));
+  EXPECT_FALSE(worth_keeping(small, 22, 2, int64_t{2} << 30)) << "2.06 GiB do not fit 2";
+  EXPECT_TRUE(worth_keeping(on_gpu(small), 22, 2, int64_t{4} << 30)) << "384 values to read instead of 576";
+  EXPECT_FALSE(worth_keeping(on_gpu(large), 32, 2, int64_t{1} << 40)) << "8192 values to read instead of 1024";
 }
 
 }  // namespace

@@ -97,12 +97,25 @@ ContextStates::Projected project(const CrossAttention& block, const at::Tensor& 
   return {split(block.key), split(block.value)};
 }
 
+}  // namespace
+
+CrossAttentionCost cost_of(const ContextStates& context, int64_t rows, const HeadShape& shape) {
+  return {.query_rows = rows,
+          .context_rows = context.rows,
+          .heads = shape.heads,
+          .groups = shape.groups,
+          .head_width = shape.width,
+          .encoder_width = context.state_width(),
+          .kept_available = !context.kept.empty(),
+          .cpu = context.pages.front().is_cpu()};
+}
+
+namespace {
+
 CrossAttentionPath choose(CrossAttentionPath wanted, const ContextStates& context, int64_t rows,
                           const HeadShape& shape) {
   if (wanted != CrossAttentionPath::automatic) return wanted;
-  const CrossAttentionCost cost = {rows,        context.rows,          shape.heads,          shape.groups,
-                                   shape.width, context.state_width(), !context.kept.empty()};
-  switch (cheapest(cost)) {
+  switch (cheapest(cost_of(context, rows, shape))) {
     case CheapestPath::kept:
       return CrossAttentionPath::kept;
     case CheapestPath::absorbed:

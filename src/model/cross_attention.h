@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "model/cost_model.h"
 #include "model/layout.h"
 #include "model/linear.h"
 #include "model/norm.h"
@@ -82,6 +83,9 @@ struct CrossAttentionInput {
 struct HeadShape {
   int64_t heads = 0, groups = 0, width = 0;  // H, G, D
 };
+
+// Of a pass of `rows` query rows over a context that has rows.
+CrossAttentionCost cost_of(const ContextStates& context, int64_t rows, const HeadShape& shape);
 
 // normed [N, C]: the hidden rows after block.norm -> what is added to the hidden rows [N, C]. `layer` counts
 // cross-attention layers from 0 (index into ContextStates::kept).

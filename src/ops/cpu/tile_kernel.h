@@ -119,15 +119,39 @@ inline void transpose_values(const PairAttentionJob& job, const uint16_t* values
   }
 }
 
+// The next block of cached rows, on its way to the second-level cache while this one is worked on: a few rows at a
+// time, in the order in which they lie in memory, so that the processor's own prefetching follows.
+struct RowsAhead {
+  const uint16_t *keys, *values;
+  int64_t key_stride, value_stride, key_elements, value_elements;  // of a row, all groups
+  int64_t rows, turns;                                             // how many, in how many calls
+  int64_t turn = 0;
+
+  void bring_some() {
+    const int64_t end = rows * (turn + 1) / turns;
+    for (int64_t row = rows * turn / turns; row < end; ++row) {
+      bring(keys + row * key_stride, key_elements);
+      bring(values + row * value_stride, value_elements);
+    }
+    ++turn;
+  }
+  static void bring(const uint16_t* row, int64_t elements) {
+    for (int64_t i = 0; i < elements; i += 32) __builtin_prefetch(row + i, 0, 2);
+  }
+};
+
 template <class T, class V, int blocks>
 inline void attend_query_tiles(const PairAttentionJob& job, int64_t first, const uint16_t* keys, int64_t stride,
-                               int rows) {
+                               int rows, RowsAhead& ahead) {
+  ahead.bring_some();
   score_tiles<T, V, blocks>(job, job.query + first * job.key_width / 2 * V::width, keys, stride);
+  ahead.bring_some();
   typename V::Float keep[blocks];
   for (int b = 0; b < blocks; ++b) {
     const int64_t at = (first + b) * V::width;
     keep[b] = soften_pairs<V, blocks>(job, b, rows, job.maximum + at, job.denominator + at);
   }
+  ahead.bring_some();
   add_tiles<T, V, blocks>(job, keep, job.output + first * job.value_width * V::width);
 }
 
@@ -139,11 +163,16 @@ void attend_tiles(const PairAttentionJob& job, const AttentionRows& run) {
   T::begin();
   for (int64_t begin = 0; begin < run.rows; begin += pair_block) {
     const int rows = static_cast<int>(run.rows - begin < pair_block ? run.rows - begin : pair_block);
+    const int64_t next = begin + rows, left = run.rows - next;
+    RowsAhead ahead = {.keys = keys + next * run.key_stride,
+                       .values = values + next * run.value_stride,
+                       .key_stride = run.key_stride,
+                       .value_stride = run.value_stride,
+                       .key_elements = job.groups * job.key_width,
+                       .value_elements = job.groups * job.value_width,
+                       .rows = left < pair_block ? left : pair_block,
+                       .turns = job.groups * ((job.blocks + 1) / 2) * 3};
     for (int64_t group = 0; group < job.groups; ++group) {
-      for (int64_t row = begin + pair_block; row < begin + 2 * pair_block && row < run.rows; ++row) {  // the next block
-        prefetch_row<V>(keys + row * run.key_stride + group * job.key_width, job.key_width);
-        prefetch_row<V>(values + row * run.value_stride + group * job.value_width, job.value_width);
-      }
       transpose_values<V>(job, values + begin * run.value_stride + group * job.value_width, run.value_stride, rows);
       const uint16_t* group_keys = keys + begin * run.key_stride + group * job.key_width;
       int64_t stride = run.key_stride;
@@ -158,8 +187,8 @@ void attend_tiles(const PairAttentionJob& job, const AttentionRows& run) {
       const int64_t first = group * job.blocks;
       int64_t block = 0;
       for (; block + 2 <= job.blocks; block += 2)
-        attend_query_tiles<T, V, 2>(job, first + block, group_keys, stride, rows);
-      if (block < job.blocks) attend_query_tiles<T, V, 1>(job, first + block, group_keys, stride, rows);
+        attend_query_tiles<T, V, 2>(job, first + block, group_keys, stride, rows, ahead);
+      if (block < job.blocks) attend_query_tiles<T, V, 1>(job, first + block, group_keys, stride, rows, ahead);
     }
   }
   T::end();

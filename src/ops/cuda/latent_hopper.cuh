@@ -10,7 +10,7 @@
 // A part's queries come through the ring of tiles, before its first.
 // What holds it back: few query rows and much to read, nothing in the long run (the speed of a copy, H200); of a call
 // of 131072 x 1024 with 32 query rows, 75 us, some 12 are its beginning and end, where memory waits, and the merging.
-// Many query rows: at width 1024 the scores of a tile, its exchange and its softmax follow one another (515 TFLOP/s,
+// Many query rows: at width 1024 the scores of a tile, its exchange and its softmax follow one another (550 TFLOP/s,
 // against 620 at width 512, which needs no exchange); registers for the next tile's scores beside this one's are
 // lacking. Of 32 query rows the tensor cores take 64, half of them for nothing, which counts where sequences share a
 // context.

@@ -1,0 +1,74 @@
+#include "engine/hot_contexts.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "model/cost_model.h"
+
+namespace cepe::engine {
+
+at::ScalarType kept_type(const model::CepeModel& model, const model::ContextStates& context) {
+  const bool exact = model.decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
+  return exact ? at::kFloat : at::kBFloat16;
+}
+
+void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
+  if (context->rows == 0 || !context->kept.empty()) return;
+  const auto cost = model::cost_of(*context, query_rows, model::head_shape(model_->decoder.config));
+  const double loss = model::loss_without_kept(cost);
+  if (loss <= 0) return;
+  Entry& entry = entries_[context.get()];
+  if (entry.context.lock() != context)  // new, or another one stood at this address
+    entry = {context, 0, model::projection_cost(cost), nullptr};
+  entry.losses += loss;
+  due_ = due_ || (!entry.hot && entry.losses > entry.price);
+}
+
+int64_t HotContexts::keep(int64_t budget_bytes) {
+  const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(*model_);
+  const int64_t layers = std::count_if(blocks.begin(), blocks.end(), [](const auto* block) { return block; });
+  int64_t made = 0;
+  due_ = false;
+  for (auto& [address, entry] : entries_) {
+    const ContextPointer context = entry.context.lock();
+    if (!context || entry.hot || entry.losses <= entry.price) continue;
+    entry.losses = 0;
+    const at::ScalarType type = kept_type(*model_, *context);
+    const int64_t bytes = model::kept_bytes(model::cost_of(*context, 1, model::head_shape(model_->decoder.config)),
+                                            layers, static_cast<int64_t>(at::elementSize(type)));
+    if (bytes > budget_bytes) continue;
+    model::ContextStates hot;  // not a copy: what knows a context by its table is to see another
+    for (const at::Tensor& page : context->pages) hot.append(page);
+    try {
+      model::keep_projections(hot, blocks, model::head_shape(model_->decoder.config), type);
+    } catch (const c10::OutOfMemoryError&) {
+      base::detail("engine: no memory to keep K and V of a context of " + std::to_string(context->rows) + " tokens");
+      continue;
+    }
+    budget_bytes -= bytes;
+    entry.hot = std::make_shared<const model::ContextStates>(std::move(hot));
+    ++made;
+  }
+  return made;
+}
+
+const ContextPointer& HotContexts::current(const ContextPointer& context) const {
+  const auto found = entries_.find(context.get());
+  if (found == entries_.end() || !found->second.hot || found->second.context.lock() != context) return context;
+  return found->second.hot;
+}
+
+void HotContexts::drop_expired() {
+  std::erase_if(entries_, [](const auto& entry) { return entry.second.context.expired(); });
+}
+
+bool HotContexts::forget() {
+  bool any = false;
+  for (auto& [address, entry] : entries_) any = std::exchange(entry.hot, nullptr) || any;
+  return any;
+}
+
+}  // namespace cepe::engine

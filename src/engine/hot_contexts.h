@@ -1,0 +1,52 @@
+// Contexts whose K and V begin to be kept because they are asked again and again, where the cost model would not have
+// kept them from the start (a GPU reads the states faster for a few rows, and they take a fraction of the memory).
+// Each pass that would have taken less time over kept K and V adds that time to the context's losses. Once these exceed
+// what making K and V takes, they are made: whoever comes next, all together never lose more than twice what the best
+// choice in hindsight would have cost (the rule of renting skis until their price is spent).
+//
+// One thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "engine/request.h"
+#include "model/cepe_model.h"
+
+namespace cepe::engine {
+
+// The type in which K and V are kept: float32 where weights and states are.
+at::ScalarType kept_type(const model::CepeModel& model, const model::ContextStates& context);
+
+class HotContexts {
+ public:
+  // The model must outlive it.
+  explicit HotContexts(const model::CepeModel& model) : model_(&model) {}
+
+  // A pass of query_rows rows read the context. Contexts without rows, or with K and V, are none of its business.
+  void count(const ContextPointer& context, int64_t query_rows);
+  // Whether some context has lost enough.
+  bool due() const { return due_; }
+  // Makes K and V of those that have, as long as they fit into budget_bytes; one that does not fit, or for which there
+  // is no memory, has to lose as much again. -> how many were made.
+  int64_t keep(int64_t budget_bytes);
+  // The same context with K and V where they were made, else itself.
+  const ContextPointer& current(const ContextPointer& context) const;
+  // Gives up all K and V that it made; false: there are none. Contexts handed out keep theirs as long as they live.
+  bool forget();
+  // Gives up those of contexts that nobody has any more.
+  void drop_expired();
+
+ private:
+  struct Entry {
+    std::weak_ptr<const model::ContextStates> context;
+    double losses = 0, price = 0;  // in the units of model/cost_model.h
+    ContextPointer hot;
+  };
+  const model::CepeModel* model_;
+  std::map<const model::ContextStates*, Entry> entries_;
+  bool due_ = false;
+};
+
+}  // namespace cepe::engine

@@ -1,0 +1,129 @@
+// Contexts that are asked again and again get K and V of their own.
+#include "engine/hot_contexts.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/engine.h"
+#include "engine_bench.h"
+
+namespace cepe::engine {
+namespace {
+
+struct HotContext : testing::Test, test::EngineBench {
+  // As a GPU would leave it: a CPU keeps K and V of a context from the start.
+  ContextPointer without_kept(int64_t tokens) {
+    return std::make_shared<const model::ContextStates>(states(ids(tokens)));
+  }
+  Request question(const ContextPointer& context, int64_t prompt, int64_t tokens) {
+    Request asked = request(prompt, tokens);
+    asked.context = context;
+    return asked;
+  }
+  static std::vector<Completion> ask(Engine& engine, const std::vector<Request>& requests) {
+    std::vector<Completion> found;
+    found.reserve(requests.size());
+    for (const Request& request : requests) found.push_back(engine.generate(request));
+    return found;
+  }
+  std::vector<Request> questions(int64_t count, int64_t tokens) {
+    const ContextPointer context = without_kept(40);
+    std::vector<Request> list;
+    for (int64_t i = 0; i < count; ++i) list.push_back(question(context, 5 + i % 3, tokens));
+    return list;
+  }
+  static EngineOptions never(EngineOptions options = {}) {
+    options.kept_bytes = 0;
+    return options;
+  }
+  static void expect_same(const std::vector<Completion>& found, const std::vector<Completion>& expected) {
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_EQ(found[i].tokens, expected[i].tokens) << i;
+      ASSERT_EQ(found[i].log_probabilities.size(), expected[i].log_probabilities.size());
+      for (size_t t = 0; t < found[i].log_probabilities.size(); ++t) {
+        EXPECT_NEAR(found[i].log_probabilities[t][0].log_probability,
+                    expected[i].log_probabilities[t][0].log_probability, 1e-4);
+      }
+    }
+  }
+};
+
+TEST_F(HotContext, PaysForItsKAndVOnceAndAnswersTheSame) {
+  const std::vector<Request> requests = questions(20, 12);
+  Engine fresh(model, tokenizer, never()), engine(model, tokenizer);
+  const std::vector<Completion> expected = ask(fresh, requests);
+  EXPECT_EQ(fresh.counters().hot_contexts, 0) << "there is no room for it";
+  ask(engine, {question(without_kept(24), 1, 1)});
+  EXPECT_EQ(engine.counters().hot_contexts, 0) << "one question for one token does not pay";
+  expect_same(ask(engine, requests), expected);
+  EXPECT_EQ(engine.counters().hot_contexts, 1);
+}
+
+TEST_F(HotContext, AnswersThatAreUnderWayGoOnOverIt) {
+  const std::vector<Request> requests = questions(4, 60);
+  EngineOptions tables;
+  tables.steps_by_tables_on_cpu = true;
+  for (const EngineOptions& options : {EngineOptions{}, tables}) {
+    Engine fresh(model, tokenizer, never(options)), engine(model, tokenizer, options);
+    const std::vector<Completion> expected = test::run_together(fresh, requests, 2);
+    expect_same(test::run_together(engine, requests, 2), expected);
+    EXPECT_EQ(engine.counters().hot_contexts, 1);
+  }
+}
+
+TEST_F(HotContext, NeverWhereAPathIsAskedForOrNothingMayDependOnOthers) {
+  std::vector<EngineOptions> settings(3);
+  settings[0].path = model::CrossAttentionPath::absorbed;
+  settings[1].path = model::CrossAttentionPath::projected;
+  settings[2].batch_invariant = true;
+  const std::vector<Request> requests = questions(20, 12);
+  for (const EngineOptions& setting : settings) {
+    Engine engine(model, tokenizer, setting);
+    ask(engine, requests);
+    EXPECT_EQ(engine.counters().hot_contexts, 0);
+  }
+}
+
+TEST_F(HotContext, WhatDoesNotFitHasToLoseAsMuchAgain) {
+  HotContexts hot(model);
+  const ContextPointer context = without_kept(40);
+  const auto passes_until_due = [&] {
+    int passes = 0;
+    for (; !hot.due() && passes < 10000; ++passes) hot.count(context, 8);
+    return passes;
+  };
+  const int first = passes_until_due();
+  EXPECT_GT(first, 1);
+  EXPECT_LT(first, 10000);
+  EXPECT_EQ(hot.keep(16), 0) << "16 bytes";
+  EXPECT_EQ(hot.current(context), context);
+  EXPECT_FALSE(hot.due());
+  EXPECT_EQ(passes_until_due(), first);
+  EXPECT_EQ(hot.keep(1 << 20), 1);
+  const ContextPointer kept = hot.current(context);
+  ASSERT_NE(kept, context);
+  EXPECT_EQ(kept->rows, context->rows);
+  EXPECT_EQ(kept->kept.size(), 2U);
+  EXPECT_NE(kept->table(), context->table()) << "recorded steps tell contexts apart by their tables";
+  hot.count(kept, 100);
+  EXPECT_FALSE(hot.due()) << "it loses nothing any more";
+  EXPECT_TRUE(hot.forget());
+  EXPECT_FALSE(hot.forget());
+  EXPECT_EQ(hot.current(context), context);
+}
+
+TEST_F(HotContext, GoesWithTheContextItIsOf) {
+  HotContexts hot(model);
+  ContextPointer context = without_kept(40);
+  while (!hot.due()) hot.count(context, 8);
+  hot.keep(1 << 20);
+  const std::weak_ptr<const model::ContextStates> kept = hot.current(context);
+  hot.drop_expired();
+  EXPECT_FALSE(kept.expired());
+  context.reset();
+  hot.drop_expired();
+  EXPECT_TRUE(kept.expired());
+}
+
+}  // namespace
+}  // namespace cepe::engine
