@@ -44,7 +44,8 @@ void Engine::drop_finished() {
 // Contexts that have become hot, for all that read them.
 void Engine::keep_hot() {
   if (!hot_.due()) return;
-  const int64_t made = hot_.keep(kept_budget());
+  // A budget that was given is for all of them; of the free memory they have their part already.
+  const int64_t made = hot_.keep(kept_budget() - (options_.kept_bytes >= 0 ? hot_.bytes() : 0));
   counters_.hot_contexts += made;
   if (made == 0) return;
   for (const auto& [age, sequence] : sequences_) sequence->context = hot_.current(sequence->context);

@@ -22,7 +22,7 @@ void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
   if (loss <= 0) return;
   Entry& entry = entries_[context.get()];
   if (entry.context.lock() != context)  // new, or another one stood at this address
-    entry = {context, 0, model::projection_cost(cost), nullptr};
+    entry = {context, 0, model::projection_cost(cost), nullptr, 0};
   entry.losses += loss;
   due_ = due_ || (!entry.hot && entry.losses > entry.price);
 }
@@ -48,11 +48,18 @@ int64_t HotContexts::keep(int64_t budget_bytes) {
       base::detail("engine: no memory to keep K and V of a context of " + std::to_string(context->rows) + " tokens");
       continue;
     }
+    entry.hot_bytes = bytes;
     budget_bytes -= bytes;
     entry.hot = std::make_shared<const model::ContextStates>(std::move(hot));
     ++made;
   }
   return made;
+}
+
+int64_t HotContexts::bytes() const {
+  int64_t sum = 0;
+  for (const auto& [address, entry] : entries_) sum += entry.hot ? entry.hot_bytes : 0;
+  return sum;
 }
 
 const ContextPointer& HotContexts::current(const ContextPointer& context) const {

@@ -28,11 +28,13 @@ class HotContexts {
   void count(const ContextPointer& context, int64_t query_rows);
   // Whether some context has lost enough.
   bool due() const { return due_; }
-  // Makes K and V of those that have, as long as they fit into budget_bytes; one that does not fit, or for which there
-  // is no memory, has to lose as much again. -> how many were made.
+  // Makes K and V of those that have, as long as all of them fit into budget_bytes; one that does not fit, or for which
+  // there is no memory, has to lose as much again. -> how many were made.
   int64_t keep(int64_t budget_bytes);
   // The same context with K and V where they were made, else itself.
   const ContextPointer& current(const ContextPointer& context) const;
+  // Bytes of all K and V that it made and did not give up.
+  int64_t bytes() const;
   // Gives up all K and V that it made; false: there are none. Contexts handed out keep theirs as long as they live.
   bool forget();
   // Gives up those of contexts that nobody has any more.
@@ -43,6 +45,7 @@ class HotContexts {
     std::weak_ptr<const model::ContextStates> context;
     double losses = 0, price = 0;  // in the units of model/cost_model.h
     ContextPointer hot;
+    int64_t hot_bytes = 0;
   };
   const model::CepeModel* model_;
   std::map<const model::ContextStates*, Entry> entries_;

@@ -84,6 +84,27 @@ TEST_F(HotContext, NeverWhereAPathIsAskedForOrNothingMayDependOnOthers) {
   }
 }
 
+TEST_F(HotContext, ABudgetIsForAllOfThem) {
+  HotContexts hot(model);
+  const ContextPointer context = without_kept(40);
+  while (!hot.due()) hot.count(context, 8);
+  ASSERT_EQ(hot.keep(1 << 20), 1);
+  const int64_t each = hot.bytes();
+  int64_t kept = 0;
+  for (const auto& layer : hot.current(context)->kept)
+    kept += static_cast<int64_t>(layer.keys.nbytes() + layer.values.nbytes());
+  EXPECT_EQ(each, kept);
+
+  EngineOptions options;
+  options.kept_bytes = each * 3 / 2;
+  Engine engine(model, tokenizer, options);
+  for (int i = 0; i < 2; ++i) ask(engine, questions(20, 12));
+  EXPECT_EQ(engine.counters().hot_contexts, 2) << "the first went with its requests";
+  const std::vector<Request> both[] = {questions(20, 12), questions(20, 12)};
+  for (const auto& requests : both) ask(engine, requests);
+  EXPECT_EQ(engine.counters().hot_contexts, 3) << "there is no room for a second beside the first";
+}
+
 TEST_F(HotContext, WhatDoesNotFitHasToLoseAsMuchAgain) {
   HotContexts hot(model);
   const ContextPointer context = without_kept(40);
