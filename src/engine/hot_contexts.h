@@ -1,8 +1,8 @@
 // Contexts whose K and V begin to be kept because they are asked again and again, where the cost model would not have
 // kept them from the start (a GPU reads the states faster for a few rows, and they take a fraction of the memory).
 // Each pass that would have taken less time over kept K and V adds that time to the context's losses. Once these exceed
-// what making K and V takes, they are made: whoever comes next, all together never lose more than twice what the best
-// choice in hindsight would have cost (the rule of renting skis until their price is spent).
+// what making K and V takes, they are made: all passes together then never lose more than twice what the best choice in
+// hindsight would have cost (the rule of renting skis until their price is spent).
 //
 // One thread at a time.
 #pragma once

@@ -2,6 +2,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 
 #include "golden_tensors.h"
 #include "gpu.h"
@@ -73,6 +74,40 @@ TEST_F(AttentionOnGpu, ChunksAndCausalRowsOfAnyLength) {
       SCOPED_TRACE(c10::str(rows, " rows of ", width));
       const at::Tensor x = random({rows, 4, width}), y = random({rows, 2, width}), z = random({rows, 2, width});
       expect_close(attend_causal(there(x), there(y), there(z), scale, 0), attend_causal(x, y, z, scale, 0));
+    }
+  }
+}
+
+// What the pages of a context give to a query, by each of the ways in which it is computed.
+TEST_F(AttentionOnGpu, MassesOfPages) {
+  const HeadShape shape = {4, 2, 64};
+  CrossAttention here, on_device;
+  here.query.weight = random({256, 64}) * 0.3, here.output.weight = random({64, 256});
+  here.key.weight = random({128, 512}) * 0.3, here.value.weight = random({128, 512});
+  for (const auto part :
+       {&CrossAttention::query, &CrossAttention::key, &CrossAttention::value, &CrossAttention::output})
+    (on_device.*part).weight = there((here.*part).weight);
+  const at::Tensor hidden = random({3, 64});
+  const BatchLayout layout = single_layout(at::zeros({3}, at::kLong), 0);
+  for (const bool packed : {false, true}) {
+    ContextStates states, moved;
+    for (const int64_t rows : {256, 256, 100, 7}) {
+      const at::Tensor page = random({rows, 512}) * 0.1;
+      states.append(packed ? ops::int8_rows(page) : page);
+      moved.append(packed ? states.pages.back().to(device()) : there(page));
+    }
+    for (const bool kept : {false, true}) {
+      if (kept) {
+        keep_projections(states, std::vector<const CrossAttention*>{&here}, shape, at::kFloat);
+        keep_projections(moved, std::vector<const CrossAttention*>{&on_device}, shape, at::kBFloat16);
+      }
+      ContextMass expected, found;
+      forward(here, hidden, layout, {{&here}, {&states}, CrossAttentionPath::automatic, {}, {&expected}}, shape, 0);
+      forward(on_device, there(hidden), layout, {{&on_device}, {&moved}, CrossAttentionPath::automatic, {}, {&found}},
+              shape, 0);
+      ASSERT_EQ(found.sum.sizes(), expected.sum.sizes());
+      EXPECT_LE(test::distance(found.sum.to(at::kCPU, at::kFloat), expected.sum), tolerance) << packed << kept;
+      EXPECT_NEAR(found.sum.sum().item<double>(), 1, 1e-3);
     }
   }
 }
