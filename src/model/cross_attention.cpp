@@ -380,14 +380,15 @@ at::Tensor page_log_sum_exps(const CrossAttention& block, const at::Tensor& quer
                              const HeadShape& shape, int64_t layer) {
   const bool kept = !context.kept.empty();
   const auto pages = static_cast<int64_t>(context.pages.size());
-  const at::Tensor absorbed = kept ? at::Tensor() : absorbed_queries(block, query, shape);
   const ops::PageTable table = table_by_page(context, layer);
+  const int64_t each = kept ? shape.heads / shape.groups : shape.heads;
+  const at::Tensor first_row = at::arange(0, pages * each + 1, each, table.first_page.options());
+  const at::Tensor absorbed = kept ? at::Tensor() : absorbed_queries(block, query, shape);
   if (query.is_cpu() || (query.scalar_type() == at::kBFloat16 && ops::takes_paged_attention(table, query.device()))) {
     const at::Tensor rows = kept ? query.reshape({shape.groups, -1, shape.width}).transpose(0, 1) : absorbed;
-    const int64_t each = rows.size(0);
-    const at::Tensor of_pages = rows.unsqueeze(0).expand({pages, -1, -1, -1}).reshape({-1, rows.size(1), rows.size(2)});
-    const at::Tensor first = at::arange(0, pages * each + 1, each, table.first_page.options());
-    return ops::paged_attention({of_pages.contiguous(), first, each}, table, scale_of(shape), query.scalar_type())
+    // Always a copy, and the last thing before: a GPU reads the tables before that kernel is over (paged_attention.h).
+    const at::Tensor of_pages = rows.unsqueeze(0).expand({pages, -1, -1, -1}).clone(at::MemoryFormat::Contiguous);
+    return ops::paged_attention({of_pages.flatten(0, 1), first_row, each}, table, scale_of(shape), query.scalar_type())
         .log_sum_exp.reshape({pages, -1});
   }
   std::vector<at::Tensor> parts;  // [H] a page
