@@ -62,7 +62,7 @@ BatchStep::BatchStep(const CepeModel& model, const KvCache& cache, int64_t block
   const at::Device device = model.decoder.device();
   std::vector<int64_t> bases;
   for (const auto* tensors : {&cache_.keys, &cache_.values})
-    for (const at::Tensor& tensor : *tensors) bases.push_back(address_of(tensor));
+    for (const at::Tensor& tensor : *tensors) bases.push_back(ops::address_of(tensor));
   cache_bases_ = at::tensor(bases, at::kLong).to(device).reshape({2, -1, 1});
   if (!config.learned_positions) frequencies_ = inverse_frequencies(config.rope, 0).to(device);
   if (config.local_rope) local_frequencies_ = inverse_frequencies(*config.local_rope, 0).to(device);

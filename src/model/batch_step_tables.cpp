@@ -104,7 +104,7 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
       const at::Tensor& kept = context->kept.at(layer).*part;
       const int64_t page_bytes = kept_page_rows * kept.size(1) * kept.size(2) * static_cast<int64_t>(kept.itemsize());
       for (int64_t page = 0; page < pages_of(*context, true); ++page)
-        addresses.push_back(address_of(kept) + page * page_bytes);
+        addresses.push_back(ops::address_of(kept) + page * page_bytes);
     }
     addresses.resize(begin + static_cast<size_t>(plan.context_pages), 0);
   };
@@ -113,7 +113,7 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
     for (size_t layer = 0; layer < layers; ++layer) add(&ContextStates::Projected::values, layer);
   } else {
     for (const ContextStates* context : groups)
-      for (const at::Tensor& page : context->pages) addresses.push_back(address_of(page));
+      for (const at::Tensor& page : context->pages) addresses.push_back(ops::address_of(page));
     addresses.resize(static_cast<size_t>(plan.context_pages), 0);
   }
 

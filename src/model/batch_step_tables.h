@@ -45,9 +45,6 @@ struct BatchStep::Recording {
 int64_t pages_of(const ContextStates& context, bool kept);
 // A table of no pages for rows like these [slots, G, D].
 ops::PageTable form_of(const at::Tensor& rows, int64_t page_rows);
-inline int64_t address_of(const at::Tensor& tensor) {
-  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()));
-}
 inline bool has_rows(const ContextStates* context) { return context && context->rows > 0; }
 
 }  // namespace cepe::model

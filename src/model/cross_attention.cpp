@@ -5,11 +5,9 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cumsum.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -20,6 +18,7 @@
 #include "model/attention.h"
 #include "model/cost_model.h"
 #include "model/packed_context.h"
+#include "model/page_masses.h"
 #include "model/shared_context.h"
 #include "model/step_tables.h"
 #include "ops/head_product.h"
@@ -34,8 +33,6 @@ namespace {
 // Context rows whose K and V stand in scratch at one time: bounds memory at any context length. Many query rows have
 // larger tiles, since each tile's [T, H, D] is merged in float32 with those before it.
 int64_t tile_rows(int64_t query_rows) { return query_rows >= 4096 ? 65536 : query_rows >= 1024 ? 32768 : 8192; }
-
-double scale_of(const HeadShape& shape) { return 1 / std::sqrt(static_cast<double>(shape.width)); }
 
 bool follows(const at::Tensor& page, const at::Tensor& before) {
   const auto plain = [](const at::Tensor& rows) { return rows.is_contiguous() && !rows.requires_grad(); };
@@ -99,6 +96,8 @@ ContextStates::Projected project(const CrossAttention& block, const at::Tensor& 
 }
 
 }  // namespace
+
+double scale_of(const HeadShape& shape) { return 1 / std::sqrt(static_cast<double>(shape.width)); }
 
 CrossAttentionCost cost_of(const ContextStates& context, int64_t rows, const HeadShape& shape) {
   return {.query_rows = rows,
@@ -354,64 +353,6 @@ at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, c
                       step.most_context_rows, scale_of(shape));
 }
 
-// Each page of a context as a sequence of its own: of its states, or of the K and V that are kept of a layer.
-ops::PageTable table_by_page(const ContextStates& context, int64_t layer) {
-  const ops::PageTable& pages = *context.table();
-  ops::PageTable table = pages;
-  if (!context.kept.empty()) {
-    const ContextStates::Projected& kept = context.kept.at(static_cast<size_t>(layer));
-    table = ops::page_form(kept.keys, kept.values);
-    table.rows = pages.rows;
-    table.page_rows = pages.page_rows;
-    const at::Tensor first = at::cumsum(pages.rows, 0, at::kLong) - pages.rows;
-    const auto addresses = [&](const at::Tensor& rows) {
-      const auto begin = static_cast<int64_t>(reinterpret_cast<uintptr_t>(rows.const_data_ptr()));
-      return first * (rows.stride(0) * static_cast<int64_t>(rows.itemsize())) + begin;
-    };
-    table.keys = addresses(kept.keys);
-    table.values = addresses(kept.values);
-  }
-  table.first_page = at::arange(static_cast<int64_t>(context.pages.size()) + 1, pages.first_page.options());
-  return table;
-}
-
-// Log-sum-exps of a query's scores over each page alone: query [1, H, D] -> [pages, H].
-at::Tensor page_log_sum_exps(const CrossAttention& block, const at::Tensor& query, const ContextStates& context,
-                             const HeadShape& shape, int64_t layer) {
-  const bool kept = !context.kept.empty();
-  const auto pages = static_cast<int64_t>(context.pages.size());
-  const ops::PageTable table = table_by_page(context, layer);
-  const int64_t each = kept ? shape.heads / shape.groups : shape.heads;
-  const at::Tensor first_row = at::arange(0, pages * each + 1, each, table.first_page.options());
-  const at::Tensor absorbed = kept ? at::Tensor() : absorbed_queries(block, query, shape);
-  if (query.is_cpu() || (query.scalar_type() == at::kBFloat16 && ops::takes_paged_attention(table, query.device()))) {
-    const at::Tensor rows = kept ? query.reshape({shape.groups, -1, shape.width}).transpose(0, 1) : absorbed;
-    // Always a copy, and the last thing before: a GPU reads the tables before that kernel is over (paged_attention.h).
-    const at::Tensor of_pages = rows.unsqueeze(0).expand({pages, -1, -1, -1}).clone(at::MemoryFormat::Contiguous);
-    return ops::paged_attention({of_pages.flatten(0, 1), first_row, each}, table, scale_of(shape), query.scalar_type())
-        .log_sum_exp.reshape({pages, -1});
-  }
-  std::vector<at::Tensor> parts;  // [H] a page
-  int64_t first = 0;
-  for (const at::Tensor& page : context.pages) {
-    const at::Tensor keys = kept ? context.kept.at(static_cast<size_t>(layer)).keys.narrow(0, first, page.size(0))
-                                 : ops::unpacked_rows(page, unpacked_type(page)).unsqueeze(1);
-    AttentionInParts attention(kept ? query : absorbed, scale_of(shape));
-    attention.read(keys, keys);
-    parts.push_back(attention.log_sum_exp().reshape({-1}));
-    first += page.size(0);
-  }
-  return at::stack(parts, 0);
-}
-
-// exp(lse of a page - lse of all), mean over heads.
-void add_masses(const CrossAttention& block, const at::Tensor& query, const ContextStates& context,
-                const HeadShape& shape, int64_t layer, ContextMass& mass) {
-  const at::Tensor shares = at::softmax(page_log_sum_exps(block, query, context, shape, layer), 0).mean(1);  // [pages]
-  mass.sum = mass.sum.defined() ? mass.sum + shares : shares;
-  ++mass.layers;
-}
-
 }  // namespace
 
 at::Tensor forward(const CrossAttention& block, const at::Tensor& normed, const BatchLayout& layout,
@@ -434,8 +375,8 @@ at::Tensor forward(const CrossAttention& block, const at::Tensor& normed, const 
       const SequenceRows& sequence = layout.sequences[i];
       count += sequence.count;
       if (context && context->rows > 0 && i < input.masses.size() && input.masses[i])
-        add_masses(block, queries.narrow(0, sequence.first + sequence.count - 1, 1), *context, shape, layer,
-                   *input.masses[i]);
+        add_page_masses(block, queries.narrow(0, sequence.first + sequence.count - 1, 1), *context, shape, layer,
+                        *input.masses[i]);
     }
     const at::Tensor rows = queries.narrow(0, first, count);
     outputs.push_back(context && context->rows > 0 ? attend(block, rows, *context, input.path, shape, layer)

@@ -84,6 +84,8 @@ struct HeadShape {
   int64_t heads = 0, groups = 0, width = 0;  // H, G, D
 };
 
+double scale_of(const HeadShape& shape);  // of scores: 1 / sqrt(D)
+
 // Of a pass of `rows` query rows over a context that has rows.
 CrossAttentionCost cost_of(const ContextStates& context, int64_t rows, const HeadShape& shape);
 

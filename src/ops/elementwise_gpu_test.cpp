@@ -8,6 +8,7 @@
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/randperm.h>
+#include <ATen/ops/tensor.h>
 
 #include <array>
 #include <cmath>
@@ -185,11 +186,26 @@ TEST_F(ElementwiseOnGpu, GatedActivationIsItsComposition) {
   }
 }
 
+TEST_F(ElementwiseOnGpu, MoreThanFillsTheDeviceIsItsCompositionToo) {  // a thread takes several packs then
+  for (const at::ScalarType type : types) {
+    const at::Tensor angles = at::rand({4111, 32}) * 6.3;
+    expect_composition(
+        at::randn({4111, 33, 80}).to(type),
+        [&](const at::Tensor& x) { return rotate(x, angles.cos().to(x.device()), angles.sin().to(x.device())); },
+        [&](const at::Tensor& x) {
+          return test::composed_rotation(x, angles.cos().to(x.device()), angles.sin().to(x.device()));
+        });
+    expect_composition((at::randn({2111, 4112}) * 5).to(type),
+                       [&](const at::Tensor& x) { return gated(Activation::silu, x); },
+                       [&](const at::Tensor& x) { return test::composed_gated(Activation::silu, x); });
+  }
+}
+
 TEST_F(ElementwiseOnGpu, RowsThatBeginOffAnAlignedAddressAreReadToo) {
   const at::NoGradGuard none;
   for (const at::ScalarType type : types) {
-    const at::Tensor memory = at::randn({1 + 4 * 64}).to(device(), type), weight = at::ones({64}).to(device(), type);
-    const at::Tensor shifted = memory.narrow(0, 1, 4 * 64).view({4, 64});
+    const at::Tensor memory = at::randn({257}).to(device(), type), weight = at::ones({64}).to(device(), type);
+    const at::Tensor shifted = memory.narrow(0, 1, 256).view({4, 64});
     const at::Tensor aligned = shifted.clone();  // summed in another order
     EXPECT_LE(distance(rms_norm(shifted, weight, 1e-5), rms_norm(aligned, weight, 1e-5)), tolerance(shifted));
     EXPECT_TRUE(gated(Activation::silu, shifted).equal(gated(Activation::silu, aligned)));
@@ -204,16 +220,17 @@ TEST_F(ElementwiseOnGpu, EmptyTensorsStayEmpty) {
 }
 
 TEST_F(ElementwiseOnGpu, ActivationsHoldAtTheEndsOfTheRange) {
-  for (const Activation activation : activations) {
-    for (const float gate : {-1e30f, -200.0f, -104.0f, -90.0f, 0.0f, 90.0f, 1e30f}) {
-      at::Tensor pair = at::ones({1, 2});
-      pair[0][0] = gate;
-      EXPECT_NEAR(gated(activation, pair.to(device())).item<float>(), gate > 0 ? gate : 0, 1e-30f)
-          << name_of(activation) << " of " << gate;
+  for (const at::ScalarType type : types) {
+    const auto of = [&](Activation activation, float gate) {
+      return gated(activation, at::tensor({gate, 1.0f}).view({1, 2}).to(device(), type)).item<float>();
+    };
+    for (const Activation activation : activations) {
+      for (const float gate : {-1e30f, -200.0f, -104.0f, -90.0f, -88.0f, 0.0f, 90.0f, 1e30f}) {
+        const float expected = gate > 0 ? at::tensor(gate).to(type).item<float>() : 0;
+        EXPECT_NEAR(of(activation, gate), expected, 1e-30f) << name_of(activation) << " of " << gate;
+      }
+      EXPECT_TRUE(std::isnan(of(activation, std::numeric_limits<float>::quiet_NaN()))) << name_of(activation);
     }
-    at::Tensor pair = at::ones({1, 2});
-    pair[0][0] = std::numeric_limits<float>::quiet_NaN();
-    EXPECT_TRUE(std::isnan(gated(activation, pair.to(device())).item<float>())) << name_of(activation);
   }
 }
 

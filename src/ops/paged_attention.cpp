@@ -42,10 +42,6 @@ void check_page(const at::Tensor& rows, int64_t stride, const PageTable& form, c
   }
 }
 
-int64_t address_of(const at::Tensor& tensor) {
-  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()));
-}
-
 // A page of one row, or none, does not say how far rows stand apart.
 int64_t stride_of(std::span<const std::vector<RowPage>> sequences, at::Tensor RowPage::*part, int64_t otherwise) {
   for (const std::vector<RowPage>& pages : sequences) {
@@ -137,6 +133,10 @@ cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& tab
 }
 
 }  // namespace
+
+int64_t address_of(const at::Tensor& tensor) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()));
+}
 
 PageTable page_form(const at::Tensor& keys, const at::Tensor& values) {
   PageTable table;

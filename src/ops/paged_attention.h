@@ -31,6 +31,8 @@ struct PageTable {
   at::ScalarType type = at::kBFloat16;
 };
 
+int64_t address_of(const at::Tensor& tensor);  // of its first element, as a table has it
+
 // The form of pages like these rows [S, G, D], or packed [S, 1, E + 4], with no page yet.
 PageTable page_form(const at::Tensor& keys, const at::Tensor& values);
 
