@@ -60,35 +60,6 @@ __device__ RowParts<T> parts_of(const Slots& slots, const Cut& cut, int width, c
   return {all_sums + row * width, all_states + row, slots.count, cut.query_rows * width, cut.query_rows};
 }
 
-// Every lane calls it and gets it. A lane asks for five slots' states at one time; where there are fewer it asks for
-// the last one's again, so that no load waits for a branch.
-template <class T>
-__device__ MergedState merged_state(const RowParts<T>& parts) {
-  constexpr int at_once = 5;
-  const int lane = static_cast<int>(threadIdx.x) % warp;
-  MergedState merged;
-  for (int first = lane; first - lane < parts.count; first += at_once * warp) {
-    float2 states[at_once];
-#pragma unroll
-    for (int i = 0; i < at_once; ++i)
-      states[i] = parts.states[min(first + i * warp, parts.count - 1) * parts.state_step];
-    MergedState more = merged;
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      if (first + i * warp >= parts.count) states[i] = make_float2(-INFINITY, 0);
-      more.maximum = fmaxf(more.maximum, states[i].x);
-    }
-    more.denominator *= exp2f(merged.maximum - more.base());
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) more.denominator += states[i].y * exp2f(states[i].x - more.base());
-    merged = more;
-  }
-  const float own = merged.maximum;
-  merged.maximum = largest_of_warp(own);
-  merged.denominator = sum_of_warp(merged.denominator * exp2f(own - merged.base()));
-  return merged;
-}
-
 template <class T, int count>
 __device__ void add(float (&sum)[count], float weight, const Pack<T, count>& part) {
 #pragma unroll
@@ -117,9 +88,43 @@ __device__ inline void store_log_sum_exp(const PagedAttentionRun& run, int64_t a
   run.log_sum_exp[at] = (merged.maximum + log2f(merged.denominator)) * 0.6931471805599453f;  // no row: log2(0)
 }
 
-// One query row and group, `merge_columns` of its width. Each of `warps` merges every so-many-th slot, `at_once` of
-// them asked for at one time (the last one again where there are fewer), then the warps meet: a call with few query
-// rows is the time of its loads.
+// Of every `step`-th slot from `first` on, a lane's columns together, and their state. `at_once` are asked for at one
+// time, the last one again where there are fewer, so that no load waits for a branch.
+template <int at_once, class T>
+__device__ MergedState merge_slots(const RowParts<T>& parts, int first, int step, float (&sum)[wide<T>]) {
+  MergedState state;
+  for (; first < parts.count; first += at_once * step) {
+    Pack<T, wide<T>> read[at_once];
+    float2 states[at_once];
+    MergedState more = state;
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const int slot = min(first + i * step, parts.count - 1);
+      read[i] = load<wide<T>>(parts.sums + slot * parts.sum_step);
+      states[i] = parts.states[slot * parts.state_step];
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * step >= parts.count) states[i] = make_float2(-INFINITY, 0);
+      more.maximum = fmaxf(more.maximum, states[i].x);
+    }
+    const float kept = exp2f(state.maximum - more.base());
+    more.denominator *= kept;
+#pragma unroll
+    for (float& column : sum) column *= kept;
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const float weight = exp2f(states[i].x - more.base());
+      more.denominator += weight * states[i].y;
+      add(sum, weight, read[i]);
+    }
+    state = more;
+  }
+  return state;
+}
+
+// One query row and group, `merge_columns` of its width: each of `warps` merges a share of the slots, then they meet. A
+// call with few query rows is the time of its loads.
 template <class T, int warps, int at_once>
 __global__ void __launch_bounds__(warps* warp)
     merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
@@ -135,34 +140,7 @@ __global__ void __launch_bounds__(warps* warp)
   let_successor_begin();
   wait_for_predecessor();
   float sum[wide<T>] = {};
-  MergedState state;
-  for (int first = own; first < parts.count; first += at_once * warps) {
-    Pack<T, wide<T>> read[at_once];
-    float2 states[at_once];
-    MergedState more = state;
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      const int slot = min(first + i * warps, parts.count - 1);
-      read[i] = load<wide<T>>(parts.sums + slot * parts.sum_step);
-      states[i] = parts.states[slot * parts.state_step];
-    }
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      if (first + i * warps >= parts.count) states[i] = make_float2(-INFINITY, 0);
-      more.maximum = fmaxf(more.maximum, states[i].x);
-    }
-    const float kept = exp2f(state.maximum - more.base());
-    more.denominator *= kept;
-#pragma unroll
-    for (float& column : sum) column *= kept;
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      const float weight = exp2f(states[i].x - more.base());
-      more.denominator += weight * states[i].y;
-      add(sum, weight, read[i]);
-    }
-    state = more;
-  }
+  const MergedState state = merge_slots<at_once>(parts, own, warps, sum);
 #pragma unroll
   for (int i = 0; i < wide<T>; ++i) partial[own][(lane * wide<T> + i) / 4].at[i % 4] = sum[i];
   if (lane == 0) of_warps[own] = state;
@@ -185,47 +163,47 @@ __global__ void __launch_bounds__(warps* warp)
                total);
 }
 
-// One query row and group, each warp columns of its own.
+// Many query rows have few parts each: a warp merges all parts of a row and group, `merge_columns` of its width;
+// `across` such pieces make a row. Bound: bytes of parts read and of rows written, at the second-level cache's speed.
 template <class T>
 __global__ void __launch_bounds__(merge_warps* warp)
-    merge_parts(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states, int blocks) {
-  const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
-  const int64_t at = blockIdx.x;
-  const int width = static_cast<int>(run.width);
-  const Slots slots = slots_of(run, cut, static_cast<int>(at / run.groups), static_cast<int>(at % run.groups), blocks);
-  const RowParts<T> parts = parts_of(slots, cut, width, all_sums, all_states);
+    merge_parts(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states, int blocks,
+                int across) {
+  const int lane = static_cast<int>(threadIdx.x) % warp, width = static_cast<int>(run.width);
+  const int64_t piece = int64_t{blockIdx.x} * merge_warps + threadIdx.x / warp, at = quotient(piece, across);
+  if (at >= run.query_rows * run.groups) return;
+  const Slots slots =
+      slots_of(run, cut, static_cast<int>(quotient(at, run.groups)), static_cast<int>(at % run.groups), blocks);
+  RowParts<T> parts = parts_of(slots, cut, width, all_sums, all_states);
+  const int of_row = static_cast<int>(piece - at * across), column = of_row * merge_columns<T> + lane * wide<T>;
+  parts.sums += min(column, width - wide<T>);
   let_successor_begin();
   wait_for_predecessor();
-  const MergedState merged = merged_state(parts);
-  if (threadIdx.x == 0) store_log_sum_exp(run, at, merged);
-  const float share = merged.denominator > 0 ? 1 / merged.denominator : 0.0f;
-  for (int column = own * merge_columns<T> + lane * wide<T>; column < width; column += merge_warps * merge_columns<T>) {
-    float sum[wide<T>] = {};
-#pragma unroll 4
-    for (int i = 0; i < parts.count; ++i) {
-      add(sum, exp2f(parts.states[i * parts.state_step].x - merged.base()),
-          load<wide<T>>(parts.sums + i * parts.sum_step + column));
-    }
-    store_merged(run, at * width + column, share, sum);
-  }
+  float sum[wide<T>] = {};
+  const MergedState merged = merge_slots<4>(parts, 0, 1, sum);
+  if (of_row == 0 && lane == 0) store_log_sum_exp(run, at, merged);
+  if (column < width)
+    store_merged(run, at * width + column, merged.denominator > 0 ? 1 / merged.denominator : 0.0f, sum);
 }
 
 // After the parts' kernel on the same stream.
 template <class T>
 cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const T* sums, const float2* states, int blocks,
                          cudaStream_t stream) {
-  constexpr int64_t many = 512;  // rows, that keep the device busy a block each
+  constexpr int64_t many = 512;  // rows, that keep the device busy without sharing a row's parts
   const int64_t rows = run.query_rows * run.groups;
-  const auto launch = [&](auto* kernel, int warps, unsigned across) {
+  const unsigned across = blocks_for(run.width, merge_columns<T>);
+  if (rows >= many) {
+    return launch_in_line(merge_parts<T>, dim3(blocks_for(rows * across, merge_warps)), merge_warps * warp, 0, stream,
+                          run, cut, sums, states, blocks, static_cast<int>(across));
+  }
+  const auto launch = [&](auto* kernel, int warps) {
     return launch_in_line(kernel, dim3(static_cast<unsigned>(rows), across), warps * warp, 0, stream, run, cut, sums,
                           states, blocks);
   };
-  const unsigned across = blocks_for(run.width, merge_columns<T>);
   constexpr int each = 9;  // parts of a warp: all are asked for at one time
-  if (rows < many && blocks > 8 * each) return launch(merge_in_common<T, 16, each>, 16, across);
-  if (rows < many) return launch(merge_in_common<T, 8, each>, 8, across);
-  if (run.width < merge_warps * merge_columns<T> / 2) return launch(merge_in_common<T, 4, 4>, 4, across);
-  return launch(merge_parts<T>, merge_warps, 1);
+  if (blocks > 8 * each) return launch(merge_in_common<T, 16, each>, 16);
+  return launch(merge_in_common<T, 8, each>, 8);
 }
 
 }  // namespace cepe::ops::cuda
