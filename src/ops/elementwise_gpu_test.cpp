@@ -163,7 +163,7 @@ TEST_F(ElementwiseOnGpu, RotationReadsSlicesOfFusedRows) {
   for (const at::ScalarType type : types) {
     const at::Tensor fused = at::randn({5, 9 * 64 + 3}).to(device(), type);
     for (const int64_t first : {0, 1, 3}) {  // 1 and 3: not aligned, and rows of an odd length
-      const at::Tensor keys = fused.narrow(1, first, 9 * 64).view({5, 9, 64}).narrow(1, 6, 3);
+      const at::Tensor keys = fused.narrow(1, first, 576).view({5, 9, 64}).narrow(1, 6, 3);
       EXPECT_TRUE(
           rotate(keys, angles.cos(), angles.sin()).equal(rotate(keys.contiguous(), angles.cos(), angles.sin())));
     }
