@@ -11,6 +11,7 @@
 namespace cepe::engine {
 namespace {
 
+using test::expect_close;
 using test::run_together;
 
 struct Batching : testing::Test, test::EngineBench {
@@ -35,23 +36,6 @@ struct Batching : testing::Test, test::EngineBench {
     model.decoder.activation_type = model.adapter->encoder.activation_type = activations;
   }
 };
-
-// Log-probabilities within `tolerance` as long as the tokens agree, and the first other token only where the two best
-// were closer than that.
-void expect_close(const Completion& found, const Completion& expected, double tolerance) {
-  ASSERT_EQ(found.log_probabilities.size(), found.tokens.size());
-  for (size_t t = 0; t < expected.tokens.size(); ++t) {
-    ASSERT_LT(t, found.tokens.size());
-    const auto &one = found.log_probabilities[t], &other = expected.log_probabilities[t];
-    EXPECT_NEAR(one[1].log_probability, other[1].log_probability, tolerance) << t;
-    if (found.tokens[t] != expected.tokens[t]) {
-      EXPECT_LE(other[1].log_probability - other[2].log_probability, tolerance) << t;
-      return;
-    }
-    EXPECT_NEAR(one[0].log_probability, other[0].log_probability, tolerance) << t;
-  }
-  EXPECT_EQ(found.tokens.size(), expected.tokens.size());
-}
 
 TEST_F(Batching, InFloat32LogitsMoveByLessThanATenThousandth) {
   Engine engine(model, tokenizer, options());

@@ -11,7 +11,7 @@
 
 namespace cepe::engine {
 
-// Passes over these pieces: one by tables for the tokens of those that decode, where it is taken, one for the others.
+// Passes over these pieces: one by tables for those of one row, where it is taken, one for the others.
 // Appends those whose text is read to its end.
 void Engine::run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
   // Neighbours of one context read it together: in the order in which the contexts first occur.
@@ -41,9 +41,10 @@ void Engine::count_passes(std::span<const Scheduler::Piece> pieces) {
   }
 }
 
-// Whether the piece is the token of a sequence that decodes, and needs nothing but the next one.
+// Whether the piece is one row, of a sequence that decodes or reads again what it had generated: the same way both
+// times, since the two kinds of passes round differently.
 bool Engine::takes_step(const Scheduler::Piece& piece) {
-  if (!by_tables_ || piece.count != 1 || piece.sequence->pending() != 1) return false;
+  if (!by_tables_ || piece.count != 1) return false;
   const Sequence& sequence = sequence_of(*piece.sequence);
   return !sequence.job->request.attribution && model::BatchStep::takes(*model_, *sequence.context);
 }
@@ -60,7 +61,7 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   for (const Scheduler::Piece& piece : pieces) {
     const Sequence& sequence = sequence_of(*piece.sequence);
     rows.push_back({piece.sequence->cached, piece.sequence->blocks, sequence.context.get()});
-    tokens.push_back(sequence.tokens.back());
+    tokens.push_back(sequence.tokens[static_cast<size_t>(piece.sequence->cached)]);
   }
   at::Tensor logits;
   try {
@@ -76,8 +77,10 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   ++counters_.steps_by_tables;
   counters_.rows += static_cast<int64_t>(rows.size());
   for (size_t i = 0; i < pieces.size(); ++i) {
-    ++pieces[i].sequence->cached;
-    sampled.push_back({&sequence_of(*pieces[i].sequence), logits.narrow(0, static_cast<int64_t>(i), 1), {}});
+    Scheduled& scheduled = *pieces[i].sequence;
+    ++scheduled.cached;
+    if (scheduled.pending() > 0) continue;
+    sampled.push_back({&sequence_of(scheduled), logits.narrow(0, static_cast<int64_t>(i), 1), {}});
   }
   return true;
 }

@@ -16,12 +16,7 @@ struct BatchStepBench {
   static constexpr int64_t block_rows = 4, blocks = 60, steps = 6, padding = (blocks - 1) * block_rows;
 
   explicit BatchStepBench(at::TensorOptions options = at::kFloat, double close = 1e-5, const TinyShape& shape = {})
-      : values(options), tolerance(close), model(tiny_model(3, shape)) {
-    const auto there = [&](at::Tensor& weight) { weight = weight.to(values.device(), values.dtype().toScalarType()); };
-    model::visit(model.decoder, [&](const std::string&, at::Tensor& weight) { there(weight); });
-    model::visit_parameters(*model.adapter, there);
-    model.decoder.activation_type = model.adapter->encoder.activation_type = values.dtype().toScalarType();
-  }
+      : values(options), tolerance(close), model(with_values(tiny_model(3, shape), options)) {}
 
   struct Text {
     std::vector<int32_t> ids, blocks;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <memory>
@@ -66,6 +67,23 @@ inline std::vector<engine::Completion> run_together(engine::Engine& engine, std:
   while (engine.step()) {
   }
   return found;
+}
+
+// Log-probabilities within `tolerance` as long as the tokens agree, and the first other token only where the two best
+// were closer than that.
+inline void expect_close(const engine::Completion& found, const engine::Completion& expected, double tolerance) {
+  ASSERT_EQ(found.log_probabilities.size(), found.tokens.size());
+  for (size_t t = 0; t < expected.tokens.size(); ++t) {
+    ASSERT_LT(t, found.tokens.size());
+    const auto &one = found.log_probabilities[t], &other = expected.log_probabilities[t];
+    EXPECT_NEAR(one[1].log_probability, other[1].log_probability, tolerance) << t;
+    if (found.tokens[t] != expected.tokens[t]) {
+      EXPECT_LE(other[1].log_probability - other[2].log_probability, tolerance) << t;
+      return;
+    }
+    EXPECT_NEAR(one[0].log_probability, other[0].log_probability, tolerance) << t;
+  }
+  EXPECT_EQ(found.tokens.size(), expected.tokens.size());
 }
 
 }  // namespace cepe::test

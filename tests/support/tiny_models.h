@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "model/cepe_model.h"
@@ -117,6 +118,16 @@ inline model::CepeModel tiny_model(uint64_t seed, const TinyShape& shape = {}) {
                               weights.linear(query_rows, shape.width), weights.linear(key_rows, shape.encoder_width),
                               weights.linear(key_rows, shape.encoder_width), weights.linear(shape.width, query_rows)};
   }
+  return model;
+}
+
+// The same model with all values of another type and device, activations too.
+inline model::CepeModel with_values(model::CepeModel model, const at::TensorOptions& options) {
+  const at::ScalarType type = options.dtype().toScalarType();
+  const auto there = [&](at::Tensor& weight) { weight = weight.to(options.device(), type); };
+  model::visit(model.decoder, [&](const std::string&, at::Tensor& weight) { there(weight); });
+  model::visit_parameters(*model.adapter, there);
+  model.decoder.activation_type = model.adapter->encoder.activation_type = type;
   return model;
 }
 
