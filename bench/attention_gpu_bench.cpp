@@ -1,11 +1,7 @@
 #include "attention_gpu_bench.h"
 
-#include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +9,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "graph_time.h"
 #include "ops/int8_rows.h"
 #include "ops/paged_attention.h"
 
@@ -22,7 +19,6 @@ namespace {
 constexpr double tensor_peak = 989e12;  // dense bfloat16 of an H100 or H200, by the datasheet
 constexpr int most_calls = 32;          // in a graph, as many as a step has: its start is shared among them
 constexpr int long_calls = 5;           // of those that take more than half a millisecond
-constexpr int repeats = 11;             // the median counts
 constexpr int64_t page_rows = 256;
 
 struct Shape {
@@ -44,40 +40,6 @@ std::vector<ops::RowPage> pages_of(const Shape& shape, at::Device device) {
     pages.push_back({keys, shape.latent ? keys : random()});
   }
   return pages;
-}
-
-// Of one call: recorded, so that launches do not wait for the host.
-double seconds_of(const ops::BatchQueries& queries, const std::vector<ops::PageTable>& tables, double scale,
-                  int calls) {
-  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream().stream();
-  ops::BatchAttention result = ops::paged_attention(queries, tables.front(), scale, at::kBFloat16);
-  cudaDeviceSynchronize();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin();
-  for (int i = 0; i < calls; ++i) {
-    ops::paged_attention(queries, tables[static_cast<size_t>(i) % tables.size()], scale, result);
-  }
-  graph.capture_end();
-  graph.replay();
-  cudaEvent_t begin = nullptr, end = nullptr;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    cudaEventRecord(begin, stream);
-    graph.replay();
-    cudaEventRecord(end, stream);
-    cudaEventSynchronize(end);
-    float milliseconds = 0;
-    cudaEventElapsedTime(&milliseconds, begin, end);
-    seconds.push_back(milliseconds * 1e-3 / calls);
-  }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  cudaDeviceSynchronize();
-  std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return seconds[repeats / 2];
 }
 
 void measure(const Shape& shape, at::Device device, double bandwidth) {
@@ -102,8 +64,16 @@ void measure(const Shape& shape, at::Device device, double bandwidth) {
       at::randn({first.back(), shape.groups, shape.width}, at::TensorOptions(device).dtype(at::kBFloat16)),
       at::tensor(first, at::kInt).to(device), shape.query_rows};
   const double scale = 1 / std::sqrt(static_cast<double>(shape.width));
-  double seconds = seconds_of(queries, tables, scale, long_calls);
-  if (seconds < 500e-6) seconds = seconds_of(queries, tables, scale, most_calls);
+  ops::BatchAttention result = ops::paged_attention(queries, tables.front(), scale, at::kBFloat16);
+  const auto seconds_of_calls = [&](int calls) {
+    const auto attend = [&] {
+      for (int i = 0; i < calls; ++i)
+        ops::paged_attention(queries, tables[static_cast<size_t>(i) % tables.size()], scale, result);
+    };
+    return seconds_of(attend, calls);
+  };
+  double seconds = seconds_of_calls(long_calls);
+  if (seconds < 500e-6) seconds = seconds_of_calls(most_calls);
   const double operations = 4 * rows * static_cast<double>(shape.query_rows * shape.sequences);
   const double bound = std::max(bytes / bandwidth, operations / tensor_peak);
   std::printf(

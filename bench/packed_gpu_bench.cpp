@@ -1,11 +1,7 @@
 #include "packed_gpu_bench.h"
 
-#include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "graph_time.h"
 #include "ops/packed_weight.h"
 #include "ops/quantise.h"
 #include "ops/row_product.h"
@@ -21,39 +18,7 @@
 namespace cepe::bench {
 namespace {
 
-constexpr int repeats = 11;                            // the median counts
 constexpr int64_t bytes_in_a_graph = int64_t{1} << 30;  // far more than a cache holds: each weight is read from memory
-
-// Seconds of one of the `calls` calls of `work`, recorded together.
-double seconds_of(const std::function<void()>& work, int64_t calls) {
-  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream().stream();
-  work();
-  cudaDeviceSynchronize();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin();
-  work();
-  graph.capture_end();
-  graph.replay();
-  cudaEvent_t begin = nullptr, end = nullptr;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    cudaEventRecord(begin, stream);
-    graph.replay();
-    cudaEventRecord(end, stream);
-    cudaEventSynchronize(end);
-    float milliseconds = 0;
-    cudaEventElapsedTime(&milliseconds, begin, end);
-    seconds.push_back(milliseconds * 1e-3 / static_cast<double>(calls));
-  }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  cudaDeviceSynchronize();
-  std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return seconds[repeats / 2];
-}
 
 const char* name_of(ops::PackedFormat format) {
   switch (format) {

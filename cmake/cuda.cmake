@@ -25,7 +25,7 @@ endforeach()
 set_target_properties(cepe_cuda PROPERTIES BUILD_RPATH "${cuda_run_path}")
 
 # The program loads it at run time: who builds the one wants the other.
-foreach(program IN ITEMS cepe ops_gpu_test model_gpu_test engine_gpu_test)
+foreach(program IN ITEMS cepe ops_gpu_test model_gpu_test context_gpu_test engine_gpu_test)
   if(TARGET ${program})
     add_dependencies(${program} cepe_cuda)
   endif()

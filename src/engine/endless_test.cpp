@@ -88,14 +88,17 @@ TEST_F(EndlessAnswers, AttributionSumsToOneAndIsTheSameHoweverItIsComputed) {
   const model::ContextStates context = states(ids(29));  // 4 pages
   Request request = endless(10, 45, 0);
   request.attribution = true;
-  for (const int64_t kept_bytes : {int64_t{0}, int64_t{1} << 30}) {
+  for (const auto& [kept_bytes, by_tables] :
+       std::vector<std::pair<int64_t, bool>>{{0, false}, {1 << 30, false}, {0, true}, {1 << 30, true}}) {
     EngineOptions options;
     options.kept_bytes = kept_bytes;
     options.prefill_rows = 7;
+    options.steps_by_tables_on_cpu = by_tables;
     Engine engine(model, tokenizer, options);
     engine.set_context(context);
     std::vector<Request> requests = {this->request(3, 20), request};
     const std::vector<std::vector<float>> masses = test::run_together(engine, requests, 1)[1].page_masses;
+    EXPECT_EQ(engine.counters().steps_by_tables > 40, by_tables);
     ASSERT_EQ(masses.size(), 45U);
     EXPECT_EQ(masses.front().size(), 4U);
     EXPECT_EQ(masses.back().size(), 6U) << "two chunks of what was said joined them";

@@ -46,7 +46,7 @@ void Engine::count_passes(std::span<const Scheduler::Piece> pieces) {
 bool Engine::takes_step(const Scheduler::Piece& piece) {
   if (!by_tables_ || piece.count != 1) return false;
   const Sequence& sequence = sequence_of(*piece.sequence);
-  return !sequence.job->request.attribution && model::BatchStep::takes(*model_, *sequence.context);
+  return model::BatchStep::takes(*model_, *sequence.context);
 }
 
 // False where there is no memory to record it: then never again.
@@ -60,7 +60,8 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   std::vector<text::Token> tokens;
   for (const Scheduler::Piece& piece : pieces) {
     const Sequence& sequence = sequence_of(*piece.sequence);
-    rows.push_back({piece.sequence->cached, piece.sequence->blocks, sequence.context.get()});
+    const bool asks = sequence.job->request.attribution && piece.sequence->pending() == 1;
+    rows.push_back({piece.sequence->cached, piece.sequence->blocks, sequence.context.get(), asks});
     tokens.push_back(sequence.tokens[static_cast<size_t>(piece.sequence->cached)]);
   }
   at::Tensor logits;
@@ -76,11 +77,18 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   ++counters_.steps;
   ++counters_.steps_by_tables;
   counters_.rows += static_cast<int64_t>(rows.size());
+  at::Tensor masses = batch_step_->page_masses();
+  if (masses.defined()) masses = masses.to(at::kCPU);
+  const float* mass = masses.defined() ? masses.const_data_ptr<float>() : nullptr;
   for (size_t i = 0; i < pieces.size(); ++i) {
     Scheduled& scheduled = *pieces[i].sequence;
     ++scheduled.cached;
     if (scheduled.pending() > 0) continue;
     sampled.push_back({&sequence_of(scheduled), logits.narrow(0, static_cast<int64_t>(i), 1), {}});
+    if (!rows[i].asks_masses || rows[i].context->rows == 0) continue;
+    const float* const next = mass + rows[i].context->pages.size();
+    sampled.back().masses.assign(mass, next);
+    mass = next;
   }
   return true;
 }

@@ -233,20 +233,25 @@ namespace {
 at::Tensor step_attention(const at::Tensor& queries, const at::Tensor& keys, const BatchLayout& layout,
                           const LayerCache& cache, double scale) {
   const StepTables& step = *layout.step;
-  return attend_pages(queries, step.cache.at(cache.layer), step.cache_queries, queries.size(1) / keys.size(1), scale);
+  const int64_t groups = keys.size(1);
+  const ops::BatchQueries asked = {rows_of_groups(queries, groups), step.cache_queries, queries.size(1) / groups};
+  return heads_of_groups(ops::paged_attention(asked, step.cache.at(cache.layer), scale, queries.scalar_type()).output,
+                         queries.size(0));
 }
 
 }  // namespace
 
-at::Tensor attend_pages(const at::Tensor& queries, const ops::PageTable& table, const at::Tensor& first, int64_t most,
-                        double scale) {
-  const int64_t batch = queries.size(0), groups = table.groups, each = queries.size(1) / groups,
-                width = queries.size(2);
-  // Query rows of a group: [B, G, H/G, D] -> [B * H/G, G, D].
-  const at::Tensor rows = queries.reshape({batch, groups, each, width}).transpose(1, 2).reshape({-1, groups, width});
-  const ops::BatchAttention found =
-      ops::paged_attention({rows.contiguous(), first, most}, table, scale, queries.scalar_type());
-  return found.output.reshape({batch, each, groups, width}).transpose(1, 2).reshape({batch, -1, width});
+at::Tensor rows_of_groups(const at::Tensor& queries, int64_t groups) {
+  const int64_t width = queries.size(2);
+  return queries.reshape({queries.size(0), groups, -1, width})
+      .transpose(1, 2)
+      .reshape({-1, groups, width})
+      .contiguous();
+}
+
+at::Tensor heads_of_groups(const at::Tensor& rows, int64_t sequences) {
+  const int64_t width = rows.size(2);
+  return rows.reshape({sequences, -1, rows.size(1), width}).transpose(1, 2).reshape({sequences, -1, width});
 }
 
 at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,

@@ -80,6 +80,7 @@ void BatchStep::run(Recording& recording) {
   for (int64_t i = 0; i < batch; ++i) layout.sequences.push_back({i, 1, 0, 0});
   layout.step = recording.tables;
   CrossAttentionInput cross;
+  if (recording.tables->masses.sum.defined()) recording.tables->masses.sum.zero_();
   if (recording.plan.crossed()) cross = {cross_attention_blocks(model_), {recording.any_context}};
   recording.logits = model::logits(model_.decoder, forward(model_.decoder, layout, &cache_, cross));
 }
@@ -109,7 +110,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   Plan plan;
   plan.batch = rounded_up(count);
   plan.kept = reads_kept(rows);
-  int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0;
+  int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0, mass_pages = 0;
   for (const Row& row : rows) {
     const auto blocks = static_cast<int64_t>(row.blocks.size());
     const bool inside = std::all_of(row.blocks.begin(), row.blocks.end(), [&](int32_t block) {
@@ -130,6 +131,10 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
     if (!has_rows(row.context)) continue;
     neighbours = std::max(neighbours, run_length);
     if (!same) context_pages += pages_of(*row.context, plan.kept);
+    if (row.asks_masses) {
+      mass_pages += pages_of(*row.context, false);
+      plan.mass_page_rows = std::max(plan.mass_page_rows, rounded_up(row.context->table()->page_rows));
+    }
     if (plan.kept) continue;
     const bool packed = ops::is_int8_rows(row.context->pages.front());
     if (context_pages > pages_of(*row.context, false) && packed != plan.packed)
@@ -141,6 +146,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   if (context_pages > 0) {
     plan.context_pages = rounded_up(context_pages);
     plan.neighbours = std::min(rounded_up(neighbours), plan.batch);
+    if (mass_pages > 0) plan.mass_pages = rounded_up(mass_pages);
   } else {
     plan.kept = false;
   }
@@ -152,6 +158,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
     recording.graph->replay();
   else
     run(recording);
+  page_masses_ = mass_pages > 0 ? recording.tables->masses.sum.narrow(0, 0, mass_pages) : at::Tensor();
   return recording.logits.narrow(0, 0, count);
 }
 

@@ -20,7 +20,8 @@ class BatchStep {
     int64_t position = 0;             // of its token; the rows before it are in the cache
     std::span<const int32_t> blocks;  // of the cache: row r lies in slot blocks[r / block_rows] * block_rows + r % ...
     const ContextStates* context =
-        nullptr;  // absorbed, unless K and V of all contexts of the batch are kept and cheaper
+        nullptr;               // absorbed, unless K and V of all contexts of the batch are kept and cheaper
+    bool asks_masses = false;  // what it gives to each page of its context is wanted (page_masses.h)
   };
 
   // Whether model and cache can be stepped so: kernels for these widths, no sliding window shorter than the cache, no
@@ -43,6 +44,9 @@ class BatchStep {
   // records (some tenths of a second). Contexts must stay until the next call.
   // Errors: invalid_argument for a row outside the cache or its blocks.
   at::Tensor logits(const at::Tensor& tokens, std::span<const Row> rows);
+  // What the rows that asked in that call gave to their pages, mean over heads and layers: one row's pages after
+  // another's, float32. Overwritten by the next call; undefined where none asked.
+  const at::Tensor& page_masses() const { return page_masses_; }
 
   // How many sizes were recorded.
   int64_t recordings() const { return static_cast<int64_t>(recordings_.size()); }
@@ -54,6 +58,7 @@ class BatchStep {
   Recording& recording_for(const Plan& plan);
   void fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows);
   void fill_contexts(Recording& recording, std::span<const Row> rows);
+  void fill_masses(Recording& recording, std::span<const Row> rows);
   void run(Recording& recording);
 
   const CepeModel& model_;
@@ -62,6 +67,7 @@ class BatchStep {
   CrossAttentionPath path_;
   at::Tensor cache_bases_;  // [2, L, 1] int64: addresses of each layer's keys and values
   at::Tensor frequencies_, local_frequencies_;
+  at::Tensor page_masses_;
   std::vector<std::unique_ptr<Recording>> recordings_;
 };
 

@@ -60,6 +60,22 @@ TEST_F(BatchStepsOnGpu, StatesIn8Bits) {
                         wide.text(1, 20, 1, &long_one)});
 }
 
+TEST_F(BatchStepsOnGpu, MassesOfPagesSharedAndNot) {
+  for (const bool kept : {false, true}) {
+    ContextStates one = bench().states({200, 256, 3}), other = bench().states({9, 60});
+    if (kept) one = bench().kept(one), other = bench().kept(other);
+    const std::vector<test::BatchStepBench::Text> texts = {
+        bench().text(4, 0, 1, &one), bench().text(5, 10, 1, &one), bench().text(6, 20, 1, nullptr),
+        bench().text(7, 30, 1, &other), bench().text(8, 40, 1, &other)};
+    for (const size_t asking : {size_t{0}, size_t{1}, size_t{4}}) bench().expect_the_same_masses(texts, asking);
+  }
+}
+
+TEST_F(BatchStepsOnGpu, MassesOfManyPages) {
+  const ContextStates context = bench().states(std::vector<int64_t>(1100, 2));  // more than one call takes
+  bench().expect_the_same_masses({bench().text(4, 0, 1, &context)}, 1);
+}
+
 TEST_F(BatchStepsOnGpu, EachSizeIsRecordedOnceAndContextsMayChange) {
   const ContextStates one = bench().states({8, 2}), other = bench().states({8, 2});
   KvCache kv = bench().cache(), same = bench().cache();

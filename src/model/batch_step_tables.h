@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "model/batch_step.h"
@@ -20,7 +21,8 @@ struct BatchStep::Plan {
   int64_t context_pages = 0, neighbours = 0;   // neighbours: sequences that share a context, at most
   int64_t context_page_rows = kept_page_rows;  // of a page, at most
   bool kept = false;
-  bool packed = false;  // absorbed, over states in 8 bits
+  bool packed = false;                         // absorbed, over states in 8 bits
+  int64_t mass_pages = 0, mass_page_rows = 0;  // of the rows that ask for their masses
 
   bool crossed() const { return context_pages > 0; }
   bool operator==(const Plan&) const = default;
@@ -35,7 +37,10 @@ struct BatchStep::Recording {
   at::Tensor addresses;          // int64 [2, L, P]: the cache's pages, by layer
   at::Tensor context_counts;     // int32: first page, first query row of each group [B + 1 each], rows of the pages [Q]
   at::Tensor context_addresses;  // int64 [2 * layers or 1, Q]
-  std::vector<std::shared_ptr<const ops::PageTable>> contexts;  // those in the tables: what tells one from another
+  at::Tensor mass_rows;          // int32 [P]: of each page whose mass is wanted
+  at::Tensor mass_numbers;       // int64 [1 + 2 * layers or 1, P]: its sequence, its addresses
+  // Those in the tables, and whether the row asks for its masses: what tells one from another.
+  std::vector<std::pair<std::shared_ptr<const ops::PageTable>, bool>> contexts;
   const ContextStates* any_context = nullptr;
   at::Tensor logits;
   std::unique_ptr<ops::DeviceGraph> graph;

@@ -38,6 +38,39 @@ TEST_F(BatchSteps, StatesIn8BitsAreReadAsTheyAreButNotBesideOthers) {
   EXPECT_THROW(expect_the_same({text(9, 5, 1, &one), text(4, 0, 2, &dense)}), base::Error);
 }
 
+TEST_F(BatchSteps, MassesOfPagesSharedAndNotKeptAndNot) {
+  for (const bool keeps : {false, true}) {
+    ContextStates one = states({8, 8, 3}), other = states({300, 2});
+    if (keeps) one = kept(one), other = kept(other);
+    const std::vector<Text> texts = {text(4, 0, 1, &one), text(5, 10, 1, &one), text(6, 20, 1, nullptr),
+                                     text(7, 30, 1, &other), text(8, 40, 1, &other)};
+    for (const size_t asking : {size_t{0}, size_t{1}, size_t{3}, size_t{5}}) expect_the_same_masses(texts, asking);
+  }
+}
+
+TEST_F(BatchSteps, MassesOfMorePagesThanOneCallTakes) {
+  const ContextStates context = states(std::vector<int64_t>(1100, 1));
+  expect_the_same_masses({text(4, 0, 1, &context)}, 1);
+}
+
+TEST_F(BatchSteps, WhoAsksForMassesMayChangeFromStepToStep) {
+  const ContextStates one = states({8, 2}), other = states({8, 2});
+  KvCache kv = cache();
+  const std::vector<Text> texts = {text(4, 0, 1, &one), text(5, 10, 1, &other)};
+  for (const Text& text : texts) usual(text, 0, text.prompt, kv);
+  BatchStep step(model, kv, block_rows, padding);
+  std::vector<at::Tensor> found;
+  for (const size_t asks : {size_t{0}, size_t{1}, size_t{0}}) {
+    std::vector<BatchStep::Row> rows = rows_at(texts, 0);
+    rows[asks].asks_masses = true;
+    step.logits(at::full({2}, 3, at::kLong), rows);
+    found.push_back(step.page_masses().clone());
+  }
+  EXPECT_EQ(step.recordings(), 1);
+  EXPECT_GT(test::distance(found[0], found[1]), 1e-3);
+  EXPECT_LE(test::distance(found[0], found[2]), 1e-5);
+}
+
 TEST_F(BatchSteps, ContextsOfABatchMayChangeFromStepToStep) {
   const ContextStates one = states({8, 2}), other = states({8, 2});
   KvCache kv = cache(), same = cache();

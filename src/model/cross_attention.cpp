@@ -334,23 +334,28 @@ at::Tensor attend_shared(const CrossAttention& block, const at::Tensor& queries,
 
 namespace {
 
-// attend_absorbed for a token of each of B sequences, over tables on the device. queries [B, H, D] -> [B, H, D].
-at::Tensor step_absorbed(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
-                         const HeadShape& shape) {
-  const at::ScalarType type = queries.scalar_type();
-  const ops::PageTable& table = step.context.front();
-  const at::Tensor wide = ops::transposed_head_product(queries, dense_weight(block.key, type), shape.groups);
-  const ops::BatchQueries asked = {wide.reshape({-1, 1, table.width}), step.context_queries, step.most_context_rows};
-  const at::Tensor gathered = ops::paged_attention(asked, table, scale_of(shape), type).output;  // [B * H, 1, E]
-  return ops::head_product(gathered.reshape({-1, shape.heads, table.width}), dense_weight(block.value, type),
-                           shape.groups);
+// The pages of the contexts for query rows [B * R, G, W] of a step -> the same shape.
+at::Tensor attend_contexts(const at::Tensor& rows, const StepTables& step, const HeadShape& shape, int64_t layer) {
+  const ops::PageTable& table = step.context.at(step.absorbed ? 0 : static_cast<size_t>(layer));
+  const ops::BatchAttention found = ops::paged_attention({rows, step.context_queries, step.most_context_rows}, table,
+                                                         scale_of(shape), rows.scalar_type());
+  if (!step.masses.pages.empty()) add_step_masses(step.masses, rows, found.log_sum_exp, scale_of(shape), layer);
+  return found.output;
 }
 
+// A token of each of B sequences over tables on the device: queries [B, H, D] -> [B, H, D].
 at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
                        const HeadShape& shape, int64_t layer) {
-  if (step.absorbed) return step_absorbed(block, queries, step, shape);
-  return attend_pages(queries, step.context.at(static_cast<size_t>(layer)), step.context_queries,
-                      step.most_context_rows, scale_of(shape));
+  if (!step.absorbed) {
+    const at::Tensor rows = rows_of_groups(queries, shape.groups);
+    return heads_of_groups(attend_contexts(rows, step, shape, layer), queries.size(0));
+  }
+  const at::ScalarType type = queries.scalar_type();
+  const int64_t encoder_width = step.context.front().width;
+  const at::Tensor wide = ops::transposed_head_product(queries, dense_weight(block.key, type), shape.groups);
+  const at::Tensor gathered = attend_contexts(wide.reshape({-1, 1, encoder_width}), step, shape, layer);
+  return ops::head_product(gathered.reshape({-1, shape.heads, encoder_width}), dense_weight(block.value, type),
+                           shape.groups);
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cumsum.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "model/attention.h"
@@ -65,6 +67,41 @@ at::Tensor page_log_sum_exps(const CrossAttention& block, const at::Tensor& quer
 }
 
 }  // namespace
+
+namespace {
+
+// Pages asked about by one call: bounds the memory of their queries and of what comes back.
+constexpr int64_t most_pages_of_a_call = 1024;
+
+ops::PageTable some_pages(const ops::PageTable& table, int64_t first, int64_t count) {
+  ops::PageTable some = table;
+  some.first_page = table.first_page.narrow(0, 0, count + 1);
+  some.rows = table.rows.narrow(0, first, count);
+  some.keys = table.keys.narrow(0, first, count);
+  if (table.values.defined()) some.values = table.values.narrow(0, first, count);
+  return some;
+}
+
+}  // namespace
+
+void add_step_masses(const StepMasses& masses, const at::Tensor& rows, const at::Tensor& log_sum_exp, double scale,
+                     int64_t layer) {
+  const ops::PageTable& table = masses.pages.at(masses.pages.size() == 1 ? 0 : static_cast<size_t>(layer));
+  const int64_t pages = masses.of.size(0), sequences = masses.sequences, each = rows.size(0) / sequences;
+  const at::Tensor by_sequence = rows.reshape({sequences, each, rows.size(1), rows.size(2)});
+  const at::Tensor whole = log_sum_exp.reshape({sequences, -1});
+  for (int64_t first = 0; first < pages; first += most_pages_of_a_call) {
+    const int64_t count = std::min(most_pages_of_a_call, pages - first);
+    const at::Tensor of = masses.of.narrow(0, first, count);
+    const at::Tensor asked = by_sequence.index_select(0, of).flatten(0, 1);  // [count * R, G, D]
+    const at::Tensor bounds = masses.first_row.narrow(0, 0, count + 1);
+    const at::Tensor found =
+        ops::paged_attention({asked, bounds, each}, some_pages(table, first, count), scale, rows.scalar_type())
+            .log_sum_exp.reshape({count, -1});
+    const at::Tensor shares = at::exp(found - whole.index_select(0, of)).mean(1);
+    at::Tensor(masses.sum).narrow(0, first, count).add_(shares, masses.part_of_layer);
+  }
+}
 
 void add_page_masses(const CrossAttention& block, const at::Tensor& query, const ContextStates& context,
                      const HeadShape& shape, int64_t layer, ContextMass& mass) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "model/cross_attention.h"
+#include "model/step_tables.h"
 
 namespace cepe::model {
 
@@ -9,5 +10,10 @@ namespace cepe::model {
 // pages), mean over heads. All pages by one call of paged_attention, each as a sequence of its own.
 void add_page_masses(const CrossAttention& block, const at::Tensor& query, const ContextStates& context,
                      const HeadShape& shape, int64_t layer, ContextMass& mass);
+
+// The same for the rows of a step that ask, by tables on the device. rows [B * R, G, D]: the query rows that attended
+// to the whole contexts, R a sequence; log_sum_exp [B * R, G]: what that left.
+void add_step_masses(const StepMasses& masses, const at::Tensor& rows, const at::Tensor& log_sum_exp, double scale,
+                     int64_t layer);
 
 }  // namespace cepe::model

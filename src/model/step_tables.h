@@ -10,6 +10,17 @@
 
 namespace cepe::model {
 
+// Attribution (page_masses.h): the pages whose shares are wanted, of one sequence after another, filled up with empty
+// ones.
+struct StepMasses {
+  std::vector<ops::PageTable> pages;  // by cross-attention layer or one for all, each page a sequence of its own
+  at::Tensor of;                      // [P] int64: the sequence whose row asks
+  at::Tensor first_row;               // [P + 1] int32: query rows of the pages, as many each
+  int64_t sequences = 0;              // B
+  at::Tensor sum;                     // [P] float32: added to by each layer
+  double part_of_layer = 0;           // 1 / number of cross-attention layers
+};
+
 // Tables of a pass of B sequences with a token each; layers take them instead of a layout's host numbers.
 struct StepTables {
   std::vector<ops::PageTable> cache;    // by decoder layer: each sequence's rows so far, the new one included
@@ -20,6 +31,7 @@ struct StepTables {
   // of such a group.
   at::Tensor context_queries;
   int64_t most_context_rows = 1;
+  StepMasses masses;                          // no pages: nobody asks
   at::Tensor frequencies, local_frequencies;  // of the rotation (rope.h), on the device; undefined: learned positions
 };
 

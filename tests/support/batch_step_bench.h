@@ -1,6 +1,7 @@
 // Steps by tables against passes by host numbers, for the CPU and for a GPU, where the steps are recorded.
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -49,9 +50,11 @@ struct BatchStepBench {
     return made;
   }
   // The logits of ids [cached, end) by host numbers: of the last one.
-  at::Tensor usual(const Text& text, int64_t cached, int64_t end, model::KvCache& kv) const {
+  at::Tensor usual(const Text& text, int64_t cached, int64_t end, model::KvCache& kv,
+                   model::ContextMass* mass = nullptr) const {
     model::CrossAttentionInput cross;
     if (text.context) cross = {model::cross_attention_blocks(model), {text.context}};
+    cross.masses = {mass};
     const std::span ids(text.ids);
     const std::vector<model::PagedPiece> piece = {
         {ids.subspan(static_cast<size_t>(cached), static_cast<size_t>(end - cached)), cached, text.blocks}};
@@ -87,6 +90,32 @@ struct BatchStepBench {
                   tolerance)
             << "text " << t << ", step " << i;
       }
+    }
+  }
+
+  // Two steps of all texts together, of which those before `asking` ask, against each by itself: shares of pages.
+  void expect_the_same_masses(const std::vector<Text>& texts, size_t asking) {
+    model::KvCache alone = cache(), together = cache();
+    for (const Text& text : texts) {
+      usual(text, 0, text.prompt, alone);
+      usual(text, 0, text.prompt, together);
+    }
+    model::BatchStep step(model, together, block_rows, padding);
+    for (int64_t i = 0; i < 2; ++i) {
+      std::vector<at::Tensor> tokens, expected;
+      std::vector<model::BatchStep::Row> rows = rows_at(texts, i);
+      for (size_t t = 0; t < texts.size(); ++t) {
+        const int64_t at = texts[t].prompt + i;
+        tokens.push_back(at::full({1}, texts[t].ids[static_cast<size_t>(at)], at::kLong));
+        model::ContextMass mass;
+        usual(texts[t], at, at + 1, alone, &mass);
+        rows[t].asks_masses = t < asking;
+        if (t < asking && mass.layers > 0) expected.push_back(mass.sum / static_cast<double>(mass.layers));
+      }
+      step.logits(at::cat(tokens), rows);
+      ASSERT_EQ(step.page_masses().defined(), !expected.empty());
+      if (expected.empty()) continue;
+      EXPECT_LE(distance(step.page_masses(), at::cat(expected)), tolerance) << "step " << i;
     }
   }
 
