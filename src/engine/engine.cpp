@@ -72,17 +72,13 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
     throw Error(ErrorCode::invalid_argument,
                 "a context needs an adapter: the model alone has no encoder; give one with --adapter");
   const model::DecoderConfig& config = model_->decoder.config;
-  const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(*model_);
-  const int64_t layers =
-      std::count_if(blocks.begin(), blocks.end(), [](const auto* block) { return block != nullptr; });
-  const at::ScalarType type = kept_type(*model_, context);
-  const auto value_bytes = static_cast<int64_t>(at::elementSize(type));
+  const auto [type, bytes] = kept_form(*model_, context);
   const auto cost = model::cost_of(context, 1, model::head_shape(config));
-  const bool wanted = options_.path == model::CrossAttentionPath::kept ||
-                      (options_.path == model::CrossAttentionPath::automatic &&
-                       model::worth_keeping(cost, layers, value_bytes, kept_budget()));
+  const bool wanted =
+      options_.path == model::CrossAttentionPath::kept ||
+      (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, bytes, kept_budget()));
   if (wanted) {
-    model::keep_projections(context, blocks, model::head_shape(config), type);
+    model::keep_projections(context, model::cross_attention_blocks(*model_), model::head_shape(config), type);
   } else if (cost.cpu) {
     context = model::dense_pages(std::move(context));
   }

@@ -57,6 +57,7 @@ class EngineOnGpu : public test::OnGpu {
   }
   std::vector<Completion> alone(const std::vector<Request>& requests, const EngineOptions& settings) {
     std::vector<Completion> found;
+    found.reserve(requests.size());
     for (const Request& request : requests) found.push_back(engine(settings).generate(request));
     return found;
   }

@@ -10,9 +10,11 @@
 
 namespace cepe::engine {
 
-at::ScalarType kept_type(const model::CepeModel& model, const model::ContextStates& context) {
+KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context) {
   const bool exact = model.decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
-  return exact ? at::kFloat : at::kBFloat16;
+  const at::ScalarType type = exact ? at::kFloat : at::kBFloat16;
+  const auto cost = model::cost_of(context, 1, model::head_shape(model.decoder.config));
+  return {type, model::kept_bytes(cost, model::cross_attention_layers(model), at::elementSize(type))};
 }
 
 void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
@@ -29,16 +31,13 @@ void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
 
 int64_t HotContexts::keep(int64_t budget_bytes) {
   const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(*model_);
-  const int64_t layers = std::count_if(blocks.begin(), blocks.end(), [](const auto* block) { return block; });
   int64_t made = 0;
   due_ = false;
   for (auto& [address, entry] : entries_) {
     const ContextPointer context = entry.context.lock();
     if (!context || entry.hot || entry.losses <= entry.price) continue;
     entry.losses = 0;
-    const at::ScalarType type = kept_type(*model_, *context);
-    const int64_t bytes = model::kept_bytes(model::cost_of(*context, 1, model::head_shape(model_->decoder.config)),
-                                            layers, static_cast<int64_t>(at::elementSize(type)));
+    const auto [type, bytes] = kept_form(*model_, *context);
     if (bytes > budget_bytes) continue;
     model::ContextStates hot;  // not a copy: what knows a context by its table is to see another
     for (const at::Tensor& page : context->pages) hot.append(page);

@@ -16,8 +16,12 @@
 
 namespace cepe::engine {
 
-// The type in which K and V are kept: float32 where weights and states are.
-at::ScalarType kept_type(const model::CepeModel& model, const model::ContextStates& context);
+// How K and V of a context are kept: float32 where weights and states are; the bytes of all layers.
+struct KeptForm {
+  at::ScalarType type;
+  int64_t bytes;
+};
+KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context);
 
 class HotContexts {
  public:

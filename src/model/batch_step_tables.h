@@ -1,7 +1,9 @@
 // What the files of BatchStep share: the tables of one recorded size.
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
 
 #include <memory>
 #include <utility>
@@ -38,13 +40,21 @@ struct BatchStep::Recording {
   at::Tensor context_counts;     // int32: first page, first query row of each group [B + 1 each], rows of the pages [Q]
   at::Tensor context_addresses;  // int64 [2 * layers or 1, Q]
   at::Tensor mass_rows;          // int32 [P]: of each page whose mass is wanted
-  at::Tensor mass_numbers;       // int64 [1 + 2 * layers or 1, P]: its sequence, its addresses
+  at::Tensor mass_numbers;       // int64 [1 + layers or 1, P]: its sequence, its addresses
   // Those in the tables, and whether the row asks for its masses: what tells one from another.
   std::vector<std::pair<std::shared_ptr<const ops::PageTable>, bool>> contexts;
   const ContextStates* any_context = nullptr;
   at::Tensor logits;
   std::unique_ptr<ops::DeviceGraph> graph;
 };
+
+// Returns once CUDA has taken its own copy of the values, without waiting for what the stream does before.
+template <class T>
+void upload(const std::vector<T>& values, const at::Tensor& to) {
+  const at::Tensor from = at::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())},
+                                        at::CppTypeToScalarType<T>::value);
+  at::Tensor(to).narrow(0, 0, from.size(0)).copy_(from, true);
+}
 
 // Pages of a context, as states or as kept K and V.
 int64_t pages_of(const ContextStates& context, bool kept);

@@ -22,6 +22,12 @@ std::vector<const CrossAttention*> cross_attention_blocks(const CepeModel& model
   return blocks;
 }
 
+int64_t cross_attention_layers(const CepeModel& model) {
+  if (!model.adapter) return 0;
+  const auto& blocks = model.adapter->cross_attention;
+  return std::count_if(blocks.begin(), blocks.end(), [](const auto& block) { return block.has_value(); });
+}
+
 std::vector<ContextStates> encode_chunks(const Encoder& encoder, const at::Tensor& chunks, const at::Tensor& mask) {
   const int64_t batch = chunks.size(0), per_sequence = chunks.size(1), length = chunks.size(2);
   std::vector<ContextStates> contexts(static_cast<size_t>(batch));

@@ -27,9 +27,10 @@ struct CepeModel {
 // Published names: "encoder.*", "model.layers.N.cross_attn.*".
 void visit(Adapter& adapter, const std::function<void(const std::string&, at::Tensor&)>& visitor);
 
-// The decoder-side shape of the heads, and the blocks by layer for CrossAttentionInput.
+// The decoder-side shape of the heads, the blocks by layer for CrossAttentionInput, and how many there are.
 HeadShape head_shape(const DecoderConfig& config);
 std::vector<const CrossAttention*> cross_attention_blocks(const CepeModel& model);
+int64_t cross_attention_layers(const CepeModel& model);
 
 // Contexts of B sequences from padded chunks: chunks [B, K, S] int64, mask [B, K, S] (non-zero = a real token) or
 // undefined. Fully masked chunks are absent; padding leaves no row. -> B contexts, differentiable.

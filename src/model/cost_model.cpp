@@ -50,8 +50,8 @@ int64_t kept_bytes(const CrossAttentionCost& cost, int64_t layers, int64_t bytes
   return 2 * layers * cost.context_rows * cost.groups * cost.head_width * bytes_per_value;
 }
 
-bool worth_keeping(const CrossAttentionCost& cost, int64_t layers, int64_t bytes_per_value, int64_t budget_bytes) {
-  if (kept_bytes(cost, layers, bytes_per_value) > budget_bytes) return false;
+bool worth_keeping(const CrossAttentionCost& cost, int64_t bytes, int64_t budget_bytes) {
+  if (bytes > budget_bytes) return false;
   // On a CPU a context row costs H*E multiply-adds absorbed; beyond a few a byte the vector units, not memory, are the
   // bound.
   if (cost.cpu) return true;

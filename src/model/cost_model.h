@@ -35,10 +35,10 @@ double loss_without_kept(const CrossAttentionCost& cost);
 
 // Whether keeping K and V pays for a context that will be read by many passes: its bytes fit the budget, and one decode
 // step reads fewer bytes (2*G*D < E) or does so much less work (H*E against H*D) that arithmetic would be the bound.
-//   layers = cross-attention layers; bytes_per_value = 2 for bfloat16.
-bool worth_keeping(const CrossAttentionCost& cost, int64_t layers, int64_t bytes_per_value, int64_t budget_bytes);
+//   bytes = kept_bytes of all cross-attention layers.
+bool worth_keeping(const CrossAttentionCost& cost, int64_t bytes, int64_t budget_bytes);
 
-// Bytes of kept K and V: 2 * layers * M * G * D * bytes_per_value.
+// Bytes of kept K and V: 2 * layers * M * G * D * bytes_per_value (2 for bfloat16).
 int64_t kept_bytes(const CrossAttentionCost& cost, int64_t layers, int64_t bytes_per_value);
 
 }  // namespace cepe::model

@@ -51,11 +51,13 @@ TEST(CostModel, WhatAPassLosesWithoutKAndV) {
 
 TEST(CostModel, KeepingNeedsRoomAndMustPay) {
   const CrossAttentionCost small = smollm2(1), large = llama_7b(1);
-  EXPECT_EQ(kept_bytes(small, 22, 2), int64_t{2} * 22 * 131072 * 3 * 64 * 2);
-  EXPECT_TRUE(worth_keeping(small, 22, 2, int64_t{4} << 30));
-  EXPECT_FALSE(worth_keeping(small, 22, 2, int64_t{2} << 30)) << "2.06 GiB do not fit 2";
-  EXPECT_TRUE(worth_keeping(on_gpu(small), 22, 2, int64_t{4} << 30)) << "384 values to read instead of 576";
-  EXPECT_FALSE(worth_keeping(on_gpu(large), 32, 2, int64_t{1} << 40)) << "8192 values to read instead of 1024";
+  const int64_t bytes = kept_bytes(small, 22, 2);
+  EXPECT_EQ(bytes, int64_t{2} * 22 * 131072 * 3 * 64 * 2);
+  EXPECT_TRUE(worth_keeping(small, bytes, int64_t{4} << 30));
+  EXPECT_FALSE(worth_keeping(small, bytes, int64_t{2} << 30)) << "2.06 GiB do not fit 2";
+  EXPECT_TRUE(worth_keeping(on_gpu(small), bytes, int64_t{4} << 30)) << "384 values to read instead of 576";
+  EXPECT_FALSE(worth_keeping(on_gpu(large), kept_bytes(large, 32, 2), int64_t{1} << 40))
+      << "8192 values to read instead of 1024";
 }
 
 }  // namespace

@@ -17,21 +17,18 @@
 namespace cepe::model {
 namespace {
 
-// Each page of a context as a sequence of its own: of its states, or of the K and V that are kept of a layer.
+// Each page of a context as a sequence of its own: of its states, or of the K that are kept of a layer, which serve as
+// values here: only what the scores sum to is wanted.
 ops::PageTable table_by_page(const ContextStates& context, int64_t layer) {
   const ops::PageTable& pages = *context.table();
   ops::PageTable table = pages;
   if (!context.kept.empty()) {
-    const ContextStates::Projected& kept = context.kept.at(static_cast<size_t>(layer));
-    table = ops::page_form(kept.keys, kept.values);
+    const at::Tensor& keys = context.kept.at(static_cast<size_t>(layer)).keys;
+    table = ops::page_form(keys, keys);
     table.rows = pages.rows;
     table.page_rows = pages.page_rows;
     const at::Tensor first = at::cumsum(pages.rows, 0, at::kLong) - pages.rows;
-    const auto addresses = [&](const at::Tensor& rows) {
-      return first * (rows.stride(0) * static_cast<int64_t>(rows.itemsize())) + ops::address_of(rows);
-    };
-    table.keys = addresses(kept.keys);
-    table.values = addresses(kept.values);
+    table.keys = first * (keys.stride(0) * static_cast<int64_t>(keys.itemsize())) + ops::address_of(keys);
   }
   table.first_page = at::arange(static_cast<int64_t>(context.pages.size()) + 1, pages.first_page.options());
   return table;
@@ -78,7 +75,6 @@ ops::PageTable some_pages(const ops::PageTable& table, int64_t first, int64_t co
   some.first_page = table.first_page.narrow(0, 0, count + 1);
   some.rows = table.rows.narrow(0, first, count);
   some.keys = table.keys.narrow(0, first, count);
-  if (table.values.defined()) some.values = table.values.narrow(0, first, count);
   return some;
 }
 
