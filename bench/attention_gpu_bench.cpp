@@ -2,15 +2,18 @@
 
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <span>
 #include <vector>
 
 #include "graph_time.h"
 #include "ops/int8_rows.h"
+#include "ops/page_log_sum_exps.h"
 #include "ops/paged_attention.h"
 
 namespace cepe::bench {
@@ -91,6 +94,32 @@ void measure(const Shape& shape, at::Device device, double bandwidth) {
       seconds * 1e6, bytes / seconds * 1e-9, operations / seconds * 1e-12, bound * 1e6, bound / seconds);
 }
 
+// Of one sequence; as many copies of the pages in turn as no cache holds.
+void measure_page_sums(const Shape& shape, at::Device device, double bandwidth) {
+  const double rows = static_cast<double>(shape.cached_rows * shape.groups) * static_cast<double>(shape.width);
+  const double bytes = rows * (shape.packed ? 1 + 4 / static_cast<double>(shape.width) : 2);
+  const int copies = std::clamp(static_cast<int>(512e6 / bytes) + 1, 2, most_calls);
+  std::vector<std::vector<ops::RowPage>> pages;
+  std::vector<ops::PageTable> tables;
+  for (int i = 0; i < copies; ++i) {
+    pages.push_back(pages_of(shape, device));
+    tables.push_back(ops::page_table(std::span(&pages.back(), 1), device));
+  }
+  const at::Tensor of = at::zeros({tables.front().keys.size(0)}, at::TensorOptions(device).dtype(at::kLong));
+  const at::Tensor queries =
+      at::randn({shape.query_rows, shape.groups, shape.width}, at::TensorOptions(device).dtype(at::kBFloat16));
+  const auto ask = [&] {
+    for (int i = 0; i < most_calls; ++i)
+      ops::page_log_sum_exps(queries, 1, of, tables[static_cast<size_t>(i) % tables.size()], 0.1);
+  };
+  const double seconds = seconds_of(ask, most_calls), bound = bytes / bandwidth;
+  std::printf("pages     %s D %4lld  G %2lld        R %4lld  rows %6lld         %9.1f us  %7.1f GB/s  bound %7.1f us  %.2f of it\n",
+              shape.packed ? "int8  " : "keys  ", static_cast<long long>(shape.width),
+              static_cast<long long>(shape.groups), static_cast<long long>(shape.query_rows),
+              static_cast<long long>(shape.cached_rows), seconds * 1e6, bytes / seconds * 1e-9, bound * 1e6,
+              bound / seconds);
+}
+
 }  // namespace
 
 void measure_attention(c10::Device device, double bandwidth) {
@@ -127,6 +156,24 @@ void measure_attention(c10::Device device, double bandwidth) {
   measure({128, 8, false, 1, 4, context, false}, device, bandwidth);
   measure({128, 8, false, 16, 64, 4096, false}, device, bandwidth);
   measure({128, 32, false, 1, 64, 32768, false}, device, bandwidth);
+
+  const auto measure_sums = [&](int64_t width, int64_t groups, int64_t query_rows, bool packed) {
+    measure_page_sums({.width = width,
+                       .groups = groups,
+                       .latent = true,
+                       .sequences = 1,
+                       .query_rows = query_rows,
+                       .cached_rows = context,
+                       .packed = packed},
+                      device, bandwidth);
+  };
+  for (const bool packed : {false, true}) {
+    measure_sums(512, 1, 9, packed);
+    measure_sums(576, 1, 9, packed);
+    measure_sums(1024, 1, 32, packed);
+  }
+  measure_sums(64, 3, 3, false);
+  measure_sums(128, 8, 4, false);
 }
 
 }  // namespace cepe::bench

@@ -1,5 +1,4 @@
 // The tables of attribution (page_masses.h): made once a size, filled where they change.
-#include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
 
 #include "model/batch_step_tables.h"
@@ -47,7 +46,6 @@ void BatchStep::fill_masses(Recording& recording, std::span<const Row> rows) {
 
   StepMasses& masses = recording.tables->masses;
   if (masses.pages.empty()) {
-    const DecoderConfig& config = model_.decoder.config;
     const at::TensorOptions longs = at::TensorOptions(model_.decoder.device()).dtype(at::kLong);
     recording.mass_rows = at::zeros({plan.mass_pages}, longs.dtype(at::kInt));
     recording.mass_numbers = at::zeros({static_cast<int64_t>(numbers.size())}, longs);
@@ -55,12 +53,9 @@ void BatchStep::fill_masses(Recording& recording, std::span<const Row> rows) {
     masses.sum = at::zeros({plan.mass_pages}, longs.dtype(at::kFloat));
     masses.sequences = plan.batch;
     masses.part_of_layer = 1.0 / static_cast<double>(cross_attention_layers(model_));
-    const at::Tensor count = at::arange(plan.mass_pages + 1, longs.dtype(at::kInt));
-    masses.first_row = count * (plan.kept ? config.heads / config.groups : config.heads);
     for (size_t layer = 0; layer < layers; ++layer) {
       ops::PageTable table = recording.tables->context.at(layer);  // of the same form
       table.page_rows = plan.mass_page_rows;
-      table.first_page = count;
       table.rows = recording.mass_rows;
       table.keys = recording.mass_numbers.narrow(0, static_cast<int64_t>(1 + layer) * plan.mass_pages, plan.mass_pages);
       table.values = at::Tensor();  // only what the scores sum to is wanted

@@ -13,9 +13,8 @@ namespace cepe::model {
 // Attribution (page_masses.h): the pages whose shares are wanted, of one sequence after another, filled up with empty
 // ones.
 struct StepMasses {
-  std::vector<ops::PageTable> pages;  // by cross-attention layer or one for all, each page a sequence of its own
+  std::vector<ops::PageTable> pages;  // by cross-attention layer or one for all
   at::Tensor of;                      // [P] int64: the sequence whose row asks
-  at::Tensor first_row;               // [P + 1] int32: query rows of the pages, as many each
   int64_t sequences = 0;              // B
   at::Tensor sum;                     // [P] float32: added to by each layer
   double part_of_layer = 0;           // 1 / number of cross-attention layers

@@ -147,6 +147,19 @@ struct PagedAttentionRun {
 };
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
+// ops/page_log_sum_exps.h. Query rows aligned to 16 bytes; keys as in PagedAttentionRun.
+struct PageLogSumExpsRun {
+  const void* queries;  // bfloat16 [sequences * each, groups, width] contiguous
+  const int64_t* of;    // [pages]: the sequence
+  const int64_t* keys;  // [pages]
+  const int32_t* rows;  // [pages]
+  float* log_sum_exp;   // [pages, each, groups]
+  int64_t pages, each, groups, width, key_stride;
+  float scale;
+  bool int8_pages;
+  int device;
+};
+
 // Two parts of an attention become one (ops/merge_attention.h). With groups > 1 the outputs stand in memory as
 // [rows / groups, groups, width], the log-sum-exps as [groups, rows / groups].
 struct MergeAttentionRun {
@@ -201,6 +214,8 @@ struct CudaKernels {
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
+  const char* (*page_log_sum_exps)(const PageLogSumExpsRun&);
+  bool (*takes_page_log_sum_exps)(int64_t width, bool int8_pages);
   const char* (*merge_attention)(const MergeAttentionRun&);
   const char* (*packed_product)(const PackedProductRun&);
   const char* (*unpack)(const UnpackRun&);

@@ -16,6 +16,7 @@ const char* row_product(const RowProductRun& run);
 const char* transposed_head_product(const TransposedProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
+const char* page_log_sum_exps(const PageLogSumExpsRun& run);
 const char* merge_attention(const MergeAttentionRun& run);
 const char* packed_product(const PackedProductRun& run);
 const char* unpack(const UnpackRun& run);

@@ -29,6 +29,8 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         transposed_head_product,
                                         paged_attention,
                                         paged_attention_bytes,
+                                        page_log_sum_exps,
+                                        takes_page_log_sum_exps,
                                         merge_attention,
                                         packed_product,
                                         unpack,
