@@ -1,23 +1,34 @@
 // Log-sum-exps of query rows over each page by itself: see ops/page_log_sum_exps.h.
-// Bound: the bytes of the keys over the memory's bandwidth.
+// Bound: the bytes of the keys over the memory's bandwidth; 0.62 to 0.80 of it on an H200 in bfloat16, 0.44 to 0.49 in
+// 8 bits (docs/performance.md). What is lost: pages that do not fill the last blocks, and queries laid down for each.
 // Design: a block has a page, one group and up to 32 query rows, which lie in its shared memory; each warp takes eight
 // rows of the page at a time by mma.sync, their scores being of no further use than what they sum to. A lane's keys
 // come straight from memory, 16 bytes at a time: of the 32 columns of two products it has eight neighbouring ones, and
 // so has its part of the queries, since a product does not ask in which order columns are added up.
 #include <algorithm>
+#include <type_traits>
 
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
-#include "ops/cuda/row_values.cuh"
 #include "ops/cuda/tensor_core.cuh"
 #include "ops/cuda/warp.cuh"
 
 namespace cepe::ops::cuda {
 namespace {
 
-constexpr int warps = 4, tile = 8, together = 2;  // row tiles of a warp at one time
-constexpr int step_columns = 32, steps_ahead = 4;
+constexpr int tile = 8, step_columns = 32;
+
+// Of those that were compared on an H200 the fastest: warps of a block (wide queries take so much shared memory that
+// few blocks are there at one time), row tiles of a warp and steps of columns whose keys are asked for at one time.
+template <int width, bool int8>
+struct PagePlan {
+  static constexpr int warps = width < 512 ? 4 : 8, together = width < 576 && !int8 ? 2 : 4;
+  static constexpr int steps = width / step_columns, most_ahead = 8 / together;
+  static constexpr int steps_ahead = steps % 3 == 0 ? 3 : steps < most_ahead ? steps : most_ahead;
+  static_assert(steps % steps_ahead == 0);
+};
+
 constexpr int padding = step_columns;  // of a query row in shared memory, so that neighbours lie in other banks
 
 // Eight values of a lane as bfloat16.
@@ -60,8 +71,11 @@ __device__ inline void add(Sum& sum, const Sum& other) {
 
 // row_tiles: of 16 query rows.
 template <int width, int row_tiles, bool int8>
-__global__ void __launch_bounds__(warps* warp) page_log_sum_exps_kernel(const PageLogSumExpsRun run) {
-  constexpr int rows = row_tiles * 16, row_values = width + padding, steps = width / step_columns;
+__global__ void __launch_bounds__(PagePlan<width, int8>::warps* warp)
+    page_log_sum_exps_kernel(const PageLogSumExpsRun run) {
+  using Plan = PagePlan<width, int8>;
+  constexpr int rows = row_tiles * 16, row_values = width + padding;
+  constexpr int warps = Plan::warps, together = Plan::together, steps_ahead = Plan::steps_ahead;
   extern __shared__ __align__(16) Bfloat16 queries[];  // [rows, row_values]
   __shared__ Sum sums[warps][rows];
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp;
@@ -99,17 +113,15 @@ __global__ void __launch_bounds__(warps* warp) page_log_sum_exps_kernel(const Pa
       return *reinterpret_cast<const Loaded*>(from[t] + step * 4 * static_cast<int>(sizeof(Loaded)));
     };
     float scores[together][row_tiles][4] = {};
-    for (int step = 0; step < steps; step += steps_ahead) {
+    for (int step = 0; step < Plan::steps; step += steps_ahead) {
       Loaded loaded[together][steps_ahead];
 #pragma unroll
       for (int i = 0; i < steps_ahead; ++i) {
 #pragma unroll
-        for (int t = 0; t < together; ++t)
-          if (step + i < steps) loaded[t][i] = load(t, step + i);
+        for (int t = 0; t < together; ++t) loaded[t][i] = load(t, step + i);
       }
 #pragma unroll
       for (int i = 0; i < steps_ahead; ++i) {
-        if (step + i >= steps) break;
         const Bfloat16* columns = queries + (step + i) * step_columns + lane % 4 * 8;
 #pragma unroll
         for (int m = 0; m < row_tiles; ++m) {
@@ -175,7 +187,7 @@ cudaError_t launch_with(const PageLogSumExpsRun& run, cudaStream_t stream) {
     if (error != cudaSuccess) return error;
   }
   const dim3 grid(static_cast<unsigned>(run.pages), static_cast<unsigned>(run.groups), blocks_for(run.each, rows));
-  return launch_in_line(kernel, grid, warps * warp, shared_bytes, stream, run);
+  return launch_in_line(kernel, grid, PagePlan<width, int8>::warps * warp, shared_bytes, stream, run);
 }
 
 template <int width, bool int8 = false>
