@@ -14,7 +14,8 @@ KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& co
   const bool exact = model.decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
   const at::ScalarType type = exact ? at::kFloat : at::kBFloat16;
   const auto cost = model::cost_of(context, 1, model::head_shape(model.decoder.config));
-  return {type, model::kept_bytes(cost, model::cross_attention_layers(model), at::elementSize(type))};
+  const auto value_bytes = static_cast<int64_t>(at::elementSize(type));
+  return {type, model::kept_bytes(cost, model::cross_attention_layers(model), value_bytes)};
 }
 
 void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
