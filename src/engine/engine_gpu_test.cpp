@@ -1,6 +1,7 @@
 // The engine on a GPU, where decoding goes by recorded steps: batches, contexts that become hot, windows that slide.
 // On a CPU (CEPE_GPU=cpu) the same bodies go by tables that are not recorded.
 #include <numeric>
+#include <random>
 
 #include "engine/engine.h"
 #include "engine_bench.h"
@@ -182,6 +183,55 @@ TEST_F(EngineOnGpu, AttributionSumsToOneAndIsTheSameKeptAndNot) {
     }
     if (first.empty()) first = found.page_masses;
     for (size_t page = 0; page < 4; ++page) EXPECT_NEAR(found.page_masses[0][page], first[0][page], 1e-2);
+  }
+}
+
+// Whatever comes together: contexts of all kinds, shared and not, attribution, windows that slide, several answers, too
+// few blocks, and requests that are cancelled in between.
+TEST_F(EngineOnGpu, CrowdsOfAllKindsEndAsTheyWouldAlone) {
+  bench().model.decoder.config.max_positions = 128;
+  EngineOptions settings = options(int64_t{1} << 30);
+  settings.max_sequences = 12;
+  settings.cache_rows = 512;
+  settings.prefill_rows = 96;
+  std::mt19937 random(5);
+  const auto up_to = [&](int64_t most) { return static_cast<int64_t>(random() % static_cast<uint64_t>(most + 1)); };
+  for (int turn = 0; turn < 3; ++turn) {
+    Engine crowded = engine(settings);
+    std::vector<ContextPointer> contexts = {nullptr};
+    for (const int64_t tokens : {1, 30, 200})
+      contexts.push_back(std::make_shared<const model::ContextStates>(bench().states(bench().ids(tokens))));
+    contexts.push_back(crowded.prepare(bench().states(bench().ids(90))));  // K and V may be kept from the start
+    std::vector<Request> requests;
+    for (int i = 0; i < 40; ++i) {
+      Request asked = question(contexts[static_cast<size_t>(up_to(4))], 1 + up_to(80), 1 + up_to(40));
+      asked.attribution = asked.context && up_to(3) == 0;
+      asked.priority = up_to(2);
+      if (up_to(5) == 0) asked.endless = {&bench().store, 1, 40}, asked.max_tokens = 60;
+      requests.push_back(std::move(asked));
+    }
+    std::vector<Completion> found(requests.size());
+    std::vector<RequestId> ids;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      Request asked = requests[i];
+      asked.on_finish = [&found, i](const Completion& completion) { found[i] = completion; };
+      ids.push_back(crowded.submit(std::move(asked)));
+      for (int64_t steps = up_to(6); steps > 0; --steps) crowded.step();
+      if (up_to(7) == 0) crowded.cancel(ids[static_cast<size_t>(up_to(static_cast<int64_t>(i)))]);
+    }
+    while (crowded.step()) {
+    }
+    EXPECT_GT(crowded.counters().steps_by_tables, 100);
+    EXPECT_GT(crowded.counters().preemptions, 0);
+    settings.kept_bytes = turn % 2 == 0 ? 0 : int64_t{1} << 30;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      SCOPED_TRACE(i);
+      EXPECT_EQ(found[i].page_masses.size(), requests[i].attribution ? found[i].tokens.size() : 0);
+      if (found[i].finish == Finish::cancelled) continue;
+      const Completion expected = engine(settings).generate(requests[i]);
+      EXPECT_EQ(found[i].tokens.size(), expected.tokens.size());
+      expect_close(found[i], expected, tolerance);
+    }
   }
 }
 
