@@ -186,8 +186,8 @@ TEST_F(EngineOnGpu, AttributionSumsToOneAndIsTheSameKeptAndNot) {
   }
 }
 
-// Whatever comes together: contexts of all kinds, shared and not, attribution, windows that slide, several answers, too
-// few blocks, and requests that are cancelled in between.
+// Whatever comes together: contexts of all kinds, shared and not, attribution, windows that slide, priorities, too few
+// blocks, and requests that are cancelled in between.
 TEST_F(EngineOnGpu, CrowdsOfAllKindsEndAsTheyWouldAlone) {
   bench().model.decoder.config.max_positions = 128;
   EngineOptions settings = options(int64_t{1} << 30);
