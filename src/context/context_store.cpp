@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -80,24 +81,26 @@ std::string source_of(const Chunk& chunk, std::span<const std::string> sources) 
   return chunk.document >= 0 && document < sources.size() ? sources[document] : "";
 }
 
-// Tokens of encoding that are over, on a bar.
+int64_t rows_of(const std::vector<FlightPointer>& flights) {
+  return std::accumulate(flights.begin(), flights.end(), int64_t{0},
+                         [](int64_t rows, const FlightPointer& flight) { return rows + rows_of(*flight); });
+}
+
+// Tokens of encoding that are over, on a bar: of the flights up to the first that is not.
 class Shown {
  public:
   explicit Shown(const std::vector<FlightPointer>& flights)
-      : flights_(flights), progress_("encoding", left(), "tokens") {
-    total_ = left();
+      : flights_(flights), progress_("encoding", rows_of(flights), "tokens") {}
+  void update() {
+    int64_t rows = 0;
+    for (; next_ < flights_.size() && flights_[next_]->landed(); ++next_) rows += rows_of(*flights_[next_]);
+    progress_.advance(rows);
   }
-  void update() { progress_.advance(total_ - left() - progress_.done()); }
 
  private:
-  int64_t left() const {
-    int64_t tokens = 0;
-    for (const FlightPointer& flight : flights_) tokens += flight->landed() ? 0 : rows_of(*flight);
-    return tokens;
-  }
   const std::vector<FlightPointer>& flights_;
   base::Progress progress_;
-  int64_t total_ = 0;
+  size_t next_ = 0;
 };
 
 }  // namespace
@@ -150,8 +153,7 @@ model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::s
   for (Page& page : wanted.pages)
     if (page.flight) page.states = page.flight->states;
   for (const size_t page : wanted.order) context.append(wanted.pages[page].states);
-  int64_t missing_tokens = 0;
-  for (const FlightPointer& flight : missing) missing_tokens += rows_of(*flight);
+  const int64_t missing_tokens = rows_of(missing);
   const std::scoped_lock lock(state.mutex);
   state.counters.found += static_cast<int64_t>(chunks.size() - missing.size());
   state.counters.found_tokens += context.rows - missing_tokens;

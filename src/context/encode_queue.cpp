@@ -85,8 +85,10 @@ void EncodeQueue::encode_batch(std::unique_lock<std::mutex>& lock) {
 
 void EncodeQueue::wait_for(const std::vector<FlightPointer>& flights, const std::function<void()>& progress) {
   std::unique_lock lock(mutex_);
+  size_t first = 0;  // that has not landed
   const auto landed = [&] {
-    return std::all_of(flights.begin(), flights.end(), [](const auto& flight) { return flight->landed(); });
+    while (first < flights.size() && flights[first]->landed()) ++first;
+    return first == flights.size();
   };
   while (!landed()) {
     lock.unlock();

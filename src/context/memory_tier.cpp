@@ -33,8 +33,8 @@ MemoryTier::Pages::iterator MemoryTier::evict(Pages::iterator page) {
   return pages_.erase(page);
 }
 
-void MemoryTier::trim_to(int64_t bytes) {
-  for (auto page = pages_.begin(); page != pages_.end() && counters_.bytes > bytes;) {
+void MemoryTier::trim() {
+  for (auto page = pages_.begin(); page != pages_.end() && counters_.bytes > max_bytes_;) {
     if (is_pinned(page->tensor)) {
       ++page;
       continue;
@@ -42,17 +42,26 @@ void MemoryTier::trim_to(int64_t bytes) {
     page = evict(page);
     ++counters_.evicted;
   }
+  trimmed_at_ = counters_.bytes > max_bytes_ ? counters_.bytes + counters_.bytes / 4 : 0;
+}
+
+void MemoryTier::trim_when_grown() {
+  if (counters_.bytes > max_bytes_ && counters_.bytes >= trimmed_at_) trim();
 }
 
 bool MemoryTier::evict_one() {
-  const int64_t before = counters_.pages;
+  if (fruitless_ > 0) {
+    --fruitless_;
+    return false;
+  }
   for (auto page = pages_.begin(); page != pages_.end(); ++page) {
     if (is_pinned(page->tensor)) continue;
     evict(page);
     ++counters_.evicted;
-    break;
+    return true;
   }
-  return counters_.pages < before;
+  fruitless_ = counters_.pages / 4;
+  return false;
 }
 
 }  // namespace cepe::context

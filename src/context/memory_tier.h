@@ -25,9 +25,13 @@ class MemoryTier {
   at::Tensor find(const ChunkKey& key);  // undefined where there is none
   // Takes the place of an earlier one. May leave the tier above its budget: `trim`.
   void put(const ChunkKey& key, at::Tensor page);
-  // Evicts until the budget is kept or all that is left is pinned.
-  void trim() { trim_to(max_bytes_); }
-  // Evicts one page that is not pinned. False where there is none.
+  // Evicts until the budget is kept or all that is left is pinned: looks at each page.
+  void trim();
+  // The same after each put: where all was pinned the last time, only once there is a quarter more, so that the pages
+  // of one large request are not looked at again for each of them.
+  void trim_when_grown();
+  // Evicts one page that is not pinned. False where there is none, and after that for as many calls as a quarter of the
+  // pages.
   bool evict_one();
   int64_t budget() const { return max_bytes_; }
   const TierCounters& counters() const { return counters_; }
@@ -38,13 +42,14 @@ class MemoryTier {
     at::Tensor tensor;
   };
   using Pages = std::list<Page>;
-  void trim_to(int64_t bytes);
   Pages::iterator evict(Pages::iterator page);
 
   int64_t max_bytes_;
   Pages pages_;  // the one used longest ago first
   std::map<ChunkKey, Pages::iterator> places_;
   TierCounters counters_;
+  int64_t trimmed_at_ = 0;  // bytes from which trim_when_grown looks again
+  int64_t fruitless_ = 0;   // calls of evict_one that do not look
 };
 
 }  // namespace cepe::context

@@ -2,12 +2,14 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "model/packed_context.h"
 #include "ops/device.h"
@@ -88,7 +90,13 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
           [this](const Flight& flight) { keep(flight); }) {
   if (encoder.config.vocabulary > 0) vocabulary = std::min(vocabulary, encoder.config.vocabulary);
   if (separate_host && options.device_bytes > 0) {
-    arena.emplace(options.device_bytes, adapter.chunk_size, codec.page_width(), codec.page_type(), device);
+    try {
+      arena.emplace(options.device_bytes, adapter.chunk_size, codec.page_width(), codec.page_type(), device);
+    } catch (const c10::OutOfMemoryError&) {
+      throw base::Error(ErrorCode::out_of_memory, "--device-cache: " + device.str() + " has no " +
+                                                      base::human_bytes(options.device_bytes) +
+                                                      " left for encoded chunks; give it less");
+    }
   }
   if (!options.folder.empty()) {
     DiskTierOptions disk_options;
@@ -157,7 +165,7 @@ at::Tensor ContextStore::State::to_page(const at::Tensor& packed, int64_t rows) 
 // With the mutex held.
 void ContextStore::State::keep(const Flight& flight) {
   pages.put(flight.key, flight.states);
-  pages.trim();
+  pages.trim_when_grown();
 }
 
 std::vector<at::Tensor> ContextStore::State::encode(const std::vector<FlightPointer>& batch) {
@@ -182,7 +190,7 @@ std::vector<at::Tensor> ContextStore::State::encode(const std::vector<FlightPoin
     if (separate_host && host.budget() > 0) host.put(batch[i]->key, kept);
     records.push_back({batch[i]->key, codec.shape(rows), kept, batch[i]->source, batch[i]->keep_since, false});
   }
-  host.trim();
+  host.trim_when_grown();
   counters.encoded += static_cast<int64_t>(batch.size());
   counters.encoded_tokens += static_cast<int64_t>(batch.size()) * rows;
   counters.encode_seconds += seconds_since(start);
@@ -207,7 +215,7 @@ bool ContextStore::State::read_disk(const FlightPointer& flight) {
 void ContextStore::State::land(const FlightPointer& flight, const at::Tensor& packed) {
   if (separate_host && host.budget() > 0) {
     host.put(flight->key, packed);
-    host.trim();
+    host.trim_when_grown();
   }
   const at::Tensor page = to_page(packed, rows_of(*flight));
   ops::synchronise(device);

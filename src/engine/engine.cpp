@@ -2,11 +2,14 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/log.h"
+#include "base/memory.h"
 #include "engine/sequence.h"
 #include "engine/token_ids.h"
 #include "model/cost_model.h"
@@ -78,7 +81,16 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
       options_.path == model::CrossAttentionPath::kept ||
       (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, bytes, kept_budget()));
   if (wanted) {
-    model::keep_projections(context, model::cross_attention_blocks(*model_), model::head_shape(config), type);
+    try {
+      model::keep_projections(context, model::cross_attention_blocks(*model_), model::head_shape(config), type);
+    } catch (const c10::OutOfMemoryError&) {
+      context.kept.clear();
+      const std::string what = "K and V of a context of " + std::to_string(context.rows) + " tokens take " +
+                               base::human_bytes(bytes) + ", for which there is no memory";
+      if (options_.path == model::CrossAttentionPath::kept)
+        throw Error(ErrorCode::out_of_memory, what + "; give --cross-attention absorbed, which reads the states");
+      base::warn(what + ": the encoded states are read instead");
+    }
   } else if (cost.cpu) {
     context = model::dense_pages(std::move(context));
   }
