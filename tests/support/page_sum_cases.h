@@ -23,6 +23,8 @@ inline void expect_page_sums(int64_t width, int64_t groups, int64_t each, at::Sc
   SCOPED_TRACE("width " + std::to_string(width) + ", " + std::to_string(groups) + " groups, " + std::to_string(each) +
                " query rows");
   const double scale = 1.5 / std::sqrt(static_cast<double>(width));
+  // A CPU's kernel for pairs of bfloat16 (pair_attention.h) adds up probabilities that are rounded.
+  const double tolerance = device.is_cpu() && type == at::kBFloat16 ? 5e-3 : 1e-3;
   const std::vector<int64_t> page_rows = {256, 17, 1, 0, 200, 8, 63}, of = {0, 2, 1, 0, 2, 1, 1};
   const at::Tensor queries = at::randn({3 * each, groups, width}).to(at::kBFloat16);
   std::vector<ops::RowPage> pages;
@@ -47,7 +49,7 @@ inline void expect_page_sums(int64_t width, int64_t groups, int64_t each, at::Sc
                                 : pages[page].keys.to(at::kDouble);
     const at::Tensor asked = queries.narrow(0, of[page] * each, each).to(at::kDouble);
     const at::Tensor scores = at::einsum("rgd,mgd->rgm", {asked, keys.to(at::kCPU)}) * scale;
-    EXPECT_LT((its - at::logsumexp(scores, {2})).abs().max().item<double>(), 1e-3) << "page " << page;
+    EXPECT_LT((its - at::logsumexp(scores, {2})).abs().max().item<double>(), tolerance) << "page " << page;
   }
 }
 
