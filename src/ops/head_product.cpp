@@ -1,5 +1,6 @@
 #include "ops/head_product.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 
@@ -30,12 +31,22 @@ at::Tensor by_row(const at::Tensor& y, int64_t batch) {
   return y.reshape({y.size(0), batch, -1, y.size(2)}).transpose(0, 1).reshape({batch, -1, y.size(2)});
 }
 
+// x [B, H, K], matrices [G, K, N] -> [B, H, N]: a group's rows with its matrix.
+at::Tensor products_of_groups(const at::Tensor& x, const at::Tensor& matrices, int64_t groups) {
+  if (x.size(1) != groups || at::GradMode::is_enabled())
+    return by_row(at::bmm(by_group(x, groups), matrices), x.size(0));
+  at::Tensor y = at::empty({x.size(0), groups, matrices.size(2)}, x.options());  // where they belong: no copy after it
+  at::Tensor by_head = y.transpose(0, 1);
+  at::bmm_out(by_head, x.transpose(0, 1), matrices);
+  return y;
+}
+
 }  // namespace
 
 at::Tensor head_product(const at::Tensor& x, const at::Tensor& weight, int64_t groups) {
   const at::Tensor matrices = weight.reshape({groups, -1, weight.size(1)});  // [G, D, K]
   const cuda::CudaKernels* kernels = kernels_for(x, weight, groups);
-  if (!kernels) return by_row(at::bmm(by_group(x, groups), matrices.transpose(1, 2)), x.size(0));
+  if (!kernels) return products_of_groups(x, matrices.transpose(1, 2), groups);
   at::Tensor y = at::empty({x.size(0), x.size(1), matrices.size(1)}, x.options());
   cuda::check(kernels->row_product({.x = x.const_data_ptr(),
                                     .weight = weight.const_data_ptr(),
@@ -53,7 +64,7 @@ at::Tensor head_product(const at::Tensor& x, const at::Tensor& weight, int64_t g
 at::Tensor transposed_head_product(const at::Tensor& x, const at::Tensor& weight, int64_t groups) {
   const at::Tensor matrices = weight.reshape({groups, -1, weight.size(1)});  // [G, D, E]
   const cuda::CudaKernels* kernels = kernels_for(x, weight, groups);
-  if (!kernels) return by_row(at::bmm(by_group(x, groups), matrices), x.size(0));
+  if (!kernels) return products_of_groups(x, matrices, groups);
   at::Tensor y = at::empty({x.size(0), x.size(1), weight.size(1)}, x.options());
   cuda::check(kernels->transposed_head_product({.x = x.const_data_ptr(),
                                                 .weight = weight.const_data_ptr(),

@@ -79,6 +79,20 @@ TEST_F(PagedAttentionOnGpu, FewRowsOfManySequences) {
   }
 }
 
+// Small blocks: more sequences and groups than whole ones at one time, some without a page, one to a few tiles.
+TEST_F(PagedAttentionOnGpu, OneRowOfManyShortSequences) {
+  for (const int64_t width : {64, 128, 256}) {
+    for (const int64_t groups : {3, 32}) {
+      PagedShape shape{width, groups, false, {}, {}};
+      for (int64_t i = 0; i < 130; ++i) {
+        shape.query_rows.push_back(i % 11 == 7 ? 0 : 1);
+        shape.page_rows.emplace_back(i % 3, 1 + i * 5 % 64);
+      }
+      test::expect_paged(shape, at::kBFloat16, device(), 5);
+    }
+  }
+}
+
 TEST_F(PagedAttentionOnGpu, LongerContextsOfFewRowsGoToTheOtherKernel) {
   if (device().is_cpu()) GTEST_SKIP() << "the CPU has one";
   for (const int64_t width : {64, 128, 256}) {

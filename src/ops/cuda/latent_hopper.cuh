@@ -89,12 +89,14 @@ __device__ void take_scores(const PagedAttentionRun& run, const Cut& cut, const 
         if constexpr (Plan::cluster > 1) {
           exchange_scores<Plan>(memory, rank, exchange, scores, mine);
           exchange ^= 1;
-          factors[0] = soften(mine, rows, scale, states[0], pairs[0]);
+          if (rows < Plan::tile) hide_scores(mine, rows);
+          factors[0] = soften(mine, scale, states[0], pairs[0]);
         } else {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             take_half(scores, half == 1, mine);
-            factors[half] = soften(mine, rows, scale, states[half], pairs[half]);
+            if (rows < Plan::tile) hide_scores(mine, rows);
+            factors[half] = soften(mine, scale, states[half], pairs[half]);
           }
         }
       }
@@ -102,9 +104,12 @@ __device__ void take_scores(const PagedAttentionRun& run, const Cut& cut, const 
       if (has_rows) {
 #pragma unroll
         for (int half = 0; half < Plan::halves; ++half) {
-          write_probabilities<Plan>(memory, rank, buffer.stage, Plan::cluster > 1 ? static_cast<int>(rank) : half,
-                                    pairs[half], factors[half]);
+          lay_probabilities<Plan>(memory, buffer.stage, Plan::cluster > 1 ? static_cast<int>(rank) : half, pairs[half],
+                                  factors[half]);
         }
+        show_to_engines();
+        __syncwarp();
+        if constexpr (Plan::cluster > 1) send_probabilities<Plan>(memory, rank, buffer.stage, factors[0]);
       }
       __syncwarp();
       ready = memory.probabilities_full(buffer.stage);

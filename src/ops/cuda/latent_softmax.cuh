@@ -23,35 +23,35 @@ struct RowState {
   float maximum = -INFINITY, denominator = 0;
 };
 
-// A thread's sixteen scores of a row, pairs of neighbours eight columns apart -> pairs of probabilities; gives the
-// factor of what was summed before.
-__device__ inline float soften(float (&scores)[16], int rows, float scale, RowState& state, uint32_t (&pairs)[8]) {
+// A thread's sixteen scores of a row, pairs of neighbours eight columns apart: those beyond a tile's `rows` count for
+// nothing.
+__device__ inline void hide_scores(float (&scores)[16], int rows) {
   const int left = rows - static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-  for (int i = 0; i < 16; ++i) scores[i] *= scale;
-  if (rows < 64) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      if (i / 2 * 8 + i % 2 >= left) scores[i] = -INFINITY;
-    }
+  for (int i = 0; i < 16; ++i) {
+    if (i / 2 * 8 + i % 2 >= left) scores[i] = -INFINITY;
   }
+}
+
+// Such scores -> pairs of probabilities; gives the factor of what was summed before. Without branches: the chain of
+// latencies is what takes time.
+__device__ inline float soften(const float (&scores)[16], float scale, RowState& state, uint32_t (&pairs)[8]) {
   float highest = scores[0];
 #pragma unroll
   for (int i = 1; i < 16; ++i) highest = fmaxf(highest, scores[i]);
   highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
-  highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
-  float factor = 1;
-  if (highest > state.maximum + latent_slack) {
-    if (state.maximum != -INFINITY) factor = power_of_two(state.maximum - highest);
-    state.maximum = highest;
-  }
+  highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2)) * scale;
+  const bool raised = highest > state.maximum + latent_slack;
+  const float factor = raised ? power_of_two(state.maximum - highest) : 1;
+  if (raised) state.maximum = highest;
   const float base = state.maximum == -INFINITY ? 0.0f : state.maximum;
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const __nv_bfloat162 pair =
-        __floats2bfloat162_rn(power_of_two(scores[i * 2] - base), power_of_two(scores[i * 2 + 1] - base));
-    sum += __low2float(pair) + __high2float(pair);
+    const float first = power_of_two(scores[i * 2] * scale - base);
+    const float second = power_of_two(scores[i * 2 + 1] * scale - base);
+    sum += first + second;
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
     pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
   }
   state.denominator = state.denominator * factor + sum;
@@ -93,32 +93,35 @@ __device__ void exchange_scores(const LatentMemory<Plan>& memory, uint32_t rank,
   if (lane == 0) arrive_there(place_in(free, other));
 }
 
-// Bytes that another block's warp sends here with write_probabilities.
+// Bytes that another block's warp sends here with send_probabilities.
 inline constexpr uint32_t sent_probability_bytes = 8 * (128 + 4);
 
 // A warp's probabilities of eight rows, the upper or the lower ones, into the layout that wgmma reads, and the factors
-// of these rows: here, and in the other block where there is one.
+// of these rows.
 template <class Plan>
-__device__ void write_probabilities(const LatentMemory<Plan>& memory, uint32_t rank, uint32_t buffer, int half,
-                                    const uint32_t (&pairs)[8], float factor) {
+__device__ void lay_probabilities(const LatentMemory<Plan>& memory, uint32_t buffer, int half,
+                                  const uint32_t (&pairs)[8], float factor) {
   const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp % group_warps;
-  const uint32_t rows = memory.probabilities(buffer) + (own * 16 + half * 8) * 128;
-  const uint32_t first = rows + lane % 8 * 128 + place_of(lane, lane / 8) * 16;
+  const int row = own * 16 + half * 8;
+  const uint32_t first = memory.probabilities(buffer) + row * 128 + lane % 8 * 128 + place_of(lane, lane / 8) * 16;
   store_matrices(first, pairs[0], pairs[1], pairs[2], pairs[3]);
   store_matrices(first ^ 64, pairs[4], pairs[5], pairs[6], pairs[7]);
-  const int row = own * 16 + half * 8 + lane / 4;
-  if (lane % 4 == 0) memory.board().factors[buffer][row] = factor;
-  if constexpr (Plan::cluster > 1) {
-    const uint32_t other = rank ^ 1, full_there = place_in(memory.probabilities_full(buffer), other);
-    __syncwarp();  // read again 16 bytes a lane: the network between blocks counts pieces, not bytes
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const uint32_t piece = rows + (i * warp + lane) * 16;
-      send(place_in(piece, other), load_four(piece), full_there);
-    }
-    if (lane % 4 == 0) send(place_in(memory.factor(buffer, row), other), __float_as_uint(factor), full_there);
-  }
-  show_to_engines();
+  if (lane % 4 == 0) memory.board().factors[buffer][row + lane / 4] = factor;
+}
+
+// What the warp laid there, to the other block, 16 bytes a lane: the network between blocks counts pieces, not bytes.
+// All is read before the first is sent, whose registers are not free before it has left.
+template <class Plan>
+__device__ void send_probabilities(const LatentMemory<Plan>& memory, uint32_t rank, uint32_t buffer, float factor) {
+  const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp % group_warps;
+  const int row = own * 16 + static_cast<int>(rank) * 8;
+  const uint32_t other = rank ^ 1, full_there = place_in(memory.probabilities_full(buffer), other);
+  const uint32_t piece = memory.probabilities(buffer) + row * 128 + lane * 16;
+  const float4 upper = load_four(piece), lower = load_four(piece + warp * 16);
+  send(place_in(piece, other), upper, full_there);
+  send(place_in(piece + warp * 16, other), lower, full_there);
+  if (lane % 4 != 0) return;
+  send(place_in(memory.factor(buffer, row + lane / 4), other), __float_as_uint(factor), full_there);
 }
 
 }  // namespace cepe::ops::cuda

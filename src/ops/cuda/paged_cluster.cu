@@ -11,24 +11,6 @@ namespace {
 // Longer contexts keep the device busy by themselves, in equal shares (page_walk.cuh).
 constexpr int64_t most_cached_rows = 8192;  // of a sequence, on average
 
-template <int width, class Use>
-auto with_rows(const PagedAttentionRun& run, const Use& use) {
-  if (run.most_query_rows <= 1) return use(ClusterPlan<width, 1>{});
-  if (run.most_query_rows <= 2) return use(ClusterPlan<width, 2>{});
-  return use(ClusterPlan<width, 4>{});
-}
-template <class Use>
-auto with_plan(const PagedAttentionRun& run, const Use& use) {
-  switch (run.width) {
-    case 64:
-      return with_rows<64>(run, use);
-    case 128:
-      return with_rows<128>(run, use);
-    default:
-      return with_rows<256>(run, use);
-  }
-}
-
 using Attributes = std::array<cudaLaunchAttribute, 2>;
 
 cudaLaunchConfig_t configuration(int64_t units, int blocks, int threads, Attributes& attributes, cudaStream_t stream) {
@@ -70,6 +52,33 @@ int known_clusters(int device, int blocks) {
   int result = kept.load(std::memory_order_relaxed);
   if (result == 0) kept.store(result = resident_clusters<Plan>(device, blocks) + 1, std::memory_order_relaxed);
   return result - 1;
+}
+
+// More sequences and groups than blocks at one time, of a few tiles each.
+template <int width>
+bool are_many_and_short(const PagedAttentionRun& run) {
+  constexpr int64_t few_rows = 128;
+  return run.pages * run.page_rows <= few_rows * run.sequences &&
+         run.sequences * run.groups > known_clusters<ClusterPlan<width, 1>>(run.device, 1);
+}
+
+template <int width, class Use>
+auto with_rows(const PagedAttentionRun& run, const Use& use) {
+  if (run.most_query_rows <= 1)
+    return are_many_and_short<width>(run) ? use(ClusterPlan<width, 1, 2>{}) : use(ClusterPlan<width, 1>{});
+  if (run.most_query_rows <= 2) return use(ClusterPlan<width, 2>{});
+  return use(ClusterPlan<width, 4>{});
+}
+template <class Use>
+auto with_plan(const PagedAttentionRun& run, const Use& use) {
+  switch (run.width) {
+    case 64:
+      return with_rows<64>(run, use);
+    case 128:
+      return with_rows<128>(run, use);
+    default:
+      return with_rows<256>(run, use);
+  }
 }
 
 }  // namespace

@@ -6,9 +6,11 @@
 // shared memory, and nothing is left to merge. Tiles go from memory to registers: with one to four query rows a row of
 // keys is used by the lanes that loaded it alone, so shared memory would save nothing and cost barriers. A warp has its
 // own tiles and its own running maximum; warps meet once, at the end.
-// What takes time beside the bytes is waiting, so what does not depend on the kernel before is done while that one
-// ends: the tables are read, and the warp's first two tiles fetched into the second-level cache, where a row that is
-// still to be written will be found as it is then.
+// Where there are more units than blocks at one time, and each has a few tiles at most (a short text, whose every row
+// is a sequence here), blocks are of two warps: of eight some would have no tile, and every unit's beginning and end
+// take as long as what is between. What takes time beside the bytes is waiting, so what does not depend on the kernel
+// before is done while that one ends: the tables are read, and the warp's first two tiles fetched into the second-level
+// cache, where a row that is still to be written will be found as it is then.
 #pragma once
 
 #include "ops/cuda/barrier.cuh"
@@ -19,10 +21,11 @@ namespace cepe::ops::cuda {
 
 inline constexpr int most_cluster_blocks = 8;  // what any device with clusters takes
 
-template <int width_, int rows_>
+// rows: of queries.
+template <int width_, int rows_, int warps_ = 8>
 struct ClusterPlan {
-  static constexpr int width = width_, rows = rows_;  // rows: of queries
-  static constexpr int warps = 8, threads = warps * warp, resident = rows <= 2 ? 2 : 1;
+  static constexpr int width = width_, rows = rows_, warps = warps_, threads = warps * warp;
+  static constexpr int resident = 8 / warps * (rows <= 2 ? 2 : 1);
   static constexpr int lanes = width / 8;  // of a cached row, 16 bytes each
   static constexpr int slots = warp / lanes, loads = 8, tile = loads * slots;
   static constexpr int holders = lanes / loads;                          // lanes that have the same score
