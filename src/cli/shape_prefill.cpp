@@ -4,10 +4,15 @@
 #include <ATen/ops/cat.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "cli/measure.h"
 #include "cli/shape_bench.h"
 #include "engine/hot_contexts.h"
+#include "model/batch_step.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
@@ -30,11 +35,42 @@ at::Tensor first_token(const ShapeBench& bench, const at::Tensor& prompt, const 
   return at::argmax(model::logits(bench.model.decoder, hidden.narrow(0, hidden.size(0) - 1, 1)), -1);
 }
 
+// Prompts of at most `rows` tokens as an engine reads them: as rows of a step (model/batch_step.h), where that is
+// taken.
+class ShortPrompts {
+ public:
+  static constexpr int64_t rows = 64;  // a block of the cache
+
+  explicit ShortPrompts(const ShapeBench& bench) : bench_(bench) {
+    const model::DecoderConfig& config = bench.shape.decoder;
+    cache_ = model::make_kv_cache(config.layers, 2 * rows, config.groups, config.head_width, bench.values);
+    if (model::BatchStep::takes(bench.model, cache_)) step_.emplace(bench.model, cache_, rows, rows);
+  }
+
+  void answer(const at::Tensor& prompt, const ContextStates& context) {
+    const int64_t count = prompt.size(0);
+    if (!step_ || !model::BatchStep::takes_together(bench_.model, context, count)) {
+      first_token(bench_, prompt.to(bench_.device()), context).item();
+      return;
+    }
+    std::vector<model::BatchStep::Row> asked;
+    for (int64_t row = 0; row < count; ++row) asked.push_back({row, blocks_, &context});
+    at::argmax(step_->logits(prompt, asked)[count - 1]).item();
+  }
+
+ private:
+  const ShapeBench& bench_;
+  const std::vector<int32_t> blocks_ = {0};
+  model::KvCache cache_;
+  std::optional<model::BatchStep> step_;
+};
+
 // One question after another, as an engine answers them: a context that has lost enough gets K and V (HotContexts), and
 // the question that finds it so waits for them.
 void measure_asked_again(ShapeBench& bench, const at::Tensor& prompt, const ContextStates& context, double operations) {
-  constexpr int64_t questions = 8;
+  constexpr int64_t questions = 9;
   engine::HotContexts hot(bench.model);
+  ShortPrompts prompts(bench);
   const auto asked = std::make_shared<const ContextStates>(context);
   ops::reset_peak_device_bytes(bench.device());
   for (int64_t question = 1; question <= questions; ++question) {
@@ -42,22 +78,24 @@ void measure_asked_again(ShapeBench& bench, const at::Tensor& prompt, const Cont
     if (hot.due()) hot.keep(ops::available_bytes(bench.device()) / 5 * 2);
     const engine::ContextPointer& current = hot.current(asked);
     hot.count(current, prompt.size(0));
-    first_token(bench, prompt, *current).item();
+    prompts.answer(prompt, *current);
     bench.add("first token, question " + std::to_string(question) + " of 64 tokens", context.rows, clock.seconds(),
               operations, static_cast<double>(weight_bytes_a_token(bench.model, true, true)));
   }
 }
 
-// Over states, and over the K and V that a context may keep for all layers.
+// Over states, and over the K and V that a context may keep for all layers; each run at a length of its own.
 void measure_short_prompt(ShapeBench& bench, int64_t length) {
-  constexpr int64_t rows = 64;
+  constexpr int64_t rows = ShortPrompts::rows;
   ContextStates context = bench.random_states(length);
-  const at::Tensor prompt = bench.tokens(rows);
+  const at::Tensor prompt = bench.tokens(rows).to(at::kCPU);
   const model::HeadShape heads = model::head_shape(bench.shape.decoder);
   const double own = decoder_operations(bench.shape, rows, 1, true) + causal_operations(bench.shape, rows);
   const auto weights = static_cast<double>(weight_bytes_a_token(bench.model, true, true));
+  ShortPrompts prompts(bench);
   const auto measure = [&](const std::string& what, double operations, double bytes) {
-    const double seconds = bench.timed([&](int64_t) { first_token(bench, prompt, context).item(); });
+    const auto shorter = [&](int64_t run) { return prompt.narrow(0, 0, std::max(rows / 2, rows - run)); };
+    const double seconds = bench.timed([&](int64_t run) { prompts.answer(shorter(run), context); });
     bench.add("first token, " + what + ", 64-token prompt", length, seconds, own + operations, weights + bytes);
   };
   measure("states on the device", cross_operations(bench.shape, rows, static_cast<double>(length)), 0);

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/block_pool.h"
@@ -36,8 +37,8 @@ struct EngineOptions {
   // holds, and at least the model's positions; taken as they are needed.
   int64_t cache_rows = 0;
   bool batch_invariant = false;
-  // Tokens of sequences that decode pass through the decoder by tables (model/batch_step.h), on a GPU as recorded
-  // graphs. On the CPU, where nothing is launched, only to test it.
+  // Tokens of sequences that decode, and short texts, pass through the decoder by tables (model/batch_step.h), on a GPU
+  // as recorded graphs. On the CPU, where nothing is launched, only to test it.
   bool steps_by_tables_on_cpu = false;
 };
 
@@ -110,6 +111,8 @@ class Engine {
   void give_up_beyond(int64_t slots);
   void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
+  std::pair<std::vector<Scheduler::Piece>, std::vector<Scheduler::Piece>> parted(
+      std::span<const Scheduler::Piece> pieces);
   bool takes_step(const Scheduler::Piece& piece);
   bool run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void fork(const Sampled& parent, std::vector<Sampled>& sampled);

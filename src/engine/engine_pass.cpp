@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/log.h"
 #include "engine/sampled.h"
@@ -11,8 +12,17 @@
 
 namespace cepe::engine {
 
-// Passes over these pieces: one by tables for those of one row, where it is taken, one for the others.
-// Appends those whose text is read to its end.
+namespace {
+
+// Rows of texts in a step by tables, at most, and what their self-attention may read of the cache beside: each row is a
+// sequence of its own there, which reads again what the row before it read (8,192 rows of Llama-2-7B are 134 MB, a
+// third of the weights of a layer).
+constexpr int64_t most_text_rows = 128, most_rows_read = 8192;
+
+}  // namespace
+
+// Passes over these pieces: one by tables for those that it is for, one for the others. Appends those whose text is
+// read to its end.
 void Engine::run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
   // Neighbours of one context read it together: in the order in which the contexts first occur.
   std::map<const model::ContextStates*, size_t> places;
@@ -21,13 +31,40 @@ void Engine::run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sam
   std::stable_sort(pieces.begin(), pieces.end(), [&](const Scheduler::Piece& a, const Scheduler::Piece& b) {
     return places.at(sequence_of(*a.sequence).context.get()) < places.at(sequence_of(*b.sequence).context.get());
   });
-  const auto decoding = std::stable_partition(pieces.begin(), pieces.end(),
-                                              [&](const Scheduler::Piece& piece) { return !takes_step(piece); });
-  const std::span<const Scheduler::Piece> steps(decoding, pieces.end());
-  count_passes(std::span(pieces).first(pieces.size() - steps.size()));
+  auto [steps, others] = parted(pieces);
+  count_passes(others);
   count_passes(steps);
-  if (!steps.empty() && run_step(steps, sampled)) pieces.erase(decoding, pieces.end());
-  if (!pieces.empty()) run_pieces(pieces, sampled);
+  if (!steps.empty() && !run_step(steps, sampled)) others.insert(others.end(), steps.begin(), steps.end());
+  if (!others.empty()) run_pieces(others, sampled);
+}
+
+// Those that go by tables, those that do not, both in their order. A step reads K and V of its contexts only where it
+// reads those of all: a text that would have it otherwise goes by itself.
+std::pair<std::vector<Scheduler::Piece>, std::vector<Scheduler::Piece>> Engine::parted(
+    std::span<const Scheduler::Piece> pieces) {
+  const auto context_of = [&](const Scheduler::Piece& piece) -> const model::ContextStates& {
+    return *sequence_of(*piece.sequence).context;
+  };
+  std::optional<bool> reads_kept;
+  for (const Scheduler::Piece& piece : pieces) {
+    if (piece.count == 1 && context_of(piece).rows > 0)
+      reads_kept = reads_kept.value_or(true) && !context_of(piece).kept.empty();
+  }
+  std::vector<Scheduler::Piece> steps, others;
+  int64_t text_rows = 0;
+  for (const Scheduler::Piece& piece : pieces) {
+    const model::ContextStates& context = context_of(piece);
+    bool by_tables = takes_step(piece);
+    if (piece.count > 1 && by_tables) {
+      const bool has_kept = !context.kept.empty();
+      by_tables =
+          text_rows + piece.count <= most_text_rows && (context.rows == 0 || reads_kept.value_or(has_kept) == has_kept);
+      if (by_tables) text_rows += piece.count;
+      if (by_tables && context.rows > 0) reads_kept = has_kept;
+    }
+    (by_tables ? steps : others).push_back(piece);
+  }
+  return {std::move(steps), std::move(others)};
 }
 
 // What these passes lose by contexts without K and V; neighbours of one context read it together.
@@ -41,12 +78,15 @@ void Engine::count_passes(std::span<const Scheduler::Piece> pieces) {
   }
 }
 
-// Whether the piece is one row, of a sequence that decodes or reads again what it had generated: the same way both
-// times, since the two kinds of passes round differently.
+// Whether the piece goes by tables: one row, of a sequence that decodes or reads again what it had generated (the same
+// way both times, since the two kinds of passes round differently), or a text so short that launching kernels one by
+// one would take longer than they run.
 bool Engine::takes_step(const Scheduler::Piece& piece) {
-  if (!by_tables_ || piece.count != 1) return false;
-  const Sequence& sequence = sequence_of(*piece.sequence);
-  return model::BatchStep::takes(*model_, *sequence.context);
+  const model::ContextStates& context = *sequence_of(*piece.sequence).context;
+  if (!by_tables_ || !model::BatchStep::takes(*model_, context)) return false;
+  if (piece.count == 1) return true;
+  if (piece.count * (piece.sequence->cached + piece.count) > most_rows_read) return false;
+  return model::BatchStep::takes_together(*model_, context, piece.count, options_.path);
 }
 
 // False where there is no memory to record it: then never again.
@@ -60,15 +100,18 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   std::vector<text::Token> tokens;
   for (const Scheduler::Piece& piece : pieces) {
     const Sequence& sequence = sequence_of(*piece.sequence);
-    const bool asks = sequence.job->request.attribution && piece.sequence->pending() == 1;
-    rows.push_back({piece.sequence->cached, piece.sequence->blocks, sequence.context.get(), asks});
-    tokens.push_back(sequence.tokens[static_cast<size_t>(piece.sequence->cached)]);
+    const int64_t end = piece.sequence->cached + piece.count;
+    for (int64_t row = piece.sequence->cached; row < end; ++row) {
+      const bool asks = sequence.job->request.attribution && row + 1 == piece.sequence->length;
+      rows.push_back({row, piece.sequence->blocks, sequence.context.get(), asks});
+      tokens.push_back(sequence.tokens[static_cast<size_t>(row)]);
+    }
   }
   at::Tensor logits;
   try {
     logits = batch_step_->logits(token_tensor(tokens, at::kCPU), rows);
   } catch (const c10::OutOfMemoryError&) {
-    base::detail("engine: no memory to record a step of " + std::to_string(rows.size()) + " sequences");
+    base::detail("engine: no memory to record a step of " + std::to_string(rows.size()) + " rows");
     batch_step_.reset();
     by_tables_ = false;
     return false;
@@ -80,13 +123,15 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   at::Tensor masses = batch_step_->page_masses();
   if (masses.defined()) masses = masses.to(at::kCPU);
   const float* mass = masses.defined() ? masses.const_data_ptr<float>() : nullptr;
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    Scheduled& scheduled = *pieces[i].sequence;
-    ++scheduled.cached;
-    if (scheduled.pending() > 0) continue;
-    sampled.push_back({&sequence_of(scheduled), logits.narrow(0, static_cast<int64_t>(i), 1), {}});
-    if (!rows[i].asks_masses || rows[i].context->rows == 0) continue;
-    const float* const next = mass + rows[i].context->pages.size();
+  int64_t end = 0;  // of the piece's rows
+  for (const Scheduler::Piece& piece : pieces) {
+    end += piece.count;
+    piece.sequence->cached += piece.count;
+    if (piece.sequence->pending() > 0) continue;
+    sampled.push_back({&sequence_of(*piece.sequence), logits.narrow(0, end - 1, 1), {}});
+    const model::BatchStep::Row& last = rows[static_cast<size_t>(end - 1)];
+    if (!last.asks_masses || last.context->rows == 0) continue;
+    const float* const next = mass + last.context->pages.size();
     sampled.back().masses.assign(mass, next);
     mass = next;
   }

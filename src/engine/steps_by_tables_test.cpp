@@ -82,6 +82,43 @@ TEST_F(StepsByTables, RowsThatAreReadAgainGoByTablesToo) {
   EXPECT_EQ(crowded.counters().steps_by_tables, crowded.counters().steps);
 }
 
+TEST_F(StepsByTables, ShortTextsGoByTablesLongOnesDoNot) {
+  EngineOptions with = options(true), without = options(false);
+  with.prefill_rows = without.prefill_rows = 200;
+  Engine engine(model, tokenizer, with), usual(model, tokenizer, without);
+  std::vector<Request> asked = {request(60, 4), request(12, 4), request(1, 4)};
+  expect_the_same(run_together(engine, asked), run_together(usual, asked), 1e-4);
+  EXPECT_EQ(engine.counters().steps_by_tables, engine.counters().steps);
+  EXPECT_EQ(engine.counters().steps, 4) << "all in the first, then a token each";
+  asked = {request(130, 4), request(12, 4)};
+  const int64_t before = engine.counters().steps - engine.counters().steps_by_tables;
+  expect_the_same(run_together(engine, asked), run_together(usual, asked), 1e-4);
+  EXPECT_EQ(engine.counters().steps - engine.counters().steps_by_tables - before, 1) << "that of the long one";
+}
+
+// A step reads K and V of its contexts only where it reads those of all.
+TEST_F(StepsByTables, ATextBesideAContextOfTheOtherKindGoesByItself) {
+  const auto passes_of = [&](bool first_kept, bool second_kept) {
+    EngineOptions settings = options(true), keeping = settings;
+    settings.prefill_rows = 200;
+    settings.kept_bytes = 0;
+    keeping.kept_bytes = int64_t{1} << 30;
+    Engine engine(model, tokenizer, settings);
+    const auto context = [&](bool keeps) {
+      return Engine(model, tokenizer, keeps ? keeping : settings).prepare(states(ids(30)));
+    };
+    std::vector<Request> asked = {request(1, 8), request(3, 2)};
+    asked[0].context = context(first_kept);
+    asked[1].context = context(second_kept);
+    run_together(engine, asked, 2);
+    return engine.counters().steps - engine.counters().steps_by_tables;
+  };
+  EXPECT_EQ(passes_of(true, true), 0);
+  EXPECT_EQ(passes_of(false, false), 0);
+  EXPECT_EQ(passes_of(true, false), 1);
+  EXPECT_EQ(passes_of(false, true), 1);
+}
+
 TEST_F(StepsByTables, SeveralAnswersAndWindowsThatSlide) {
   std::vector<Request> asked(2);
   asked[0] = request(20, 30);

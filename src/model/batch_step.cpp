@@ -55,6 +55,16 @@ bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {
          ops::takes_paged_attention(*context.table(), device);
 }
 
+bool BatchStep::takes_together(const CepeModel& model, const ContextStates& context, int64_t rows,
+                               CrossAttentionPath path) {
+  if (context.rows == 0) return true;
+  const CrossAttentionCost cost = cost_of(context, rows, head_shape(model.decoder.config));
+  const CheapestPath way = path == CrossAttentionPath::absorbed ? CheapestPath::absorbed : cheapest(cost);
+  if (way == CheapestPath::absorbed && ops::is_int8_rows(context.pages.front()))
+    return rows * cost.heads <= most_rows_over_packed;
+  return way != CheapestPath::projected;
+}
+
 BatchStep::BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot,
                      CrossAttentionPath path)
     : model_(model), cache_(cache), block_rows_(block_rows), padding_slot_(padding_slot), path_(path) {
@@ -153,7 +163,8 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
 
   Recording& recording = recording_for(plan);
   fill(recording, tokens, rows);
-  if (!recording.graph) recording.graph = ops::DeviceGraph::record(model_.decoder.device(), [&] { run(recording); });
+  if (!recording.graph && recording.asked++ > 0)
+    recording.graph = ops::DeviceGraph::record(model_.decoder.device(), [&] { run(recording); });
   if (recording.graph)
     recording.graph->replay();
   else

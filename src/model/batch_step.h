@@ -1,6 +1,7 @@
-// Decoding: one token of each of B sequences in a pass whose every place is read from tables on the device, so that it
-// can be recorded as a graph (ops/device_graph.h): launching a step's thousand kernels one by one takes a GPU longer
-// than running them. One launch of a kernel serves all sequences, whatever their lengths and contexts.
+// Decoding: B rows, one token each of as many sequences or several in a row of one, in a pass whose every place is read
+// from tables on the device, so that it can be recorded as a graph (ops/device_graph.h): launching a step's thousand
+// kernels one by one takes a GPU longer than running them. One launch of a kernel serves all rows, whatever their
+// lengths and contexts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,7 +18,7 @@ namespace cepe::model {
 class BatchStep {
  public:
   struct Row {
-    int64_t position = 0;             // of its token; the rows before it are in the cache
+    int64_t position = 0;             // of its token; the rows before it are in the cache, or rows of this step
     std::span<const int32_t> blocks;  // of the cache: row r lies in slot blocks[r / block_rows] * block_rows + r % ...
     const ContextStates* context =
         nullptr;               // absorbed, unless K and V of all contexts of the batch are kept and cheaper
@@ -30,6 +31,10 @@ class BatchStep {
   // Whether these contexts can be attended to.
   static bool takes(const CepeModel& model, const ContextStates& context);
 
+  // Whether that many rows of one sequence should attend to it in one step: no other way is cheaper (cost_model.h).
+  static bool takes_together(const CepeModel& model, const ContextStates& context, int64_t rows,
+                             CrossAttentionPath path = CrossAttentionPath::automatic);
+
   // Model and cache must outlive it; the cache's tensors must stay where they are. padding_slot: a slot of the cache
   // that belongs to no sequence; batches are filled up to a few sizes, and what fills them is written there.
   // path: automatic, or kept where K and V of contexts are to be read although the states would be cheaper.
@@ -40,16 +45,17 @@ class BatchStep {
   BatchStep& operator=(const BatchStep&) = delete;
 
   // tokens int64 [B], on the CPU or the device; rows [B]. Rows of one context side by side read it together.
-  // -> logits of the next tokens [B, V] float32, overwritten by the next call. On a GPU the first call of a size
-  // records (some tenths of a second). Contexts must stay until the next call.
+  // -> logits of the next tokens [B, V] float32, overwritten by the next call. On a GPU the second call of a size
+  // records (some tenths of a second): a size that never returns is not worth it. Contexts must stay until the next
+  // call.
   // Errors: invalid_argument for a row outside the cache or its blocks.
   at::Tensor logits(const at::Tensor& tokens, std::span<const Row> rows);
   // What the rows that asked in that call gave to their pages, mean over heads and layers: one row's pages after
   // another's, float32. Overwritten by the next call; undefined where none asked.
   const at::Tensor& page_masses() const { return page_masses_; }
 
-  // How many sizes were recorded.
-  int64_t recordings() const { return static_cast<int64_t>(recordings_.size()); }
+  // How many sizes are known.
+  int64_t sizes() const { return static_cast<int64_t>(recordings_.size()); }
 
  private:
   struct Plan;

@@ -44,6 +44,14 @@ TEST_F(BatchStepsOnGpu, KeptContextsSharedAndNot) {
                            bench().text(7, 30, 1, &other)});
 }
 
+TEST_F(BatchStepsOnGpu, ShortTextsAsRows) {
+  const ContextStates one = bench().states({200, 256, 3}), other = bench().kept(bench().states({300}));
+  bench().expect_the_same_prompts({bench().text(9, 5, 1, nullptr)});
+  bench().expect_the_same_prompts(
+      {bench().text(9, 5, 1, &one), bench().text(1, 20, 1, &one), bench().text(17, 30, 1, nullptr)});
+  bench().expect_the_same_prompts({bench().text(40, 5, 1, &other), bench().text(17, 30, 1, &other)});
+}
+
 // Of a width whose kernel reads 8 bits.
 TEST_F(BatchStepsOnGpu, StatesIn8Bits) {
   if (!device().is_cpu() && !ops::takes_int8_pages(512, device())) GTEST_SKIP() << "no kernel for packed rows here";
@@ -76,7 +84,7 @@ TEST_F(BatchStepsOnGpu, MassesOfManyPages) {
   bench().expect_the_same_masses({bench().text(4, 0, 1, &context)}, 1);
 }
 
-TEST_F(BatchStepsOnGpu, EachSizeIsRecordedOnceAndContextsMayChange) {
+TEST_F(BatchStepsOnGpu, EachSizeIsKnownOnceAndContextsMayChange) {
   const ContextStates one = bench().states({8, 2}), other = bench().states({8, 2});
   KvCache kv = bench().cache(), same = bench().cache();
   test::BatchStepBench::Text text = bench().text(4, 0, 1, &one);
@@ -88,7 +96,7 @@ TEST_F(BatchStepsOnGpu, EachSizeIsRecordedOnceAndContextsMayChange) {
     const at::Tensor found = step.logits(at::full({1}, turn, at::kLong), bench().rows_at({text}, 0)).to(at::kCPU);
     EXPECT_LE(test::distance(found, bench().usual(text, 4, 5, same).to(at::kCPU)), bench().tolerance) << turn;
   }
-  EXPECT_EQ(step.recordings(), 1);
+  EXPECT_EQ(step.sizes(), 1);
 }
 
 }  // namespace

@@ -26,9 +26,13 @@ ops::PageTable form_of(const at::Tensor& rows, int64_t page_rows) {  // rows [sl
 }
 
 BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
-  for (const auto& recording : recordings_)
-    if (recording->plan == plan) return *recording;
-  if (recordings_.size() >= most_recordings) recordings_.clear();
+  const auto known = std::find_if(recordings_.begin(), recordings_.end(),
+                                  [&](const auto& recording) { return recording->plan == plan; });
+  if (known != recordings_.end()) {
+    std::rotate(known, known + 1, recordings_.end());  // the one that was asked last stands last
+    return *recordings_.back();
+  }
+  if (recordings_.size() >= most_recordings) recordings_.erase(recordings_.begin());
 
   const DecoderConfig& config = model_.decoder.config;
   const at::Device device = model_.decoder.device();

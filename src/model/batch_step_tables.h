@@ -45,6 +45,7 @@ struct BatchStep::Recording {
   std::vector<std::pair<std::shared_ptr<const ops::PageTable>, bool>> contexts;
   const ContextStates* any_context = nullptr;
   at::Tensor logits;
+  int64_t asked = 0;  // how often, before it was recorded
   std::unique_ptr<ops::DeviceGraph> graph;
 };
 

@@ -27,6 +27,29 @@ TEST_F(BatchSteps, WhereOnlySomeAreKeptTheStatesAreRead) {
   expect_the_same({text(4, 0, 1, &one), text(5, 10, 1, &other)});
 }
 
+TEST_F(BatchSteps, ShortTextsAsRows) {
+  const ContextStates one = states({8, 8, 3}), other = kept(states({300}));
+  expect_the_same_prompts({text(9, 5, 1, nullptr)});
+  expect_the_same_prompts({text(9, 5, 1, &one), text(1, 20, 1, &one), text(17, 30, 1, nullptr)});
+  expect_the_same_prompts({text(9, 5, 1, &other), text(17, 30, 1, &other)});
+}
+
+TEST_F(BatchSteps, RowsOfOneTextTogetherOnlyWhereNoOtherWayIsCheaper) {
+  const ContextStates one = states({300}), with_kept = kept(one);
+  const HeadShape shape = head_shape(model.decoder.config);
+  const int64_t few = 2, many = 2000;
+  ASSERT_EQ(cheapest(cost_of(one, few, shape)), CheapestPath::absorbed);
+  ASSERT_EQ(cheapest(cost_of(one, many, shape)), CheapestPath::projected);
+  EXPECT_TRUE(BatchStep::takes_together(model, one, few));
+  EXPECT_FALSE(BatchStep::takes_together(model, one, many));
+  EXPECT_TRUE(BatchStep::takes_together(model, one, many, CrossAttentionPath::absorbed));
+  EXPECT_TRUE(BatchStep::takes_together(model, with_kept, many));
+  EXPECT_TRUE(BatchStep::takes_together(model, {}, many));
+  ContextStates packed;
+  packed.append(ops::int8_rows(one.pages.front()));
+  EXPECT_FALSE(BatchStep::takes_together(model, packed, many, CrossAttentionPath::absorbed));
+}
+
 TEST_F(BatchSteps, StatesIn8BitsAreReadAsTheyAreButNotBesideOthers) {
   const auto packed = [&](const std::vector<int64_t>& pages) {
     ContextStates result;
@@ -66,7 +89,7 @@ TEST_F(BatchSteps, WhoAsksForMassesMayChangeFromStepToStep) {
     step.logits(at::full({2}, 3, at::kLong), rows);
     found.push_back(step.page_masses().clone());
   }
-  EXPECT_EQ(step.recordings(), 1);
+  EXPECT_EQ(step.sizes(), 1);
   EXPECT_GT(test::distance(found[0], found[1]), 1e-3);
   EXPECT_LE(test::distance(found[0], found[2]), 1e-5);
 }
@@ -89,7 +112,7 @@ TEST_F(BatchSteps, ContextsOfABatchMayChangeFromStepToStep) {
     EXPECT_LE(test::distance(found.narrow(0, 0, 1), usual(first, 4, 5, same)), 1e-5);
     EXPECT_LE(test::distance(found.narrow(0, 1, 1), usual(second, 5, 6, same)), 1e-5);
   }
-  EXPECT_EQ(step.recordings(), 1);
+  EXPECT_EQ(step.sizes(), 1);
 }
 
 TEST_F(BatchSteps, WhatFillsABatchTouchesNothing) {

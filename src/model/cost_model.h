@@ -23,6 +23,10 @@ enum class CheapestPath { projected, absorbed, kept };
 // bytes would take longer than absorbing (pass_cost): fewer than 16 of the 7B shape.
 CheapestPath cheapest(const CrossAttentionCost& cost);
 
+// Of packed states a GPU's kernel reads everything again for every 32 query rows (H * T): beyond a few such blocks they
+// are unpacked first.
+inline constexpr int64_t most_rows_over_packed = 128;
+
 // Time of a layer's pass, per context row, in bytes that the device could read meanwhile: the larger of what is read
 //   projected  2*E, and projection_cost     absorbed  2*E     kept  4*G*D
 // and of the operations, at 128 a byte on a GPU (500 TFLOP/s of attention beside 4 TB/s) and 6 on a CPU (280 GFLOP/s

@@ -197,10 +197,6 @@ at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queri
 
 namespace {
 
-// Of packed states a GPU's kernel reads everything again for every 32 query rows: beyond a few such blocks they are
-// unpacked first.
-constexpr int64_t most_rows_over_packed = 128;
-
 ContextStates unpacked(const ContextStates& context) {
   ContextStates dense;
   for (const at::Tensor& states : tiles(context, tile_rows(1))) dense.append(states);

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include "golden_tensors.h"
@@ -91,6 +92,30 @@ struct BatchStepBench {
             << "text " << t << ", step " << i;
       }
     }
+  }
+
+  // Whole prompts as rows of a step, which a GPU records the second time, against each by itself.
+  void expect_the_same_prompts(const std::vector<Text>& texts) {
+    model::KvCache alone = cache(), together = cache();
+    model::BatchStep step(model, together, block_rows, padding);
+    std::vector<model::BatchStep::Row> rows;
+    std::vector<int32_t> ids;
+    for (const Text& text : texts) {
+      for (int64_t row = 0; row < text.prompt; ++row) {
+        rows.push_back({row, text.blocks, text.context});
+        ids.push_back(text.ids[static_cast<size_t>(row)]);
+      }
+    }
+    for (int turn = 0; turn < 3; ++turn) {
+      const at::Tensor found = step.logits(at::tensor(ids, at::kLong), rows).to(at::kCPU);
+      int64_t end = 0;
+      for (const Text& text : texts) {
+        end += text.prompt;
+        EXPECT_LE(distance(found.narrow(0, end - 1, 1), usual(text, 0, text.prompt, alone).to(at::kCPU)), tolerance)
+            << "prompt of " << text.prompt << ", turn " << turn;
+      }
+    }
+    EXPECT_EQ(step.sizes(), 1);
   }
 
   // Two steps of all texts together, of which those before `asking` ask, against each by itself: shares of pages.
