@@ -119,6 +119,7 @@ model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::s
   {
     const std::scoped_lock lock(state.mutex);
     state.pages.trim();  // what earlier requests have let go of
+    state.host.trim();   // and the writer
     for (Page& page : wanted.pages) {
       page.states = state.find(page.key, static_cast<int64_t>(page.chunk->ids.size()));
       if (page.states.defined()) continue;

@@ -129,8 +129,9 @@ class Engine {
   BlockPool pool_;
   Scheduler scheduler_;
   model::KvCache cache_;
-  bool by_tables_ = false;      // while steps by tables are taken at all
-  int32_t padding_block_ = -1;  // of no sequence; taken where they are
+  bool by_tables_ = false;       // while steps by tables are taken at all
+  bool texts_by_tables_ = true;  // and short texts are rows of them
+  int32_t padding_block_ = -1;   // of no sequence; taken where they are
   std::unique_ptr<model::BatchStep> batch_step_;
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
   uint64_t next_age_ = 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "base/log.h"
 #include "engine/sampled.h"
@@ -85,11 +86,11 @@ bool Engine::takes_step(const Scheduler::Piece& piece) {
   const model::ContextStates& context = *sequence_of(*piece.sequence).context;
   if (!by_tables_ || !model::BatchStep::takes(*model_, context)) return false;
   if (piece.count == 1) return true;
-  if (piece.count * (piece.sequence->cached + piece.count) > most_rows_read) return false;
+  if (!texts_by_tables_ || piece.count * (piece.sequence->cached + piece.count) > most_rows_read) return false;
   return model::BatchStep::takes_together(*model_, context, piece.count, options_.path);
 }
 
-// False where there is no memory to record it: then never again.
+// False where there is no memory to record it: texts are no longer taken then, and if they were not, nothing is.
 bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
   if (!batch_step_) {
     if (!model::BatchStep::takes(*model_, cache_)) return false;
@@ -113,7 +114,7 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   } catch (const c10::OutOfMemoryError&) {
     base::detail("engine: no memory to record a step of " + std::to_string(rows.size()) + " rows");
     batch_step_.reset();
-    by_tables_ = false;
+    by_tables_ = std::exchange(texts_by_tables_, false);
     return false;
   }
   if (options_.batch_invariant) logits = logits.clone();  // the next sequence's overwrites it

@@ -1,47 +1,60 @@
 // The tables of attribution (page_masses.h): made once a size, filled where they change.
 #include <ATen/ops/zeros.h>
 
+#include <span>
+#include <vector>
+
 #include "model/batch_step_tables.h"
 
 namespace cepe::model {
+namespace {
+
+// A page whose mass is wanted: of which row, and where it begins in its context.
+struct AskedPage {
+  int64_t row, first;
+  const ContextStates* context;
+  const at::Tensor* states;
+};
+
+std::vector<AskedPage> asked_pages(std::span<const BatchStep::Row> rows) {
+  std::vector<AskedPage> asked;
+  for (size_t row = 0; row < rows.size(); ++row) {
+    if (!rows[row].asks_masses || !has_rows(rows[row].context)) continue;
+    int64_t first = 0;
+    for (const at::Tensor& page : rows[row].context->pages) {
+      asked.push_back({static_cast<int64_t>(row), first, rows[row].context, &page});
+      first += page.size(0);
+    }
+  }
+  return asked;
+}
+
+// Of its first row, in the states or in a layer's K.
+int64_t address_of(const AskedPage& page, bool kept, size_t layer) {
+  if (!kept) return ops::address_of(*page.states);
+  const at::Tensor& keys = page.context->kept.at(layer).keys;
+  return ops::address_of(keys) + page.first * keys.stride(0) * static_cast<int64_t>(keys.itemsize());
+}
+
+}  // namespace
 
 // Each page of the rows that ask, of states or of the K that are kept of them.
 void BatchStep::fill_masses(Recording& recording, std::span<const Row> rows) {
   const Plan& plan = recording.plan;
   const auto pages = static_cast<size_t>(plan.mass_pages);
+  const auto layers = static_cast<size_t>(plan.kept ? recording.any_context->kept.size() : 1);
+  const std::vector<AskedPage> asked = asked_pages(rows);
   std::vector<int32_t> page_rows;
   std::vector<int64_t> numbers;  // of the rows, then by layer addresses of keys
-  const auto layers = static_cast<size_t>(plan.kept ? recording.any_context->kept.size() : 1);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (!rows[i].asks_masses || !has_rows(rows[i].context)) continue;
-    for (const at::Tensor& page : rows[i].context->pages) {
-      page_rows.push_back(static_cast<int32_t>(page.size(0)));
-      numbers.push_back(static_cast<int64_t>(i));
-    }
+  for (const AskedPage& page : asked) {
+    page_rows.push_back(static_cast<int32_t>(page.states->size(0)));
+    numbers.push_back(page.row);
   }
   page_rows.resize(pages, 0);
   numbers.resize(pages, 0);
-  const auto add = [&](const auto& address_of_page) {  // (context, number of the page, its first row)
-    const size_t end = numbers.size() + pages;
-    for (const Row& row : rows) {
-      if (!row.asks_masses || !has_rows(row.context)) continue;
-      int64_t first = 0;
-      for (const at::Tensor& page : row.context->pages) {
-        numbers.push_back(address_of_page(*row.context, page, first));
-        first += page.size(0);
-      }
-    }
-    numbers.resize(end, 0);
-  };
-  if (plan.kept) {
-    for (size_t layer = 0; layer < layers; ++layer) {
-      add([&](const ContextStates& context, const at::Tensor&, int64_t first) {
-        const at::Tensor& keys = context.kept.at(layer).keys;
-        return ops::address_of(keys) + first * keys.stride(0) * static_cast<int64_t>(keys.itemsize());
-      });
-    }
-  } else {
-    add([](const ContextStates&, const at::Tensor& page, int64_t) { return ops::address_of(page); });
+  for (size_t layer = 0; layer < layers; ++layer) {
+    for (const AskedPage& page : asked) numbers.push_back(address_of(page, plan.kept, layer));
+    numbers.resize((2 + layer) * pages, 0);
   }
 
   StepMasses& masses = recording.tables->masses;

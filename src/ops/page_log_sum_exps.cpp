@@ -57,9 +57,9 @@ at::Tensor page_log_sum_exps(const at::Tensor& rows, int64_t sequences, const at
                       "log-sum-exps of pages: query rows must be [B * R, G, D] as the pages', and each page have a "
                       "sequence whose they are");
   const int64_t pages = of.size(0), each = rows.size(0) / sequences;
+  if (pages == 0) return at::empty({0, each, table.groups}, rows.options().dtype(at::kFloat));
   const cuda::CudaKernels* kernels = kernels_for(rows, table);
-  if (!kernels || pages == 0)
-    return by_attention(rows.reshape({sequences, each, rows.size(1), rows.size(2)}), of, table, scale);
+  if (!kernels) return by_attention(rows.reshape({sequences, each, rows.size(1), rows.size(2)}), of, table, scale);
   at::Tensor found = at::empty({pages, each, table.groups}, rows.options().dtype(at::kFloat));
   cuda::check(kernels->page_log_sum_exps({.queries = rows.const_data_ptr(),
                                           .of = of.const_data_ptr<int64_t>(),

@@ -15,6 +15,14 @@ TEST(PageLogSumExps, AreThoseOfEachPageByItself) {
   test::expect_page_sums(512, 1, 9, at::kChar, at::kCPU);
 }
 
+TEST(PageLogSumExps, OfNoPageThereAreNone) {
+  PageTable table;
+  table.width = 64;
+  table.keys = at::zeros({0}, at::kLong);
+  const at::Tensor found = page_log_sum_exps(at::zeros({6, 1, 64}), 2, at::zeros({0}, at::kLong), table, 1);
+  EXPECT_EQ(found.sizes(), at::IntArrayRef({0, 3, 1}));
+}
+
 TEST(PageLogSumExps, QueryRowsThatArePagesOfNoneAreRefused) {
   PageTable table;
   table.width = 64;
