@@ -20,6 +20,17 @@ namespace {
   throw base::Error(base::ErrorCode::invalid_argument, "batch step: " + message);
 }
 
+// What recording a step takes, in times of what it saves a short text.
+constexpr int64_t asks_of_texts = 8;
+
+// Whether several rows are one sequence's.
+bool has_text(std::span<const BatchStep::Row> rows) {
+  const auto of_one = [](const BatchStep::Row& a, const BatchStep::Row& b) {
+    return a.blocks.data() == b.blocks.data();
+  };
+  return std::adjacent_find(rows.begin(), rows.end(), of_one) != rows.end();
+}
+
 // 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: the sizes that are recorded, a third more than asked for at most.
 int64_t rounded_up(int64_t count) {
   int64_t size = 1;
@@ -163,7 +174,8 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
 
   Recording& recording = recording_for(plan);
   fill(recording, tokens, rows);
-  if (!recording.graph && recording.asked++ > 0)
+  recording.asked += has_text(rows) ? 1 : asks_of_texts;
+  if (!recording.graph && recording.asked > asks_of_texts)
     recording.graph = ops::DeviceGraph::record(model_.decoder.device(), [&] { run(recording); });
   if (recording.graph)
     recording.graph->replay();

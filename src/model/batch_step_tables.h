@@ -45,7 +45,7 @@ struct BatchStep::Recording {
   std::vector<std::pair<std::shared_ptr<const ops::PageTable>, bool>> contexts;
   const ContextStates* any_context = nullptr;
   at::Tensor logits;
-  int64_t asked = 0;  // how often, before it was recorded
+  int64_t asked = 0;  // how often, a step of tokens that are decoded counting for several
   std::unique_ptr<ops::DeviceGraph> graph;
 };
 
