@@ -68,6 +68,21 @@ int64_t Engine::kept_budget() const {
   return options_.kept_bytes >= 0 ? options_.kept_bytes : ops::available_bytes(model_->decoder.device()) / 5 * 2;
 }
 
+// False where there is no memory for them: then nothing is kept. It is not tried where they cannot fit, which would
+// leave the rest of the program with what had been taken from it.
+bool Engine::keeps(model::ContextStates& context, at::ScalarType type, int64_t bytes) const {
+  const int64_t available = ops::available_bytes(model_->decoder.device());
+  if (available > 0 && bytes > available) return false;
+  try {
+    model::keep_projections(context, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
+                            type);
+  } catch (const c10::OutOfMemoryError&) {
+    context.kept.clear();
+    return false;
+  }
+  return true;
+}
+
 ContextPointer Engine::prepare(model::ContextStates context) const {
   const at::NoGradGuard none;
   if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
@@ -80,20 +95,14 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
   const bool wanted =
       options_.path == model::CrossAttentionPath::kept ||
       (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, bytes, kept_budget()));
-  if (wanted) {
-    try {
-      model::keep_projections(context, model::cross_attention_blocks(*model_), model::head_shape(config), type);
-    } catch (const c10::OutOfMemoryError&) {
-      context.kept.clear();
-      const std::string what = "K and V of a context of " + std::to_string(context.rows) + " tokens take " +
-                               base::human_bytes(bytes) + ", for which there is no memory";
-      if (options_.path == model::CrossAttentionPath::kept)
-        throw Error(ErrorCode::out_of_memory, what + "; give --cross-attention absorbed, which reads the states");
-      base::warn(what + ": the encoded states are read instead");
-    }
-  } else if (cost.cpu) {
-    context = model::dense_pages(std::move(context));
+  if (wanted && !keeps(context, type, bytes)) {
+    const std::string what = "K and V of a context of " + std::to_string(context.rows) + " tokens take " +
+                             base::human_bytes(bytes) + ", for which there is no memory";
+    if (options_.path == model::CrossAttentionPath::kept)
+      throw Error(ErrorCode::out_of_memory, what + "; give --cross-attention absorbed, which reads the states");
+    base::warn(what + ": the encoded states are read instead");
   }
+  if (context.kept.empty() && cost.cpu) context = model::dense_pages(std::move(context));
   return std::make_shared<const model::ContextStates>(std::move(context));
 }
 

@@ -12,13 +12,12 @@
 #include "engine/token_ids.h"
 
 namespace cepe::engine {
-
 namespace {
 
-// Rows of texts in a step by tables, at most, and what their self-attention may read of the cache beside: each row is a
-// sequence of its own there, which reads again what the row before it read (8,192 rows of Llama-2-7B are 134 MB, a
-// third of the weights of a layer).
-constexpr int64_t most_text_rows = 128, most_rows_read = 8192;
+// Rows of texts in a step by tables, at most, and rows of the cache that their self-attention may read again: each row
+// is a sequence of its own there, and reads what the row before it read (8,192 rows of Llama-2-7B are 134 MB, a third
+// of the weights of a layer).
+constexpr int64_t most_text_rows = 128, most_rows_again = 8192;
 
 }  // namespace
 
@@ -52,19 +51,21 @@ std::pair<std::vector<Scheduler::Piece>, std::vector<Scheduler::Piece>> Engine::
       reads_kept = reads_kept.value_or(true) && !context_of(piece).kept.empty();
   }
   std::vector<Scheduler::Piece> steps, others;
-  int64_t text_rows = 0;
-  for (const Scheduler::Piece& piece : pieces) {
-    const model::ContextStates& context = context_of(piece);
-    bool by_tables = takes_step(piece);
-    if (piece.count > 1 && by_tables) {
-      const bool has_kept = !context.kept.empty();
-      by_tables =
-          text_rows + piece.count <= most_text_rows && (context.rows == 0 || reads_kept.value_or(has_kept) == has_kept);
-      if (by_tables) text_rows += piece.count;
-      if (by_tables && context.rows > 0) reads_kept = has_kept;
-    }
-    (by_tables ? steps : others).push_back(piece);
-  }
+  int64_t text_rows = 0, rows_again = 0;
+  const auto admits = [&](const Scheduler::Piece& text) {
+    const int64_t again = (text.count - 1) * (text.sequence->cached + text.count);
+    const model::ContextStates& context = context_of(text);
+    const bool has_kept = !context.kept.empty();
+    if (text_rows + text.count > most_text_rows || rows_again + again > most_rows_again ||
+        (context.rows > 0 && reads_kept.value_or(has_kept) != has_kept))
+      return false;
+    text_rows += text.count;
+    rows_again += again;
+    if (context.rows > 0) reads_kept = has_kept;
+    return true;
+  };
+  for (const Scheduler::Piece& piece : pieces)
+    (takes_step(piece) && (piece.count == 1 || admits(piece)) ? steps : others).push_back(piece);
   return {std::move(steps), std::move(others)};
 }
 
@@ -80,14 +81,12 @@ void Engine::count_passes(std::span<const Scheduler::Piece> pieces) {
 }
 
 // Whether the piece goes by tables: one row, of a sequence that decodes or reads again what it had generated (the same
-// way both times, since the two kinds of passes round differently), or a text so short that launching kernels one by
-// one would take longer than they run.
+// way both times, since the two kinds of passes round differently), or a text for which no other way is cheaper.
 bool Engine::takes_step(const Scheduler::Piece& piece) {
   const model::ContextStates& context = *sequence_of(*piece.sequence).context;
   if (!by_tables_ || !model::BatchStep::takes(*model_, context)) return false;
   if (piece.count == 1) return true;
-  if (!texts_by_tables_ || piece.count * (piece.sequence->cached + piece.count) > most_rows_read) return false;
-  return model::BatchStep::takes_together(*model_, context, piece.count, options_.path);
+  return texts_by_tables_ && model::BatchStep::takes_together(*model_, context, piece.count, options_.path);
 }
 
 // False where there is no memory to record it: texts are no longer taken then, and if they were not, nothing is.

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine_bench.h"
+#include "expect_error.h"
 
 namespace cepe::engine {
 namespace {
@@ -144,6 +145,17 @@ TEST_F(HotContext, GoesWithTheContextItIsOf) {
   context.reset();
   hot.drop_expired();
   EXPECT_TRUE(kept.expired());
+}
+
+TEST_F(HotContext, KAndVThatCannotFitAreNotTried) {
+  model::ContextStates context = states(ids(16));
+  context.rows = int64_t{1} << 40;  // K and V of so many would take more than any machine has
+  EngineOptions settings;
+  settings.kept_bytes = int64_t{1} << 62;
+  EXPECT_TRUE(Engine(model, tokenizer, settings).prepare(context)->kept.empty());
+  settings.path = model::CrossAttentionPath::kept;
+  test::expect_error(base::ErrorCode::out_of_memory, "--cross-attention absorbed",
+                     [&] { Engine(model, tokenizer, settings).prepare(context); });
 }
 
 }  // namespace

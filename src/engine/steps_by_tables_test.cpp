@@ -96,6 +96,22 @@ TEST_F(StepsByTables, ShortTextsGoByTablesLongOnesDoNot) {
   EXPECT_EQ(engine.counters().steps - engine.counters().steps_by_tables - before, 1) << "that of the long one";
 }
 
+TEST_F(StepsByTables, NoMoreTextsAtOnceThanASteppedPassShouldRead) {
+  const auto passes_of = [&](const std::vector<int64_t>& prompts) {
+    EngineOptions settings = options(true);
+    settings.prefill_rows = 200;
+    Engine engine(model, tokenizer, settings);
+    std::vector<Request> asked;
+    for (const int64_t prompt : prompts) asked.push_back(request(prompt, 2));
+    run_together(engine, asked);
+    return engine.counters().steps - engine.counters().steps_by_tables;
+  };
+  EXPECT_EQ(passes_of({50, 50}), 0);
+  EXPECT_EQ(passes_of({50, 50, 50}), 1) << "more rows than a step takes of texts";
+  EXPECT_EQ(passes_of({90}), 0);
+  EXPECT_EQ(passes_of({92}), 1) << "91 * 92 rows would be read again";
+}
+
 // A step reads K and V of its contexts only where it reads those of all.
 TEST_F(StepsByTables, ATextBesideAContextOfTheOtherKindGoesByItself) {
   const auto passes_of = [&](bool first_kept, bool second_kept) {
