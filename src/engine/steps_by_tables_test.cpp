@@ -96,12 +96,13 @@ TEST_F(StepsByTables, ShortTextsGoByTablesLongOnesDoNot) {
   EXPECT_EQ(engine.counters().steps - engine.counters().steps_by_tables - before, 1) << "that of the long one";
 }
 
-TEST_F(StepsByTables, NoMoreTextsAtOnceThanASteppedPassShouldRead) {
+TEST_F(StepsByTables, NoMoreTextsAtOnceThanAStepShouldRead) {
   const auto passes_of = [&](const std::vector<int64_t>& prompts) {
     EngineOptions settings = options(true);
     settings.prefill_rows = 200;
     Engine engine(model, tokenizer, settings);
     std::vector<Request> asked;
+    asked.reserve(prompts.size());
     for (const int64_t prompt : prompts) asked.push_back(request(prompt, 2));
     run_together(engine, asked);
     return engine.counters().steps - engine.counters().steps_by_tables;
