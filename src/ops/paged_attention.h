@@ -64,7 +64,7 @@ bool takes_int8_pages(int64_t width, at::Device device);
 // Of workspace for N query rows. By sizes alone: the same for every content of the tables. Zero on the CPU.
 int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& table);
 
-// output = softmax(scale * q.k) v over all rows of the sequence's pages.
+// output = softmax(scale * q.k) v over all rows of the sequence's pages; scale above zero.
 // Errors: invalid_argument (shapes, types, devices, a workspace too small), unsupported (see takes_paged_attention).
 void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result);
 
