@@ -139,8 +139,8 @@ struct PagedAttentionRun {
   int64_t pages;                     // of the tables, used or not; 0: not known
   int64_t key_stride, value_stride;  // elements from row to row of a page
   int64_t most_query_rows;           // of one sequence
-  float scale;  // above zero
-  bool same;  // the keys serve as values
+  float scale;                       // above zero
+  bool same;                         // the keys serve as values
   bool int8_pages;
   bool bfloat16_queries, bfloat16_output;
   int device;
