@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 
@@ -68,21 +67,6 @@ int64_t Engine::kept_budget() const {
   return options_.kept_bytes >= 0 ? options_.kept_bytes : ops::available_bytes(model_->decoder.device()) / 5 * 2;
 }
 
-// False where there is no memory for them: then nothing is kept. It is not tried where they cannot fit, which would
-// leave the rest of the program with what had been taken from it.
-bool Engine::keeps(model::ContextStates& context, at::ScalarType type, int64_t bytes) const {
-  const int64_t available = ops::available_bytes(model_->decoder.device());
-  if (available > 0 && bytes > available) return false;
-  try {
-    model::keep_projections(context, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
-                            type);
-  } catch (const c10::OutOfMemoryError&) {
-    context.kept.clear();
-    return false;
-  }
-  return true;
-}
-
 ContextPointer Engine::prepare(model::ContextStates context) const {
   const at::NoGradGuard none;
   if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
@@ -90,14 +74,14 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
     throw Error(ErrorCode::invalid_argument,
                 "a context needs an adapter: the model alone has no encoder; give one with --adapter");
   const model::DecoderConfig& config = model_->decoder.config;
-  const auto [type, bytes] = kept_form(*model_, context);
+  const KeptForm form = kept_form(*model_, context);
   const auto cost = model::cost_of(context, 1, model::head_shape(config));
   const bool wanted =
       options_.path == model::CrossAttentionPath::kept ||
-      (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, bytes, kept_budget()));
-  if (wanted && !keeps(context, type, bytes)) {
+      (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, form.bytes, kept_budget()));
+  if (wanted && !keep_what_fits(*model_, context, form)) {
     const std::string what = "K and V of a context of " + std::to_string(context.rows) + " tokens take " +
-                             base::human_bytes(bytes) + ", for which there is no memory";
+                             base::human_bytes(form.bytes) + ", for which there is no memory";
     if (options_.path == model::CrossAttentionPath::kept)
       throw Error(ErrorCode::out_of_memory, what + "; give --cross-attention absorbed, which reads the states");
     base::warn(what + ": the encoded states are read instead");

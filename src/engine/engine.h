@@ -98,7 +98,6 @@ class Engine {
   int64_t rows_of(const Request& request) const;
   ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
   int64_t kept_budget() const;
-  bool keeps(model::ContextStates& context, at::ScalarType type, int64_t bytes) const;
   void discard(RequestId id);
   // engine_step.cpp
   struct Sampled;

@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "context/chunk.h"
 #include "engine/sampled.h"
-#include "ops/device.h"
 
 namespace cepe::engine {
 
@@ -45,11 +44,8 @@ void Engine::drop_finished() {
 // Contexts that have become hot, for all that read them.
 void Engine::keep_hot() {
   if (!hot_.due()) return;
-  // A budget that was given is for all of them, but no more than there is; of the free memory they have their part
-  // already.
-  const int64_t budget = kept_budget() - (options_.kept_bytes >= 0 ? hot_.bytes() : 0);
-  const int64_t available = ops::available_bytes(model_->decoder.device());
-  const int64_t made = hot_.keep(available > 0 ? std::min(budget, available) : budget);
+  // A budget that was given is for all of them; of the free memory they have their part already.
+  const int64_t made = hot_.keep(kept_budget() - (options_.kept_bytes >= 0 ? hot_.bytes() : 0));
   counters_.hot_contexts += made;
   if (made == 0) return;
   for (const auto& [age, sequence] : sequences_) sequence->context = hot_.current(sequence->context);

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "model/cost_model.h"
+#include "ops/device.h"
 
 namespace cepe::engine {
 
@@ -16,6 +17,19 @@ KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& co
   const auto cost = model::cost_of(context, 1, model::head_shape(model.decoder.config));
   const auto value_bytes = static_cast<int64_t>(at::elementSize(type));
   return {type, model::kept_bytes(cost, model::cross_attention_layers(model), value_bytes)};
+}
+
+bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form) {
+  const int64_t available = ops::available_bytes(model.decoder.device());
+  if (available > 0 && form.bytes > available) return false;
+  try {
+    model::keep_projections(context, model::cross_attention_blocks(model), model::head_shape(model.decoder.config),
+                            form.type);
+  } catch (const c10::OutOfMemoryError&) {
+    context.kept.clear();
+    return false;
+  }
+  return true;
 }
 
 void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
@@ -31,25 +45,22 @@ void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
 }
 
 int64_t HotContexts::keep(int64_t budget_bytes) {
-  const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(*model_);
   int64_t made = 0;
   due_ = false;
   for (auto& [address, entry] : entries_) {
     const ContextPointer context = entry.context.lock();
     if (!context || entry.hot || entry.losses <= entry.price) continue;
     entry.losses = 0;
-    const auto [type, bytes] = kept_form(*model_, *context);
-    if (bytes > budget_bytes) continue;
+    const KeptForm form = kept_form(*model_, *context);
+    if (form.bytes > budget_bytes) continue;
     model::ContextStates hot;  // not a copy: what knows a context by its table is to see another
     for (const at::Tensor& page : context->pages) hot.append(page);
-    try {
-      model::keep_projections(hot, blocks, model::head_shape(model_->decoder.config), type);
-    } catch (const c10::OutOfMemoryError&) {
+    if (!keep_what_fits(*model_, hot, form)) {
       base::detail("engine: no memory to keep K and V of a context of " + std::to_string(context->rows) + " tokens");
       continue;
     }
-    entry.hot_bytes = bytes;
-    budget_bytes -= bytes;
+    entry.hot_bytes = form.bytes;
+    budget_bytes -= form.bytes;
     entry.hot = std::make_shared<const model::ContextStates>(std::move(hot));
     ++made;
   }

@@ -22,6 +22,9 @@ struct KeptForm {
   int64_t bytes;
 };
 KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context);
+// Keeps them so. False, and none, where there is no memory for them; it is not tried where they cannot fit, which would
+// leave the rest of the program with what had been taken from it.
+bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form);
 
 class HotContexts {
  public:
