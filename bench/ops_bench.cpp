@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "ops/activation.h"
+#include "ops/int8_context.h"
 #include "ops/int8_product.h"
 #include "ops/int8_rows.h"
 #include "ops/mixed_linear.h"
@@ -268,6 +269,41 @@ void project_context(benchmark::State& state) {
 BENCHMARK(project_context)
     ->ArgNames({"int8", "in", "out"})
     ->ArgsProduct({{0, 1}, {576}, {384}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+// K and V of that layer in 8 bits, made from states in 8 bits, and R query rows a group over them.
+struct Int8Bench {
+  std::vector<at::Tensor> pages;
+  at::Tensor keys = at::randn({192, 576}), values = at::randn({192, 576});
+
+  explicit Int8Bench(int64_t chunks = 508) {
+    for (int64_t i = 0; i < chunks; ++i) pages.push_back(int8_rows(at::randn({256, 576})));
+  }
+  Int8Context made() const { return project_int8(pages, keys, values, 3); }
+};
+void int8_context_made(benchmark::State& state) {
+  const Int8Bench bench;
+  for (auto _ : state) benchmark::DoNotOptimize(bench.made());
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2e-9 * 508 * 256 * 576 * 384, benchmark::Counter::kIsIterationInvariantRate);
+}
+void int8_context_read(benchmark::State& state) {
+  const Int8Bench bench(state.range(1));
+  std::vector<Int8Context> layers;
+  for (int i = 0; i < 6; ++i) layers.push_back(bench.made());
+  const int64_t rows = state.range(0);
+  const at::Tensor queries = at::randn({rows, 3, 64});
+  size_t layer = 0;
+  for (auto _ : state) benchmark::DoNotOptimize(int8_attention(queries, layers[layer++ % layers.size()], 0.002));
+  const auto each = benchmark::Counter::kIsIterationInvariantRate;
+  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * 256 * 3 * 64 * static_cast<double>(rows * state.range(1)), each);
+  report(state, layers.front().bytes());
+}
+BENCHMARK(int8_context_made)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(int8_context_read)
+    ->ArgNames({"R", "chunks"})
+    ->ArgsProduct({{3, 24, 96}, {8, 508}})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 

@@ -82,8 +82,10 @@ void eval_lm(const EvalLmOptions& given, const CommonOptions& common) {
   const eval::WindowSet set = draw_windows(documents, *runtime->tokenizer, options);
   base::notice(std::to_string(set.windows.size()) + " windows of " + std::to_string(set.documents) + " documents; " +
                std::to_string(set.too_short) + " documents were too short");
-  engine::Engine engine(runtime->model, *runtime->tokenizer,
-                        eval::scoring_options(options.decoder_tokens, options.direct_tokens));
+  engine::EngineOptions settings = eval::scoring_options(options.decoder_tokens, options.direct_tokens);
+  settings.kept_type = kept_type(given.model.kept_type);
+  if (settings.kept_type != engine::KeptType::automatic) settings.path = model::CrossAttentionPath::kept;
+  engine::Engine engine(runtime->model, *runtime->tokenizer, settings);
   const eval::Scorer score = eval::engine_scorer(engine, runtime->store.get());
   const int64_t chunk_size = runtime->model.adapter ? runtime->model.adapter->chunk_size : 256;
   if (!given.json) write_output(eval::table_head());
@@ -176,6 +178,13 @@ void add_eval_lm(CLI::App& group, CommonOptions& common) {
   add_control_options(*command, *options);
   add_model_options(*command, options->model);
   add_store_options(*command, options->model);
+  command
+      ->add_option("--kept-type", options->model.kept_type,
+                   "read each context by way of K and V of all layers that are kept as questions about it would have "
+                   "them: bfloat16, or int8 (on a CPU); auto: not kept")
+      ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
+      ->capture_default_str()
+      ->group("Cross-attention");
 }
 
 }  // namespace cepe::cli

@@ -85,12 +85,13 @@ Json tokenizer_json(const ModelOptions& options, const model::ModelSource& sourc
   }
 }
 
-Json contexts_json(const model::ModelSource& source, const std::optional<AdapterPart>& adapter, int64_t value_bytes) {
+Json contexts_json(const model::ModelSource& source, const std::optional<AdapterPart>& adapter, int64_t value_bytes,
+                   bool kept_in_8_bits) {
   Json list = Json::array();
   for (const int64_t tokens : shown_context_lengths) {
     const ContextMemory memory =
         context_memory(source.decoder, adapter ? adapter->encoder.width : 0,
-                       adapter ? static_cast<int64_t>(adapter->layers.size()) : 0, tokens, value_bytes);
+                       adapter ? static_cast<int64_t>(adapter->layers.size()) : 0, tokens, value_bytes, kept_in_8_bits);
     list.push_back({{"tokens", tokens},
                     {"states_bytes", memory.states},
                     {"kept_keys_values_bytes", memory.kept},
@@ -103,7 +104,7 @@ Json info_json(const ModelOptions& options, const CommonOptions& common) {
   const base::Path path = model::locate_model(options.model, common.cache());
   const model::ModelSource source = model::open_model(path);
   const model::WeightType type = weight_type(common.dtype);
-  const bool on_cpu = !common.device.starts_with("cuda");  // none is opened
+  const bool on_cpu = !common.device.starts_with("cuda"), exact = common.dtype == "float32";  // no device is opened
   ModelSize size;
   add(size, source.checkpoint, type, on_cpu);
   const auto adapter = adapter_part(source, options, size, type, on_cpu);
@@ -119,7 +120,7 @@ Json info_json(const ModelOptions& options, const CommonOptions& common) {
           {"weight_types", size.types},
           {"tokenizer", tokenizer_json(options, source)},
           {"adapter", adapter ? adapter_json(*adapter, source.decoder.width) : Json()},
-          {"context_memory", contexts_json(source, adapter, common.dtype == "float32" ? 4 : 2)}};
+          {"context_memory", contexts_json(source, adapter, exact ? 4 : 2, on_cpu && !exact)}};
 }
 
 std::string row(const std::string& first, const std::string& rest) {

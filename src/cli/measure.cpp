@@ -75,7 +75,7 @@ int64_t weight_bytes_a_token(const model::CepeModel& model, bool has_context, bo
 
 int64_t context_bytes_a_token(const model::CepeModel& model, const model::ContextStates& context) {
   int64_t bytes = 0;
-  for (const auto& kept : context.kept) bytes += static_cast<int64_t>(kept.keys.nbytes() + kept.values.nbytes());
+  for (const auto& kept : context.kept) bytes += kept.bytes();
   if (bytes > 0) return bytes;
   int64_t layers = 0;
   for (const model::CrossAttention* block : model::cross_attention_blocks(model)) layers += block != nullptr;

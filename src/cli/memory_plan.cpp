@@ -1,7 +1,10 @@
 #include "cli/memory_plan.h"
 
+#include <vector>
+
 #include "model/cost_model.h"
 #include "model/quantise.h"
+#include "ops/int8_context.h"
 
 namespace cepe::cli {
 namespace {
@@ -73,14 +76,18 @@ void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightTy
 }
 
 ContextMemory context_memory(const model::DecoderConfig& decoder, int64_t encoder_width, int64_t cross_attention_layers,
-                             int64_t tokens, int64_t bytes_per_value) {
+                             int64_t tokens, int64_t bytes_per_value, bool kept_in_8_bits) {
   ContextMemory memory;
   memory.tokens = tokens;
   const model::CrossAttentionCost cost = {1, tokens, decoder.heads, decoder.groups, decoder.head_width, encoder_width};
   memory.full_attention = model::kept_bytes(cost, decoder.layers, bytes_per_value);
   if (encoder_width == 0) return memory;
   memory.states = tokens * encoder_width * bytes_per_value;
-  memory.kept = model::kept_bytes(cost, cross_attention_layers, bytes_per_value);
+  const std::vector<int64_t> rows = {tokens};
+  memory.kept = kept_in_8_bits
+                    ? cross_attention_layers *
+                          ops::int8_context_bytes(rows, decoder.groups, decoder.head_width, decoder.head_width)
+                    : model::kept_bytes(cost, cross_attention_layers, bytes_per_value);
   return memory;
 }
 

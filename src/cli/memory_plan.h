@@ -42,8 +42,9 @@ struct ContextMemory {
   int64_t kept = 0;            // K and V of the cross-attention layers, where they are kept
   int64_t full_attention = 0;  // K and V of all decoder layers
 };
-// encoder_width 0: no adapter, states and kept are 0. bytes_per_value = 2 for bfloat16.
+// encoder_width 0: no adapter, states and kept are 0. bytes_per_value = 2 for bfloat16; kept_in_8_bits: K and V of the
+// cross-attention are (ops/int8_context.h), as on a CPU.
 ContextMemory context_memory(const model::DecoderConfig& decoder, int64_t encoder_width, int64_t cross_attention_layers,
-                             int64_t tokens, int64_t bytes_per_value);
+                             int64_t tokens, int64_t bytes_per_value, bool kept_in_8_bits);
 
 }  // namespace cepe::cli

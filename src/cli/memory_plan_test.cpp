@@ -30,10 +30,13 @@ TEST(MemoryPlan, StatesOfASevenBillionModelTakeTwoKibibytesAToken) {
   decoder.layers = 32;
   decoder.heads = decoder.groups = 32;
   decoder.head_width = 128;
-  const ContextMemory memory = context_memory(decoder, 1024, 32, 1000, 2);
+  const ContextMemory memory = context_memory(decoder, 1024, 32, 1000, 2, false);
   EXPECT_EQ(memory.states, 1000 * 2048);
   EXPECT_EQ(memory.full_attention, int64_t{1000} * 512 * 1024);
   EXPECT_EQ(memory.kept, memory.full_attention);
+  const ContextMemory in_8_bits = context_memory(decoder, 1024, 32, 1024, 2, true);
+  const int64_t halved = int64_t{1024} * 256 * 1024;  // and a scale a key, and one a column of 64 rows' values
+  EXPECT_EQ(in_8_bits.kept, halved + int64_t{32} * 32 * (1024 + 16 * 128) * 4);
 }
 
 TEST(MemoryPlan, WithoutAnAdapterTheContextTakesNothingOfItsOwn) {
@@ -41,7 +44,7 @@ TEST(MemoryPlan, WithoutAnAdapterTheContextTakesNothingOfItsOwn) {
   decoder.layers = 2;
   decoder.heads = decoder.groups = 2;
   decoder.head_width = 8;
-  const ContextMemory memory = context_memory(decoder, 0, 0, 100, 2);
+  const ContextMemory memory = context_memory(decoder, 0, 0, 100, 2, true);
   EXPECT_EQ(memory.states, 0);
   EXPECT_EQ(memory.kept, 0);
   EXPECT_GT(memory.full_attention, 0);

@@ -126,6 +126,19 @@ void add_attention_options(CLI::App& command, ModelOptions& options) {
                   "most that kept K and V may take with auto (\"2G\", 0: never); auto: 40 % of free memory")
       ->capture_default_str()
       ->group(group);
+  command
+      .add_option(
+          "--kept-type", options.kept_type,
+          "how K and V are kept: bfloat16, int8 (on a CPU; half the bytes and faster, nearly the same answers); "
+          "auto: int8 on a CPU, bfloat16 on a GPU, float32 with --dtype float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
+      ->capture_default_str()
+      ->group(group);
+}
+
+engine::KeptType kept_type(const std::string& name) {
+  if (name == "bfloat16") return engine::KeptType::bfloat16;
+  return name == "int8" ? engine::KeptType::int8 : engine::KeptType::automatic;
 }
 
 engine::EngineOptions engine_options(const ModelOptions& options) {
@@ -134,6 +147,7 @@ engine::EngineOptions engine_options(const ModelOptions& options) {
   if (options.cross_attention == "absorbed") engine.path = model::CrossAttentionPath::absorbed;
   if (options.cross_attention == "kept") engine.path = model::CrossAttentionPath::kept;
   if (options.kept_memory != "auto") engine.kept_bytes = base::parse_bytes(options.kept_memory, "--kept-memory");
+  engine.kept_type = kept_type(options.kept_type);
   return engine;
 }
 

@@ -26,6 +26,7 @@ struct ModelOptions {
   int64_t chunk_overlap = 0;
   std::string cross_attention = "auto";  // how it is computed: auto, projected, absorbed, kept
   std::string kept_memory = "auto";      // most that kept K and V may take: bytes, or 40 % of free memory
+  std::string kept_type = "auto";        // how they are kept: auto, bfloat16, int8
 };
 
 // --model, --adapter, --tokenizer, --calibration, --allow-mismatch.
@@ -36,8 +37,10 @@ void add_state_type_option(CLI::App& command, ModelOptions& options);  // one of
 // --chunk-overlap.
 void add_overlap_option(CLI::App& command, ModelOptions& options);
 
-// --cross-attention, --kept-memory; and what they mean to the engine. Errors: invalid_argument, naming the option.
+// --cross-attention, --kept-memory, --kept-type; and what they mean to the engine. Errors: invalid_argument, naming the
+// option.
 void add_attention_options(CLI::App& command, ModelOptions& options);
+engine::KeptType kept_type(const std::string& name);  // of --kept-type
 engine::EngineOptions engine_options(const ModelOptions& options);
 
 using engine::load_tokenizer_at;

@@ -109,6 +109,28 @@ TEST_F(EndlessAnswers, AttributionSumsToOneAndIsTheSameHoweverItIsComputed) {
   }
 }
 
+TEST_F(EndlessAnswers, AttributionOverKAndVIn8BitsIsTheSameToTheirRounding) {
+  const model::ContextStates context = states(ids(29));
+  Request request = endless(10, 45, 0);
+  request.attribution = true;
+  std::vector<Completion> found;
+  for (const KeptType type : {KeptType::bfloat16, KeptType::int8}) {
+    EngineOptions options;
+    options.kept_bytes = 1 << 30;
+    options.kept_type = type;
+    Engine engine(model, tokenizer, options);
+    engine.set_context(context);
+    EXPECT_EQ(engine.context().kept.front().type() == at::kByte, type == KeptType::int8);
+    found.push_back(engine.generate(request));
+    EXPECT_EQ(found.back().page_masses.back().size(), 6U) << "two chunks of what was said joined them";
+  }
+  for (size_t t = 0; t < 45 && found[0].tokens[t] == found[1].tokens[t]; ++t) {
+    const auto &masses = found[1].page_masses[t], &expected = found[0].page_masses[t];
+    EXPECT_NEAR(std::accumulate(masses.begin(), masses.end(), 0.0), 1, 1e-5);
+    for (size_t page = 0; page < masses.size(); ++page) EXPECT_NEAR(masses[page], expected[page], 5e-3);
+  }
+}
+
 // Rows that score alike share the mass evenly: a page with four times as many has four times as much.
 TEST_F(EndlessAnswers, AttributionFindsThePageThatHoldsMost) {
   Engine engine(model, tokenizer);

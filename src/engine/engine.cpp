@@ -14,6 +14,7 @@
 #include "model/cost_model.h"
 #include "model/packed_context.h"
 #include "ops/device.h"
+#include "ops/int8_context.h"
 
 namespace cepe::engine {
 namespace {
@@ -52,12 +53,15 @@ Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, 
       tokenizer_(&tokenizer),
       options_(options),
       context_(std::make_shared<const model::ContextStates>()),
-      hot_(model),
+      hot_(model, options.kept_type),
       pool_(cache_blocks(model.decoder, options)),
       scheduler_({block_rows, options.max_sequences, options.prefill_rows, options.batch_invariant,
                   steps_by_tables(model.decoder, options) ? 1 : 0},
                  pool_),
       by_tables_(steps_by_tables(model.decoder, options)) {
+  if (options.kept_type == KeptType::int8 && !model.decoder.device().is_cpu())
+    throw Error(ErrorCode::invalid_argument, "K and V are kept in 8 bits on a CPU only, and the model is on " +
+                                                 model.decoder.device().str() + "; give --kept-type auto");
   if (by_tables_) padding_block_ = pool_.take();
 }
 
@@ -74,7 +78,7 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
     throw Error(ErrorCode::invalid_argument,
                 "a context needs an adapter: the model alone has no encoder; give one with --adapter");
   const model::DecoderConfig& config = model_->decoder.config;
-  const KeptForm form = kept_form(*model_, context);
+  const KeptForm form = kept_form(*model_, context, options_.kept_type);
   const auto cost = model::cost_of(context, 1, model::head_shape(config));
   const bool wanted =
       options_.path == model::CrossAttentionPath::kept ||
@@ -95,19 +99,25 @@ ContextPointer Engine::extended(const ContextPointer& context, model::ContextSta
   if (context->rows == 0) return prepare(std::move(added));
   auto joined = std::make_shared<model::ContextStates>(*context);
   int64_t bytes = 0;  // of all that will be kept
-  for (const auto& kept : joined->kept) bytes += static_cast<int64_t>(kept.keys.nbytes() + kept.values.nbytes());
+  for (const auto& kept : joined->kept) bytes += kept.bytes();
   bytes = bytes / context->rows * (context->rows + added.rows);
   if (bytes > kept_budget()) joined->kept.clear();
   if (!joined->kept.empty()) {
     model::keep_projections(added, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
-                            joined->kept.front().keys.scalar_type());
+                            joined->kept.front().type());
   } else if (model_->decoder.device().is_cpu()) {
     *joined = model::dense_pages(std::move(*joined));
     added = model::dense_pages(std::move(added));
   }
   for (size_t i = 0; i < joined->kept.size(); ++i) {
-    joined->kept[i] = {at::cat({joined->kept[i].keys, added.kept[i].keys}, 0),
-                       at::cat({joined->kept[i].values, added.kept[i].values}, 0)};
+    model::ContextStates::Projected& kept = joined->kept[i];
+    if (kept.in_8_bits) {
+      ops::Int8Context both = *kept.in_8_bits;
+      both.append(*added.kept[i].in_8_bits);
+      kept.in_8_bits = std::make_shared<const ops::Int8Context>(std::move(both));
+    } else {
+      kept = {at::cat({kept.keys, added.kept[i].keys}, 0), at::cat({kept.values, added.kept[i].values}, 0)};
+    }
   }
   for (const at::Tensor& page : added.pages) joined->append(page);
   return joined;

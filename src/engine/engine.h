@@ -40,6 +40,7 @@ struct EngineOptions {
   // Tokens of sequences that decode, and short texts, pass through the decoder by tables (model/batch_step.h), on a GPU
   // as recorded graphs. On the CPU, where nothing is launched, only to test it.
   bool steps_by_tables_on_cpu = false;
+  KeptType kept_type = KeptType::automatic;
 };
 
 struct EngineCounters {

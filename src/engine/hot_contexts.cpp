@@ -4,19 +4,29 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "model/cost_model.h"
 #include "ops/device.h"
+#include "ops/int8_context.h"
 
 namespace cepe::engine {
 
-KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context) {
-  const bool exact = model.decoder.activation_type == at::kFloat && context.pages.front().scalar_type() == at::kFloat;
-  const at::ScalarType type = exact ? at::kFloat : at::kBFloat16;
-  const auto cost = model::cost_of(context, 1, model::head_shape(model.decoder.config));
+KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context, KeptType wanted) {
+  const at::Tensor& page = context.pages.front();
+  const bool exact = model.decoder.activation_type == at::kFloat && page.scalar_type() == at::kFloat;
+  const model::HeadShape shape = model::head_shape(model.decoder.config);
+  const int64_t layers = model::cross_attention_layers(model);
+  if (wanted == KeptType::int8 ||
+      (wanted == KeptType::automatic && !exact && page.is_cpu() && ops::takes_int8_context(context.state_width()))) {
+    std::vector<int64_t> rows;
+    for (const at::Tensor& one : context.pages) rows.push_back(one.size(0));
+    return {at::kByte, layers * ops::int8_context_bytes(rows, shape.groups, shape.width, shape.width)};
+  }
+  const at::ScalarType type = exact && wanted == KeptType::automatic ? at::kFloat : at::kBFloat16;
   const auto value_bytes = static_cast<int64_t>(at::elementSize(type));
-  return {type, model::kept_bytes(cost, model::cross_attention_layers(model), value_bytes)};
+  return {type, model::kept_bytes(model::cost_of(context, 1, shape), layers, value_bytes)};
 }
 
 bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form) {
@@ -51,7 +61,7 @@ int64_t HotContexts::keep(int64_t budget_bytes) {
     const ContextPointer context = entry.context.lock();
     if (!context || entry.hot || entry.losses <= entry.price) continue;
     entry.losses = 0;
-    const KeptForm form = kept_form(*model_, *context);
+    const KeptForm form = kept_form(*model_, *context, type_);
     if (form.bytes > budget_bytes) continue;
     model::ContextStates hot;  // not a copy: what knows a context by its table is to see another
     for (const at::Tensor& page : context->pages) hot.append(page);

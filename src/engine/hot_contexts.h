@@ -16,12 +16,16 @@
 
 namespace cepe::engine {
 
-// How K and V of a context are kept: float32 where weights and states are; the bytes of all layers.
+// How K and V are kept. automatic: float32 where weights and states are; otherwise in 8 bits on a CPU, which reads them
+// several times as fast (docs/performance.md), and bfloat16 on a GPU.
+enum class KeptType { automatic, bfloat16, int8 };
+
+// Of a context: at::kByte = 8 bits; the bytes of all layers.
 struct KeptForm {
   at::ScalarType type;
   int64_t bytes;
 };
-KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context);
+KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context, KeptType type);
 // Keeps them so. False, and none, where there is no memory for them; it is not tried where they cannot fit, which would
 // leave the rest of the program with what had been taken from it.
 bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form);
@@ -29,7 +33,8 @@ bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context
 class HotContexts {
  public:
   // The model must outlive it.
-  explicit HotContexts(const model::CepeModel& model) : model_(&model) {}
+  explicit HotContexts(const model::CepeModel& model, KeptType type = KeptType::automatic)
+      : model_(&model), type_(type) {}
 
   // A pass of query_rows rows read the context. Contexts without rows, or with K and V, are none of its business.
   void count(const ContextPointer& context, int64_t query_rows);
@@ -55,6 +60,7 @@ class HotContexts {
     int64_t hot_bytes = 0;
   };
   const model::CepeModel* model_;
+  KeptType type_;
   std::map<const model::ContextStates*, Entry> entries_;
   bool due_ = false;
 };

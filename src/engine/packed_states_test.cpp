@@ -4,7 +4,6 @@
 #include "engine/engine.h"
 #include "engine_bench.h"
 #include "model/packed_context.h"
-#include "ops/int8_product.h"
 #include "ops/int8_rows.h"
 #include "ops/quantise.h"
 
@@ -65,14 +64,13 @@ TEST_F(PackedStates, AreHandedOutAsTheyAreKeptWhereTheyAreReadSo) {
   options.type = context::StateType::int8;
   options.host_bytes = 1 << 20;
   context::ContextStore packing(*model.adapter, options);
-  const bool packed = model::prefers_packed_pages(*model.adapter);
-  EXPECT_EQ(packed, ops::prefers_int8_product());
+  EXPECT_TRUE(model::prefers_packed_pages(*model.adapter));
   for (int repeat = 0; repeat < 2; ++repeat) {
     const model::ContextStates found = packing.get_or_encode(chunks);
     EXPECT_EQ(packing.counters().encoded, 3);
     EXPECT_EQ(packing.counters().host.bytes, 21 * (64 + 4));
     for (size_t i = 0; i < found.pages.size(); ++i) {
-      EXPECT_EQ(ops::is_int8_rows(found.pages[i]), packed);
+      EXPECT_TRUE(ops::is_int8_rows(found.pages[i]));
       const at::Tensor expected = ops::unpacked_rows(ops::int8_rows(exact.pages[i]));
       EXPECT_TRUE(model::dense_pages(found).pages[i].equal(expected)) << "page " << i;
     }
@@ -84,7 +82,8 @@ TEST_F(PackedStates, AnswerAlikeKeptAndNotAndAreUnpackedOnceWhereTheyAreNot) {
   const model::ContextStates context = packed(45);
   Request request = this->request(9, 12);
   request.context = kept.prepare(context);
-  EXPECT_EQ(request.context->kept.size(), 2U);
+  ASSERT_EQ(request.context->kept.size(), 2U);
+  EXPECT_EQ(request.context->kept.front().type(), at::kByte);
   EXPECT_TRUE(ops::is_int8_rows(request.context->pages.front()));
   const Completion with_kept = kept.generate(request);
   request.context = read.prepare(context);
@@ -98,19 +97,40 @@ TEST_F(PackedStates, AnswerAlikeKeptAndNotAndAreUnpackedOnceWhereTheyAreNot) {
   }
 }
 
+// K and V in 8 bits of whatever states: who else asks changes nothing, bit for bit where that is promised.
+TEST_F(PackedStates, KeysAndValuesIn8BitsAnswerBesideOthersAsAlone) {
+  for (const bool invariant : {false, true}) {
+    EngineOptions options = keeping(int64_t{1} << 30);
+    options.kept_type = KeptType::int8;
+    options.batch_invariant = invariant;
+    Engine engine(model, tokenizer, options);
+    const std::vector<Request> requests = this->requests(engine);
+    EXPECT_EQ(requests[1].context->kept.front().type(), at::kByte);
+    const std::vector<Completion> together = test::run_together(engine, requests, 1);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      SCOPED_TRACE(i);
+      test::expect_close(together[i], engine.generate(requests[i]), invariant ? 0 : 1e-3);
+    }
+  }
+}
+
 TEST_F(PackedStates, AreAddedToAContextThatGrowsKeptAndNot) {
   model.decoder.config.max_positions = 40;
-  for (const int64_t bytes :
-       {int64_t{1} << 30, int64_t{0}, int64_t{45} * 2 * 2 * 16 * 2}) {  // the last: until it grows
-    Engine engine(model, tokenizer, keeping(bytes));
-    Request request = this->request(10, 52);
-    request.context = engine.prepare(packed(45));
-    EXPECT_EQ(request.context->kept.empty(), bytes == 0);
-    context::StoreOptions options;
-    options.type = context::StateType::int8;
-    context::ContextStore packing(*model.adapter, options);
-    request.endless = {&packing, 1, 0};
-    EXPECT_EQ(engine.generate(request).tokens.size(), 52U);
+  for (const KeptType type : {KeptType::automatic, KeptType::bfloat16}) {
+    const int64_t just_enough = kept_form(model, packed(45), type).bytes;  // until it grows
+    for (const int64_t bytes : {int64_t{1} << 30, int64_t{0}, just_enough}) {
+      EngineOptions settings = keeping(bytes);
+      settings.kept_type = type;
+      Engine engine(model, tokenizer, settings);
+      Request request = this->request(10, 52);
+      request.context = engine.prepare(packed(45));
+      EXPECT_EQ(request.context->kept.empty(), bytes == 0);
+      context::StoreOptions options;
+      options.type = context::StateType::int8;
+      context::ContextStore packing(*model.adapter, options);
+      request.endless = {&packing, 1, 0};
+      EXPECT_EQ(engine.generate(request).tokens.size(), 52U);
+    }
   }
 }
 

@@ -56,6 +56,7 @@ bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {
   const at::Device device = model.decoder.device();
   const auto dense = [](const at::Tensor& rows) { return rows.is_contiguous(); };
   if (!context.kept.empty()) {
+    if (context.kept.front().in_8_bits) return false;
     ops::PageTable table = form_of(context.kept.front().keys, kept_page_rows);
     table.values = at::empty({0}, at::kLong);
     const bool all_dense = std::all_of(context.kept.begin(), context.kept.end(),

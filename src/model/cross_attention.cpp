@@ -22,6 +22,7 @@
 #include "model/shared_context.h"
 #include "model/step_tables.h"
 #include "ops/head_product.h"
+#include "ops/int8_context.h"
 #include "ops/int8_rows.h"
 #include "ops/large_pages.h"
 #include "ops/mixed_linear.h"
@@ -126,6 +127,11 @@ CrossAttentionPath choose(CrossAttentionPath wanted, const ContextStates& contex
   return CrossAttentionPath::projected;
 }
 
+at::Tensor attend_in_8_bits(const at::Tensor& queries, const ops::Int8Context& context, double scale) {
+  const at::Tensor rows = rows_of_groups(queries, context.groups).to(at::kFloat);
+  return heads_of_groups(ops::int8_attention(rows, context, scale).output, queries.size(0)).to(queries.scalar_type());
+}
+
 at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                   CrossAttentionPath path, const HeadShape& shape, int64_t layer) {
   switch (choose(path, context, queries.size(0), shape)) {
@@ -133,6 +139,7 @@ at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const 
       if (context.kept.empty())
         throw base::Error(base::ErrorCode::invalid_argument, "cross-attention over kept K/V, but none were kept");
       const ContextStates::Projected& kept = context.kept.at(static_cast<size_t>(layer));
+      if (kept.in_8_bits) return attend_in_8_bits(queries, *kept.in_8_bits, scale_of(shape));
       return attend_all(queries, kept.keys, kept.values, scale_of(shape));
     }
     case CrossAttentionPath::absorbed:
@@ -151,6 +158,10 @@ const std::shared_ptr<const ops::PageTable>& ContextStates::table() const {
     table_ = std::make_shared<ops::PageTable>(ops::page_table(one, pages.front().device()));
   }
   return table_;
+}
+
+int64_t ContextStates::Projected::bytes() const {
+  return in_8_bits ? in_8_bits->bytes() : static_cast<int64_t>(keys.nbytes() + values.nbytes());
 }
 
 int64_t ContextStates::state_width() const { return ops::row_width(pages.front()); }
@@ -279,6 +290,18 @@ ContextStates::Projected project_together(const CrossAttention& block, const std
   return halves_of(both, shape);
 }
 
+void keep_in_8_bits(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape) {
+  const std::vector<at::Tensor> states = packed_pages(context.pages);
+  for (const CrossAttention* block : blocks) {
+    if (!block) continue;
+    context.kept.push_back(
+        {{},
+         {},
+         std::make_shared<const ops::Int8Context>(ops::project_int8(
+             states, dense_weight(block->key, at::kFloat), dense_weight(block->value, at::kFloat), shape.groups))});
+  }
+}
+
 bool come_from_int8(const ContextStates& context, std::span<const CrossAttention* const> blocks, at::ScalarType type) {
   return context.rows > 0 && context.pages.front().is_cpu() && ops::is_int8_rows(context.pages.front()) &&
          type == at::kBFloat16 &&
@@ -290,6 +313,7 @@ bool come_from_int8(const ContextStates& context, std::span<const CrossAttention
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
                       at::ScalarType type) {
   context.kept.clear();
+  if (type == at::kByte) return keep_in_8_bits(context, blocks, shape);
   const bool as_they_are = come_from_int8(context, blocks, type);
   const std::vector<at::Tensor> parts = as_they_are ? std::vector<at::Tensor>() : tiles(context, tile_rows(1));
   const bool together = !parts.empty() && parts.front().is_cpu() && type == at::kBFloat16 && ops::multiplies_bfloat16();

@@ -5,7 +5,7 @@
 // cost_model.h):
 //   projected  K and V of one layer at a time, in tiles merged by log-sum-exp, thrown away
 //   absorbed   score = (Wk_g^T q_h) . state, out_h = Wv_g * sum(a * state): the states are read as they are
-//   kept       K and V of all layers stay in memory beside the states
+//   kept       K and V of all layers stay in memory beside the states, on a CPU also in 8 bits (ops/int8_context.h)
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,6 +24,10 @@
 #include "model/shared_context.h"
 #include "ops/paged_attention.h"
 
+namespace cepe::ops {
+struct Int8Context;
+}
+
 namespace cepe::model {
 
 struct CrossAttention {
@@ -41,9 +45,14 @@ struct ContextStates {
   std::vector<at::Tensor> pages;  // each [S_i, E], or all of them packed [S_i, E + 4] (ops/int8_rows.h)
   int64_t rows = 0;               // M = sum of S_i
 
-  // Keys and values of all layers, where they are kept: one [M, G, D] pair a cross-attention layer. Empty otherwise.
+  // Keys and values of all layers, where they are kept: of each cross-attention layer a pair [M, G, D], or both in 8
+  // bits. Empty otherwise.
   struct Projected {
     at::Tensor keys, values;
+    std::shared_ptr<const ops::Int8Context> in_8_bits = nullptr;
+
+    int64_t bytes() const;
+    at::ScalarType type() const { return in_8_bits ? at::kByte : keys.scalar_type(); }
   };
   std::vector<Projected> kept;
 
@@ -104,7 +113,8 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
 // Wk_g^T q_h for queries [T, H, D]: -> [H * T, 1, E], by group, then row, then head of the group.
 at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queries, const HeadShape& shape);
 
-// Fills context.kept for all blocks (those not nullptr, in order), K and V in `type`.
+// Fills context.kept for all blocks (those not nullptr, in order), K and V in `type`; at::kByte: in 8 bits, on a CPU
+// only.
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
                       at::ScalarType type);
 

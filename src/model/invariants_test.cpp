@@ -169,6 +169,19 @@ TEST_P(Invariants, AbsorbedProjectedAndKeptAreTheSameSum) {
   }
 }
 
+TEST_P(Invariants, KeptIn8BitsIsThatSumToTheirRounding) {
+  for (const int64_t rows : {1, 7, 40}) {
+    const at::Tensor ids = tokens({rows});
+    ContextStates context = context_of(tokens({6, 8}));
+    const at::Tensor projected = run(ids, context, CrossAttentionPath::projected);
+    keep_projections(context, cross_attention_blocks(model), head_shape(model.decoder.config), at::kByte);
+    EXPECT_EQ(context.kept.front().type(), at::kByte);
+    const double off = distance(run(ids, context, CrossAttentionPath::kept), projected);
+    EXPECT_LT(off, 1e-2) << rows;
+    EXPECT_GT(off, rounding) << rows << ": not in 8 bits";
+  }
+}
+
 TEST_P(Invariants, GradientsByAbsorbedEqualThoseByProjected) {
   const at::AutoGradMode with_gradients(true);
   const at::Tensor ids = tokens({2, 9}), chunks = tokens({2, 3, 8}), direction = random.linear(18, 32).weight;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/attention.h"
+#include "ops/int8_context.h"
 #include "ops/int8_rows.h"
 #include "ops/page_log_sum_exps.h"
 
@@ -35,6 +36,11 @@ ops::PageTable key_pages(const ContextStates& context, int64_t layer) {
 at::Tensor log_sum_exps(const CrossAttention& block, const at::Tensor& query, const ContextStates& context,
                         const HeadShape& shape, int64_t layer) {
   const bool kept = !context.kept.empty();
+  if (kept && context.kept.front().in_8_bits) {
+    const at::Tensor rows = rows_of_groups(query, shape.groups).to(at::kFloat);
+    return ops::int8_page_log_sum_exps(rows, *context.kept.at(static_cast<size_t>(layer)).in_8_bits, scale_of(shape))
+        .flatten(1);
+  }
   const ops::PageTable table = key_pages(context, layer);
   const at::Tensor absorbed = kept ? at::Tensor() : absorbed_queries(block, query, shape);
   if (query.is_cpu() || (query.scalar_type() == at::kBFloat16 && ops::takes_paged_attention(table, query.device()))) {

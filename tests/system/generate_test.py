@@ -58,6 +58,13 @@ class Generate(ProgramTest):
         for way, values in log_probabilities.items():
             for value, expected in zip(values, log_probabilities["projected"], strict=True):
                 self.assertAlmostEqual(value, expected, places=3, msg=way)
+        answer = json.loads(self.with_adapter("--prompt", "Q:", "--document", book, "--dtype", "float32", "--json",
+                                              "--logprobs", "--kept-type", "int8").out)
+        off = [abs(step["logprob"] - expected)
+               for step, expected in zip(answer["logprobs"], log_probabilities["projected"], strict=True)]
+        self.assertLess(max(off), 0.05)
+        self.assertGreater(max(off), 1e-6, "K and V were not in 8 bits")
+        self.refuse(["--kept-type", "int4"], "generate", "--model", self.model, "--prompt", "Q", "--kept-type", "int4")
         self.refuse(["--kept-memory", "lots"], "generate", "--model", self.model, "--prompt", "Q", "--kept-memory",
                     "lots")
 

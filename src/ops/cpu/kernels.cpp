@@ -82,9 +82,12 @@ bool choose_level(Level level) {
   return true;
 }
 
+// Asked once: in a virtual machine a processor's answer about itself takes microseconds.
 bool has_pair_instructions() {
 #if defined(__x86_64__)
-  return has(Level::avx512) && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  static const bool found =
+      has(Level::avx512) && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  return found;
 #else
   return false;
 #endif
@@ -105,6 +108,24 @@ Int8Kernel int8_kernel() {
   if (level() == Level::avx512 && has_pair_instructions() && has_matrix_unit()) return amx_int8_kernel();
 #endif
   return portable_int8_kernel();
+}
+
+bool has_byte_products() {
+#if defined(__x86_64__)
+  static const bool found = has(Level::avx512) && __builtin_cpu_supports("avx512vnni");
+  return found;
+#else
+  return false;
+#endif
+}
+
+Int8ContextKernel int8_context_kernel() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512 && has_byte_products())
+    return has_pair_instructions() && has_matrix_unit() ? amx_int8_context_kernel() : avx512vnni_int8_context_kernel();
+  if (level() != Level::portable) return avx2_int8_context_kernel();
+#endif
+  return portable_int8_context_kernel();
 }
 
 const Kernels& kernels() {

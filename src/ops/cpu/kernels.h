@@ -94,6 +94,57 @@ struct Int8ProductRows {  // consecutive rows
 };
 using MultiplyInt8 = void (*)(const Int8ProductJob&, const Int8ProductRows&);
 
+// Keys and values in 8 bits of up to int8_block consecutive rows of a context, as int8_context_kernel.h writes and
+// int8_attention_kernel.h reads them: of each group, one after the other,
+//   uint8 keys[D / 4][64][4]     element 4 i + k of a row's key, plus 128, at [i][row][k]; times the row's scale
+//   int8  values[16][Dv][4]      row 4 i + k of a column at [i][column][k]; times the column's scale
+//   float key_scales[64], value_scales[Dv]
+// Rows that are not there are zeros.
+inline constexpr int int8_block = 64;
+struct Int8BlockShape {
+  int64_t groups;       // G
+  int64_t key_width;    // D, a multiple of 4
+  int64_t value_width;  // Dv, a multiple of 64
+
+  constexpr int64_t values() const { return int8_block * key_width; }  // where they begin in a group
+  constexpr int64_t scales() const { return values() + int8_block * value_width; }
+  constexpr int64_t group_bytes() const { return scales() + 4 * (int8_block + value_width); }
+  constexpr int64_t bytes() const { return groups * group_bytes(); }
+};
+
+// State of one worker of attention over such blocks.
+struct Int8AttentionJob {
+  Int8BlockShape shape;
+  int64_t queries;              // R
+  const int8_t* query;          // [G, R, D]
+  const float* query_scales;    // [G, R] what makes the base-2 logarithm of a weight from the sum and the key's scale
+  const int32_t* query_starts;  // [G, R] -128 times the sum of the query: what the keys' 128 adds
+  float* output;                // [G, R, Dv] sums of 2^(s - maximum) v
+  float* maximum;               // [G, R] of base-2 logarithms
+  float* denominator;           // [G, R, 16]: its sum is the denominator
+};
+struct Int8Blocks {  // consecutive ones
+  const uint8_t* data;
+  const int32_t* rows;  // of each
+  int64_t count;
+};
+
+// What makes such blocks: rows of states in 8 bits times weights in 8 bits, both with a scale a row.
+struct Int8ContextJob {
+  Int8BlockShape shape;
+  int64_t width;               // E, a multiple of 4
+  const uint8_t* columns;      // of each group's keys, then values: [width of these / 64, E / 4, 64, 4], plus 128
+  const float* column_scales;  // in the same order; columns beyond D up to a multiple of 64 are 128 and 0
+  float* products;             // [64, max(D up to a multiple of 64, Dv)] scratch
+  uint8_t* bytes;              // [D up to a multiple of 64] scratch
+};
+struct Int8ContextRows {  // of one block
+  const int8_t* values;   // [count, E]
+  const float* scales;    // [count]
+  int64_t count;          // 1 to int8_block
+  uint8_t* to;
+};
+
 struct RotaryRows {
   const void* x;
   void* y;           // [N, heads, D] contiguous
@@ -176,6 +227,19 @@ struct Int8Kernel {
 Int8Kernel int8_kernel();
 Int8Kernel portable_int8_kernel();
 Int8Kernel amx_int8_kernel();
+
+// Contexts in 8 bits: AMX and AVX512_VNNI, AVX512_VNNI alone, AVX2 or plain C++. All give the same sums of bytes.
+struct Int8ContextKernel {
+  void (*attend)(const Int8AttentionJob&, const Int8Blocks&);
+  void (*project)(const Int8ContextJob&, const Int8ContextRows&);
+};
+Int8ContextKernel int8_context_kernel();
+bool has_byte_products();  // AVX512_VNNI
+Int8ContextKernel portable_int8_context_kernel();
+Int8ContextKernel avx2_int8_context_kernel();
+Int8ContextKernel avx512vnni_int8_context_kernel();
+Int8ContextKernel amx_int8_context_kernel();      // blocks made by the matrix unit
+Int8ContextKernel portable_int8_context_tiles();  // likewise, in plain C++
 
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();

@@ -1,3 +1,5 @@
+#include "ops/cpu/int8_attention_kernel.h"
+#include "ops/cpu/int8_context_kernel.h"
 #include "ops/cpu/int8_product_kernel.h"
 #include "ops/cpu/table.h"
 #include "ops/cpu/tile_kernel.h"
@@ -19,6 +21,14 @@ PairKernel portable_tile_kernel() {
 
 Int8Kernel portable_int8_kernel() {
   return {multiply_int8<TilesPortableInt8, VectorPortable>, VectorPortable::width, false};
+}
+
+Int8ContextKernel portable_int8_context_kernel() {
+  return {attend_int8<VectorPortable>, project_int8<NoTiles, VectorPortable>};
+}
+
+Int8ContextKernel portable_int8_context_tiles() {
+  return {attend_int8<VectorPortable>, project_int8<TilesPortableMixed, VectorPortable>};
 }
 
 }  // namespace cepe::ops::cpu

@@ -1,5 +1,5 @@
-// The tiles of tile_kernel.h and int8_product_kernel.h by AMX (AMX-TILE, AMX-BF16, AMX-INT8). Included only by the file
-// compiled for that level.
+// The tiles of tile_kernel.h, int8_product_kernel.h and int8_context_kernel.h by AMX (AMX-TILE, AMX-BF16, AMX-INT8).
+// Included only by the file compiled for that level.
 #pragma once
 
 #include <immintrin.h>
@@ -68,6 +68,17 @@ struct TilesAmxInt8 : TilesAmx {
     if constexpr (sums == 1) _tile_dpbssd(1, 4, 7);
     if constexpr (sums == 2) _tile_dpbssd(2, 5, 6);
     if constexpr (sums == 3) _tile_dpbssd(3, 5, 7);
+  }
+};
+
+struct TilesAmxMixed : TilesAmx {  // rows signed, columns unsigned
+  template <int sums, int rows, int columns>
+  static void multiply() {
+    static_assert(sums == (rows - 4) * 2 + columns - 6);
+    if constexpr (sums == 0) _tile_dpbsud(0, 4, 6);
+    if constexpr (sums == 1) _tile_dpbsud(1, 4, 7);
+    if constexpr (sums == 2) _tile_dpbsud(2, 5, 6);
+    if constexpr (sums == 3) _tile_dpbsud(3, 5, 7);
   }
 };
 

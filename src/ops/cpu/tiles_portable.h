@@ -1,4 +1,5 @@
-// The tiles of tile_kernel.h and int8_product_kernel.h in plain C++: what the matrix unit is tested against.
+// The tiles of tile_kernel.h, int8_product_kernel.h and int8_context_kernel.h in plain C++: what the matrix unit is
+// tested against.
 #pragma once
 
 #include <cstdint>
@@ -45,22 +46,28 @@ struct TilesPortable {
   }
 };
 
-struct TilesPortableInt8 : TilesPortable {
+template <class Column>
+struct TilesPortableBytes : TilesPortable {  // rows signed, columns of type Column
   // sums [row, column] += rows [row, four] . columns [four, column].
   template <int sums, int rows, int columns>
   static void multiply() {
-    const auto byte = [](uint32_t four, int which) { return int{static_cast<int8_t>(four >> (8 * which))}; };
+    const auto byte = []<class Byte>(uint32_t four, int which, Byte) {
+      return int{static_cast<Byte>(four >> (8 * which))};
+    };
     for (int row = 0; row < width; ++row) {
       for (int four = 0; four < width; ++four) {
         const uint32_t left = tiles[rows].at[row][four];
         for (int column = 0; column < width; ++column) {
           const uint32_t right = tiles[columns].at[four][column];
           for (int i = 0; i < 4; ++i)
-            tiles[sums].at[row][column] += static_cast<uint32_t>(byte(left, i) * byte(right, i));
+            tiles[sums].at[row][column] += static_cast<uint32_t>(byte(left, i, int8_t{}) * byte(right, i, Column{}));
         }
       }
     }
   }
 };
+
+using TilesPortableInt8 = TilesPortableBytes<int8_t>;
+using TilesPortableMixed = TilesPortableBytes<uint8_t>;
 
 }  // namespace cepe::ops::cpu

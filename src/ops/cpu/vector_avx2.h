@@ -84,6 +84,57 @@ struct VectorAvx2 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
   }
   static Float round(Float a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+  static constexpr int byte_rows = 4, byte_columns = 2;  // 8 sums, the halves of two columns and of a row: 14 registers
+  using Int = __m256i;
+  struct Fours {  // the first and third, the second and fourth bytes of each lane, in 16 bits
+    __m256i even, odd;
+  };
+
+  static Int set_int(int32_t value) { return _mm256_set1_epi32(value); }
+  static Int add_int(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+  static Int to_int(Float a) { return _mm256_cvtps_epi32(a); }  // to nearest
+  template <bool is_unsigned>
+  static Fours load_fours(const void* from) {
+    return fours_of<is_unsigned>(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+  }
+  template <bool is_unsigned>
+  static Fours set_four(const void* from) {
+    int32_t four;
+    __builtin_memcpy(&four, from, sizeof four);
+    return fours_of<is_unsigned>(_mm256_set1_epi32(four));
+  }
+  static Int add_fours(Int sum, Fours of_unsigned, Fours of_signed) {
+    return _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_madd_epi16(of_unsigned.even, of_signed.even)),
+                            _mm256_madd_epi16(of_unsigned.odd, of_signed.odd));
+  }
+  // Lanes from 0 to 255, one register's after another's.
+  static void store_bytes(uint8_t* to, Int a, Int b, Int c, Int d) {
+    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
+  }
+  // The lower bytes of four, lane by lane.
+  static void store_fours(void* to, Int a, Int b, Int c, Int d) {
+    const __m256i low = _mm256_set1_epi32(0xff);
+    const auto at = [&](Int x, int bits) { return _mm256_slli_epi32(_mm256_and_si256(x, low), bits); };
+    _mm256_storeu_si256(static_cast<__m256i*>(to),
+                        _mm256_or_si256(_mm256_or_si256(at(a, 0), at(b, 8)), _mm256_or_si256(at(c, 16), at(d, 24))));
+  }
+  static Float fraction(Float x) { return sub(x, _mm256_floor_ps(x)); }
+  // p * 2^floor(x), zero below 2^-126.
+  static Float times_power_of_floor(Float p, Float x) {
+    const __m256 in_range = _mm256_cmp_ps(x, set(-126), _CMP_GE_OQ);
+    return _mm256_and_ps(mul(p, power_of_two(_mm256_floor_ps(max(x, set(-126))))), in_range);
+  }
+
+ private:
+  template <bool is_unsigned>
+  static Fours fours_of(__m256i bytes) {
+    if constexpr (is_unsigned) return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
+    return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+  }
 };
 
 }  // namespace cepe::ops::cpu

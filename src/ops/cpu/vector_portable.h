@@ -185,6 +185,77 @@ struct VectorPortable {
   static Float round(Float a) {
     return lanes([&](int i) { return std::nearbyint(a.lane[i]); });
   }
+
+  static constexpr int byte_rows = 2, byte_columns = 2;
+  struct Int {
+    int32_t lane[width];
+  };
+  struct Fours {
+    int32_t byte[width][4];
+  };
+  template <class Function>
+  static Int int_lanes(Function function) {
+    Int result;
+    for (int i = 0; i < width; ++i) result.lane[i] = function(i);
+    return result;
+  }
+  static Int load_int(const int32_t* from) {
+    return int_lanes([&](int i) { return from[i]; });
+  }
+  static Int set_int(int32_t value) {
+    return int_lanes([&](int) { return value; });
+  }
+  static Int add_int(Int a, Int b) {
+    return int_lanes([&](int i) { return a.lane[i] + b.lane[i]; });
+  }
+  static Float to_float(Int a) {
+    return lanes([&](int i) { return static_cast<float>(a.lane[i]); });
+  }
+  static Int to_int(Float a) {
+    return int_lanes([&](int i) { return static_cast<int32_t>(std::nearbyint(a.lane[i])); });
+  }
+  template <bool is_unsigned>
+  static Fours load_fours(const void* from) {
+    Fours fours;
+    for (int i = 0; i < 4 * width; ++i) fours.byte[i / 4][i % 4] = byte_at<is_unsigned>(from, i);
+    return fours;
+  }
+  template <bool is_unsigned>
+  static Fours set_four(const void* from) {
+    Fours fours;
+    for (int i = 0; i < 4 * width; ++i) fours.byte[i / 4][i % 4] = byte_at<is_unsigned>(from, i % 4);
+    return fours;
+  }
+  static Int add_fours(Int sum, const Fours& of_unsigned, const Fours& of_signed) {
+    return int_lanes([&](int i) {
+      int32_t total = sum.lane[i];
+      for (int k = 0; k < 4; ++k) total += of_unsigned.byte[i][k] * of_signed.byte[i][k];
+      return total;
+    });
+  }
+  static void store_bytes(uint8_t* to, Int a, Int b, Int c, Int d) {
+    const Int parts[4] = {a, b, c, d};
+    for (int i = 0; i < 4 * width; ++i) to[i] = static_cast<uint8_t>(parts[i / width].lane[i % width]);
+  }
+  static void store_fours(void* to, Int a, Int b, Int c, Int d) {
+    auto* bytes = static_cast<uint8_t*>(to);
+    const Int parts[4] = {a, b, c, d};
+    for (int i = 0; i < 4 * width; ++i) bytes[i] = static_cast<uint8_t>(parts[i % 4].lane[i / 4]);
+  }
+  static Float fraction(Float x) {
+    return lanes([&](int i) { return x.lane[i] - std::floor(x.lane[i]); });
+  }
+  // p * 2^floor(x), down to zero.
+  static Float times_power_of_floor(Float p, Float x) {
+    return lanes([&](int i) { return p.lane[i] * std::exp2(std::floor(x.lane[i])); });
+  }
+
+ private:
+  template <bool is_unsigned>
+  static int32_t byte_at(const void* from, int i) {
+    const uint8_t byte = static_cast<const uint8_t*>(from)[i];
+    return is_unsigned ? byte : static_cast<int8_t>(byte);
+  }
 };
 
 }  // namespace cepe::ops::cpu
