@@ -46,6 +46,15 @@ class Eval(ProgramTest):
                 self.assertNotEqual(line["nll"], reference["nll"], dtype)
                 self.assertLess(abs(line["nll"] - reference["nll"]), tolerance, dtype)
 
+    def test_keys_and_values_kept_in_8_bits_score_nearly_the_same(self):
+        none, own = self.measure()
+        for kept, least in (("bfloat16", 1e-9), ("int8", 1e-9), ("auto", 0)):
+            without, found = self.measure("--kept-type", kept)
+            self.assertEqual(without["nll"], none["nll"], kept)
+            off = abs(found["nll"] - own["nll"])
+            self.assertLess(off, 0.01 if least else 1e-12, kept)
+            self.assertGreaterEqual(off, least, f"{kept}: not rounded")
+
     def test_controls_change_what_is_read_and_never_what_is_scored(self):
         none, own = self.measure()
         seen = {str(self.nlls(own))}

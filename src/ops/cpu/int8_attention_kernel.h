@@ -2,8 +2,9 @@
 // to 8 bits, with a scale a row. Blocks of 64 rows of the context: scores, weights, values. Weights are 255 times the
 // power of two of their distance to the largest of row and block, rounded to 8 bits; the denominator is the sum of
 // these, so that what they weigh sums to 1. Blocks are joined by a running maximum (as arXiv 1805.02867).
-// Bound: of few query rows bytes / memory bandwidth, 2 a row, group and element of K and V in bfloat16, here 1.06; of
-// many the products (byte_products.h): of 64 rows of width 64, 128 of about 200 instructions of a query row.
+// Bound: of few query rows bytes / memory bandwidth (1.06 an element of K and V; bfloat16 has 2); of many the products
+// (byte_products.h), 135 of the 233 cycles that a query row takes for 64 rows of width 64. Figures:
+// docs/performance.md.
 #pragma once
 
 #include "ops/cpu/byte_products.h"
@@ -18,9 +19,9 @@ inline constexpr float most_weight = 255, log2_of_most_weight = 7.9943534f;
 template <class V>
 inline typename V::Float rough_power(typename V::Float x) {
   const typename V::Float r = V::fraction(x);
-  typename V::Float p = V::set(0.0790204f);
-  p = V::fma(p, r, V::set(0.2241357f));
-  p = V::fma(p, r, V::set(0.6968439f));
+  typename V::Float p = V::set(0.0791f);
+  p = V::fma(p, r, V::set(0.2249f));
+  p = V::fma(p, r, V::set(0.6960f));
   return V::times_power_of_floor(V::fma(p, r, V::set(1.0f)), x);
 }
 
@@ -37,7 +38,7 @@ struct Int8Tile {
   static constexpr int64_t most_rows = 12;
   alignas(64) float scores[most_rows][int8_block];
   alignas(64) uint8_t weights[most_rows][int8_block];
-  alignas(64) float highest[16], keep[16], share[16];
+  alignas(64) float highest[16] = {}, keep[16], share[16];
   int64_t row, count;   // the first of them, of [G, R]
   int64_t group_ahead;  // bytes to the group that is fetched meanwhile, by the first query rows alone; else zero
 
