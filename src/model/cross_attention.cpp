@@ -23,6 +23,7 @@
 #include "model/step_tables.h"
 #include "ops/head_product.h"
 #include "ops/int8_context.h"
+#include "ops/int8_product.h"
 #include "ops/int8_rows.h"
 #include "ops/large_pages.h"
 #include "ops/mixed_linear.h"
@@ -303,8 +304,8 @@ void keep_in_8_bits(ContextStates& context, std::span<const CrossAttention* cons
 }
 
 bool come_from_int8(const ContextStates& context, std::span<const CrossAttention* const> blocks, at::ScalarType type) {
-  return context.rows > 0 && context.pages.front().is_cpu() && ops::is_int8_rows(context.pages.front()) &&
-         type == at::kBFloat16 &&
+  return ops::prefers_int8_product() && context.rows > 0 && context.pages.front().is_cpu() &&
+         ops::is_int8_rows(context.pages.front()) && type == at::kBFloat16 &&
          std::all_of(blocks.begin(), blocks.end(), [](const auto* block) { return !block || takes_int8(*block); });
 }
 
