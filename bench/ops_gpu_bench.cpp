@@ -2,8 +2,9 @@
 // shape: time of a call from C++ (what a decoded token pays where nothing else is queued), time of the kernel alone (a
 // recorded CUDA graph of calls, each on tensors of its own, so that nothing is found in cache unless it all fits), the
 // bytes that must move over that time, and their ratio to the copy's bandwidth.
-// Attention over pages: attention_gpu_bench.cpp. Products of packed weights: packed_gpu_bench.cpp.
-//   build/release/bin/ops_gpu_bench [device [attention | packed]]     nothing else than that
+// Attention over pages: attention_gpu_bench.cpp. Products of packed weights: packed_gpu_bench.cpp; of many rows:
+// product_gpu_bench.cpp.
+//   build/release/bin/ops_gpu_bench [device [attention | packed | products]]     nothing else than that
 #include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
@@ -35,6 +36,7 @@
 #include "ops/rotary.h"
 #include "ops/row_cross_entropy.h"
 #include "packed_gpu_bench.h"
+#include "product_gpu_bench.h"
 
 namespace cepe::ops {
 namespace {
@@ -204,6 +206,7 @@ void run(const char* name, const char* only) {
   const auto wanted = [&](const char* part) { return !*only || std::strcmp(only, part) == 0; };
   if (cuda::kernels() && wanted("attention")) bench::measure_attention(device, bandwidth);
   if (cuda::kernels() && wanted("packed")) bench::measure_packed(device, bandwidth);
+  if (cuda::kernels() && wanted("products")) bench::measure_products(device);
   if (*only) return;
   for (const at::ScalarType type : {at::kBFloat16, at::kFloat}) {
     for (const int64_t width : {576, 4096}) {

@@ -7,7 +7,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -28,6 +27,7 @@
 #include "ops/large_pages.h"
 #include "ops/mixed_linear.h"
 #include "ops/row_attention.h"
+#include "ops/tuned_product.h"
 
 namespace cepe::model {
 namespace {
@@ -284,8 +284,7 @@ ContextStates::Projected project_together(const CrossAttention& block, const std
   ops::prefer_large_pages(both);
   int64_t first = 0;
   for (const at::Tensor& states : parts) {
-    at::Tensor place = both.narrow(0, first, states.size(0));
-    at::mm_out(place, states.to(at::kBFloat16), weight.t());
+    ops::tuned_product_into(both.narrow(0, first, states.size(0)), states.to(at::kBFloat16), weight);
     first += states.size(0);
   }
   return halves_of(both, shape);

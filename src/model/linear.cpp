@@ -8,6 +8,7 @@
 
 #include "ops/mixed_linear.h"
 #include "ops/row_product.h"
+#include "ops/tuned_product.h"
 
 namespace cepe::model {
 
@@ -38,7 +39,8 @@ at::Tensor frozen_forward(const Linear& linear, const at::Tensor& x) {
     return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;
   }
   if (!linear.bias.defined() && ops::takes_row_product(x, linear.weight)) return ops::row_product(x, linear.weight);
-  if (x.scalar_type() == linear.weight.scalar_type()) return at::linear(x, linear.weight, linear.bias);
+  if (x.scalar_type() == linear.weight.scalar_type())
+    return linear.bias.defined() ? at::linear(x, linear.weight, linear.bias) : ops::tuned_product(x, linear.weight);
   const at::Tensor product = ops::mixed_linear(x, linear.weight);
   return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;
 }

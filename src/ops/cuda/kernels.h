@@ -121,6 +121,16 @@ struct TransposedProductRun {
   int64_t rows, inputs, outputs, groups, heads;
   int device;
 };
+// y = x weight^T, bfloat16, all contiguous and aligned to 256 bytes, by the algorithm found for the rows alike
+// (ops/tuned_product.h).
+struct TunedProductRun {
+  const void* x;       // [rows, inputs]
+  const void* weight;  // [outputs, inputs]
+  void* y;             // [rows, outputs]
+  int64_t rows, inputs, outputs;
+  int64_t rows_alike;
+  int device;
+};
 inline constexpr int64_t most_row_product_rows = 4;
 inline constexpr int64_t most_row_product_values = 24576;  // of x: 48 kB of shared memory, what any GPU gives a block
 
@@ -211,6 +221,7 @@ struct CudaKernels {
   const char* (*cross_entropy)(const CrossEntropyRows&);
   const char* (*row_product)(const RowProductRun&);
   const char* (*transposed_head_product)(const TransposedProductRun&);
+  bool (*tuned_product)(const TunedProductRun&);  // whether it did it
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);

@@ -14,6 +14,7 @@ const char* gated_silu_gradient(const GatedSiluGradientRows& run);
 const char* cross_entropy(const CrossEntropyRows& run);
 const char* row_product(const RowProductRun& run);
 const char* transposed_head_product(const TransposedProductRun& run);
+bool tuned_product(const TunedProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
 const char* page_log_sum_exps(const PageLogSumExpsRun& run);

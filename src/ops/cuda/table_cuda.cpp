@@ -27,6 +27,7 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         cross_entropy,
                                         row_product,
                                         transposed_head_product,
+                                        tuned_product,
                                         paged_attention,
                                         paged_attention_bytes,
                                         page_log_sum_exps,

@@ -1,0 +1,63 @@
+#include "product_gpu_bench.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include "graph_time.h"
+#include "ops/tuned_product.h"
+
+namespace cepe::bench {
+namespace {
+
+constexpr int64_t bytes_in_a_graph = int64_t{1} << 29;  // more than a cache holds
+
+void measure(int64_t rows, int64_t out, int64_t in, at::Device device) {
+  const at::TensorOptions options = at::TensorOptions(device).dtype(at::kBFloat16);
+  const at::Tensor x = at::randn({rows, in}, options);
+  std::vector<at::Tensor> weights;
+  const int64_t count = rows > 64 ? 4 : std::max<int64_t>(4, bytes_in_a_graph / (2 * out * in));
+  for (int64_t i = 0; i < count; ++i) weights.push_back(at::randn({out, in}, options));
+  std::array<double, 2> library = {}, tuned = {};
+  for (int turn = 0; turn < 2; ++turn) {
+    const auto by_library = [&] {
+      for (const at::Tensor& weight : weights) at::linear(x, weight);
+    };
+    const auto by_choice = [&] {
+      for (const at::Tensor& weight : weights) ops::tuned_product(x, weight);
+    };
+    by_choice();
+    library[turn] = seconds_of(by_library, count);
+    tuned[turn] = seconds_of(by_choice, count);
+  }
+  const double operations = 2.0 * static_cast<double>(rows * out * in);
+  std::printf("product %6lld x %5lld x %-5lld  LibTorch %8.1f %8.1f us  tuned %8.1f %8.1f us  %5.0f TFLOP/s  %.3f\n",
+              static_cast<long long>(rows), static_cast<long long>(out), static_cast<long long>(in), library[0] * 1e6,
+              library[1] * 1e6, tuned[0] * 1e6, tuned[1] * 1e6, operations / tuned[1] * 1e-12,
+              (tuned[0] + tuned[1]) / (library[0] + library[1]));
+}
+
+}  // namespace
+
+void measure_products(c10::Device device) {
+  for (const int64_t rows : {64, 2048, 4096}) {
+    measure(rows, 12288, 4096, device);
+    measure(rows, 4096, 4096, device);
+    measure(rows, 22016, 4096, device);
+    measure(rows, 4096, 11008, device);
+  }
+  measure(4096, 32000, 4096, device);
+  measure(16384, 3072, 1024, device);
+  measure(16384, 1024, 1024, device);
+  measure(16384, 8192, 1024, device);
+  measure(16384, 1024, 4096, device);
+  measure(32768, 4096, 1024, device);
+  measure(65536, 4096, 1024, device);
+}
+
+}  // namespace cepe::bench
