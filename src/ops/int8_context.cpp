@@ -78,13 +78,13 @@ struct Int8Weights {
   }
 };
 
-// Queries in 8 bits, [G, R, D], with what the kernel is told of each.
+// Queries in 8 bits, [G * R, D] and zeros behind, with what the kernel is told of each.
 struct Int8Queries {
   at::Tensor values, scales, starts;
 
   Int8Queries(const at::Tensor& queries, int64_t width, double scale) {
     const int64_t rows = queries.size(0), groups = queries.size(1), given = queries.size(2);
-    values = at::zeros({groups, rows, width}, at::kChar);
+    values = at::zeros({groups * rows + cpu::int8_rows_read_on, width}, at::kChar);
     scales = at::empty({groups, rows}, at::kFloat);
     starts = at::empty({groups, rows}, at::kInt);
     const at::Tensor dense = queries.contiguous();

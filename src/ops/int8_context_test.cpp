@@ -112,7 +112,7 @@ TEST(Int8Context, EveryRowIsFoundByItsKeyAndGivesItsValue) {
   }
 }
 
-// The kernels round alike: only sums of float32 differ.
+// The kernels round alike, but for weights, which one looks up to 0.6 %, and sums of float32.
 TEST(Int8Context, KernelsAgree) {
   at::manual_seed(3);
   const Projection given({70, 256}, 3, 64, 64, 128);
@@ -125,13 +125,13 @@ TEST(Int8Context, KernelsAgree) {
     // A product on the border of two steps may fall to either.
     EXPECT_LT(made.parts.front().ne(context.parts.front()).sum().item<int64_t>(), made.bytes() / 1000);
     const RowAttention result = int8_attention(queries, context, 0.2, kernel);
-    EXPECT_LT(distance(result.output, expected.output), 1e-3);
-    EXPECT_LT(distance(result.log_sum_exp, expected.log_sum_exp), 1e-4);
+    EXPECT_LT(distance(result.output, expected.output), 4e-3);
+    EXPECT_LT(distance(result.log_sum_exp, expected.log_sum_exp), 5e-4);
   }
 }
 
 // Two rows, of which one scores zero and has a value of zero: the output tells what the other weighs, in steps of 1/255
-// of the larger.
+// of the larger. A weight that is looked up is off by 0.6 % more.
 TEST(Int8Context, WeightsAreOffByHalfAStep) {
   at::manual_seed(4);
   Projection given({}, 1, 64, 64, 64);
@@ -147,7 +147,7 @@ TEST(Int8Context, WeightsAreOffByHalfAStep) {
     const Int8Context context = project_int8(given.pages, given.keys, given.values, 1, kernel);
     const at::Tensor share = int8_attention(queries, context, 1, kernel).output.select(2, 0).to(at::kDouble);
     const at::Tensor off = share / (1 - share) - weights;
-    EXPECT_LT(off.abs().max().item<double>(), 0.5 / 255 + 3e-4);
+    EXPECT_LT((off.abs() - 0.006 * weights).max().item<double>(), 0.5 / 255 + 3e-4);
     EXPECT_LT(std::abs(off.mean().item<double>()), 1e-4);
   }
 }

@@ -61,4 +61,10 @@ inline void in_row_tiles(int64_t first, int64_t count, const Of& of) {
   }
 }
 
+// In place of a matrix unit's tiles (tile_kernel.h): the vectors' products of bytes.
+struct NoTiles {
+  static void begin() {}
+  static void end() {}
+};
+
 }  // namespace cepe::ops::cpu

@@ -34,43 +34,83 @@ struct Int8GroupBlock {
 };
 
 // Query rows of a group that meet a block together, and what is between scores and sums of them.
+template <int rows>
 struct Int8Tile {
-  static constexpr int64_t most_rows = 12;
-  alignas(64) float scores[most_rows][int8_block];
-  alignas(64) uint8_t weights[most_rows][int8_block];
-  alignas(64) float highest[16] = {}, keep[16], share[16];
+  static constexpr int64_t lanes = 16, most_rows = rows, sixteens = (rows + lanes - 1) / lanes,
+                           padded = sixteens * lanes;
+  alignas(64) float scores[rows][int8_block];
+  alignas(64) uint8_t weights[rows][int8_block];
+  alignas(64) float largest[sixteens][lanes][lanes];  // of each row's scores, a lane's
+  alignas(64) float highest[padded], keep[padded], share[padded];
+  bool all_kept;        // every `keep` is one
   int64_t row, count;   // the first of them, of [G, R]
   int64_t group_ahead;  // bytes to the group that is fetched meanwhile, by the first query rows alone; else zero
 
   int64_t ahead(int64_t first) const { return first == 0 ? group_ahead : 0; }
+  float* largest_of(int64_t r) { return largest[r / lanes][r % lanes]; }
 };
 
-template <class V>
-inline void score_bytes(const Int8AttentionJob& job, const Int8GroupBlock& block, Int8Tile& tile) {
-  const int64_t width = job.shape.key_width;
-  in_row_tiles<V>(0, tile.count, [&]<int rows>(int64_t first) {
-    multiply_bytes<V, Unsigned::right, rows>(
-        job.query + (tile.row + first) * width, width, block.keys, 4 * int8_block, width / 4,
-        job.query_starts + tile.row + first, tile.ahead(first), [&](int r, int column, typename V::Int sums) {
-          V::store(tile.scores[first + r] + column, V::mul(V::to_float(sums), V::load(block.key_scales + column)));
-        });
-  });
+// A vector of a row's scores from `column` on, and the largest so far.
+template <class V, class Tile>
+inline void put_scores(const Int8GroupBlock& block, Tile& tile, int64_t row, int column, typename V::Int sums,
+                       typename V::Float& largest) {
+  const typename V::Float scores = V::mul(V::to_float(sums), V::load(block.key_scales + column));
+  V::store(tile.scores[row] + column, scores);
+  largest = column == 0 ? scores : V::max(largest, scores);
+  if (column == int8_block - V::width) V::store(tile.largest_of(row), largest);
 }
 
-// The new maxima; what the old sums are to be multiplied by, and what those of this block.
-template <class V>
-inline void join_maxima(const Int8AttentionJob& job, const Int8GroupBlock& block, Int8Tile& tile) {
-  using Float = typename V::Float;
+// Scores of rows that are not there are as small as they get.
+template <class V, class Tile>
+inline void hide_absent_rows(const Int8GroupBlock& block, Tile& tile) {
   constexpr float none = -3e38f;
-  const auto power = [](Float x) { return rough_power<V>(V::max(x, V::set(-200.0f))); };  // not of -infinity
-  alignas(64) float maxima[16] = {};
   for (int64_t r = 0; r < tile.count; ++r) {
     float* scores = tile.scores[r];
     for (int i = block.rows; i < int8_block; ++i) scores[i] = none;
-    Float highest = V::load(scores);
-    for (int i = V::width; i < int8_block; i += V::width) highest = V::max(highest, V::load(scores + i));
-    tile.highest[r] = V::largest(highest) * job.query_scales[tile.row + r];
+    typename V::Float largest = V::load(scores);
+    for (int i = V::width; i < int8_block; i += V::width) largest = V::max(largest, V::load(scores + i));
+    V::store(tile.largest_of(r), largest);
+  }
+}
+
+template <class V, class Tile>
+inline void score_bytes(const Int8AttentionJob& job, const Int8GroupBlock& block, Tile& tile) {
+  const int64_t width = job.shape.key_width;
+  in_row_tiles<V>(0, tile.count, [&]<int rows>(int64_t first) {
+    typename V::Float largest[rows];
+    multiply_bytes<V, Unsigned::right, rows>(job.query + (tile.row + first) * width, width, block.keys, 4 * int8_block,
+                                             width / 4, job.query_starts + tile.row + first, tile.ahead(first),
+                                             [&](int r, int column, typename V::Int sums) {
+                                               put_scores<V>(block, tile, first + r, column, sums, largest[r]);
+                                             });
+  });
+  if (block.rows < int8_block) hide_absent_rows<V>(block, tile);
+}
+
+// Each row's highest score.
+template <class V, class Tile>
+inline void find_highest(Tile& tile) {
+  if constexpr (requires { V::largest_of(tile.largest[0]); }) {
+    for (int64_t i = 0; i * Tile::lanes < tile.count; ++i)
+      V::store(tile.highest + i * Tile::lanes, V::largest_of(tile.largest[i]));
+  } else {
+    for (int64_t r = 0; r < tile.count; ++r) tile.highest[r] = V::largest(V::load(tile.largest_of(r)));
+  }
+}
+
+// The new maxima; what the old sums are to be multiplied by, and what those of this block.
+template <class V, class Tile>
+inline void join_maxima(const Int8AttentionJob& job, Tile& tile) {
+  using Float = typename V::Float;
+  const auto power = [](Float x) { return rough_power<V>(V::max(x, V::set(-200.0f))); };  // not of -infinity
+  alignas(64) float maxima[Tile::padded] = {};
+  find_highest<V>(tile);
+  tile.all_kept = true;
+  for (int64_t r = tile.count; r < Tile::padded; ++r) tile.highest[r] = 0;
+  for (int64_t r = 0; r < tile.count; ++r) {
+    tile.highest[r] *= job.query_scales[tile.row + r];
     maxima[r] = job.maximum[tile.row + r];
+    tile.all_kept &= maxima[r] >= tile.highest[r];
   }
   for (int64_t r = 0; r < tile.count; r += V::width) {
     const Float before = V::load(maxima + r), found = V::load(tile.highest + r), highest = V::max(before, found);
@@ -81,64 +121,85 @@ inline void join_maxima(const Int8AttentionJob& job, const Int8GroupBlock& block
   for (int64_t r = 0; r < tile.count; ++r) job.maximum[tile.row + r] = maxima[r];
 }
 
+// Weights of 4 W scores, and their sums over fours or lanes.
 template <class V>
-inline void weigh_scores(const Int8AttentionJob& job, Int8Tile& tile) {
-  using Float = typename V::Float;
-  for (int64_t r = 0; r < tile.count; ++r) {
-    const Float scale = V::set(job.query_scales[tile.row + r]), base = V::set(log2_of_most_weight - tile.highest[r]);
-    typename V::Int total = V::set_int(0);
-    for (int first = 0; first < int8_block; first += 4 * V::width) {
-      typename V::Int weights[4];
-      for (int i = 0; i < 4; ++i) {
-        const Float score = V::load(tile.scores[r] + first + i * V::width);
-        weights[i] = V::to_int(rough_power<V>(V::fma(score, scale, base)));
-        total = V::add_int(total, weights[i]);
-      }
-      V::store_bytes(tile.weights[r] + first, weights[0], weights[1], weights[2], weights[3]);
+inline typename V::Int weigh(const float* scores, float scale, float base, uint8_t* weights) {
+  if constexpr (requires { V::weigh(scores, scale, base, weights); }) {
+    return V::weigh(scores, scale, base, weights);
+  } else {
+    typename V::Int found[4], total = V::set_int(0);
+    for (int i = 0; i < 4; ++i) {
+      const typename V::Float score = V::load(scores + i * V::width);
+      found[i] = V::to_int(rough_power<V>(V::fma(score, V::set(scale), V::set(base))));
+      total = V::add_int(total, found[i]);
     }
+    V::store_bytes(weights, found[0], found[1], found[2], found[3]);
+    return total;
+  }
+}
+
+template <class V, class Tile>
+inline void weigh_scores(const Int8AttentionJob& job, Tile& tile) {
+  for (int64_t r = 0; r < tile.count; ++r) {
+    const float scale = job.query_scales[tile.row + r], base = log2_of_most_weight - tile.highest[r];
+    typename V::Int total = V::set_int(0);
+    for (int first = 0; first < int8_block; first += 4 * V::width)
+      total = V::add_int(total, weigh<V>(tile.scores[r] + first, scale, base, tile.weights[r] + first));
     float* denominator = job.denominator + (tile.row + r) * 16;
-    const Float kept = V::mul(V::load(denominator), V::set(tile.keep[r]));
+    const typename V::Float kept = V::mul(V::load(denominator), V::set(tile.keep[r]));
     V::store(denominator, V::fma(V::to_float(total), V::set(tile.share[r]), kept));
   }
 }
 
-template <class V>
-inline void add_weighted(const Int8AttentionJob& job, const Int8GroupBlock& block, const Int8Tile& tile) {
+// A vector of a row's output from `column` on.
+template <class V, class Tile>
+inline void add_to_output(const Int8AttentionJob& job, const Int8GroupBlock& block, const Tile& tile, int64_t row,
+                          int64_t column, typename V::Int sums, bool all_kept) {
+  float* to = job.output + (tile.row + row) * job.shape.value_width + column;
+  const typename V::Float share = V::mul(V::load(block.value_scales + column), V::set(tile.share[row]));
+  const typename V::Float before = V::load(to), kept = all_kept ? before : V::mul(before, V::set(tile.keep[row]));
+  V::store(to, V::fma(V::to_float(sums), share, kept));
+}
+
+template <class V, bool all_kept, class Tile>
+inline void add_weighted(const Int8AttentionJob& job, const Int8GroupBlock& block, const Tile& tile) {
   const int64_t width = job.shape.value_width;
   for (int64_t column = 0; column < width; column += byte_columns) {
-    float* output = job.output + tile.row * width + column;
-    const float* scales = block.value_scales + column;
     in_row_tiles<V>(0, tile.count, [&]<int rows>(int64_t first) {
       multiply_bytes<V, Unsigned::left, rows>(
           tile.weights[first], int8_block, block.values + 4 * column, 4 * width, int8_block / 4, nullptr,
           tile.ahead(first), [&](int r, int i, typename V::Int sums) {
-            float* to = output + (first + r) * width + i;
-            const typename V::Float share = V::mul(V::load(scales + i), V::set(tile.share[first + r]));
-            V::store(to, V::fma(V::to_float(sums), share, V::mul(V::load(to), V::set(tile.keep[first + r]))));
+            add_to_output<V>(job, block, tile, first + r, column + i, sums, all_kept);
           });
     });
   }
+}
+
+inline Int8GroupBlock group_block(const Int8BlockShape& shape, const uint8_t* data, int rows) {
+  const auto* scales = reinterpret_cast<const float*>(data + shape.scales());
+  return {data, reinterpret_cast<const int8_t*>(data + shape.values()), scales, scales + int8_block, rows};
 }
 
 template <class V>
 void attend_int8(const Int8AttentionJob& job, const Int8Blocks& blocks) {
   const int64_t bytes = job.shape.group_bytes();
   const uint8_t* group_data = blocks.data;
+  Int8Tile<12> tile;
   for (int64_t i = 0; i < blocks.count; ++i) {
     for (int64_t group = 0; group < job.shape.groups; ++group, group_data += bytes) {
-      const auto* scales = reinterpret_cast<const float*>(group_data + job.shape.scales());
-      const Int8GroupBlock block = {group_data, reinterpret_cast<const int8_t*>(group_data + job.shape.values()),
-                                    scales, scales + int8_block, blocks.rows[i]};
-      for (int64_t first = 0; first < job.queries; first += Int8Tile::most_rows) {
+      const Int8GroupBlock block = group_block(job.shape, group_data, blocks.rows[i]);
+      for (int64_t first = 0; first < job.queries; first += tile.most_rows) {
         const int64_t left = job.queries - first;
-        Int8Tile tile;
         tile.row = group * job.queries + first;
-        tile.count = left < Int8Tile::most_rows ? left : Int8Tile::most_rows;
+        tile.count = left < tile.most_rows ? left : tile.most_rows;
         tile.group_ahead = first == 0 ? 2 * bytes : 0;
         score_bytes<V>(job, block, tile);
-        join_maxima<V>(job, block, tile);
+        join_maxima<V>(job, tile);
         weigh_scores<V>(job, tile);
-        add_weighted<V>(job, block, tile);
+        if (tile.all_kept)
+          add_weighted<V, true>(job, block, tile);
+        else
+          add_weighted<V, false>(job, block, tile);
       }
     }
   }

@@ -16,12 +16,6 @@ constexpr int64_t up_to_columns(int64_t width) {
   return (width + byte_columns - 1) / byte_columns * byte_columns;
 }
 
-// By the vectors' products of bytes.
-struct NoTiles {
-  static void begin() {}
-  static void end() {}
-};
-
 // products [count, width] of a group's keys or values; width: a multiple of 64.
 template <class V>
 inline void project_bytes(const Int8ContextJob& job, const Int8ContextRows& rows, const int32_t* starts,

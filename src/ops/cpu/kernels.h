@@ -112,11 +112,12 @@ struct Int8BlockShape {
   constexpr int64_t bytes() const { return groups * group_bytes(); }
 };
 
+inline constexpr int64_t int8_rows_read_on = 31;
 // State of one worker of attention over such blocks.
 struct Int8AttentionJob {
   Int8BlockShape shape;
   int64_t queries;              // R
-  const int8_t* query;          // [G, R, D]
+  const int8_t* query;          // [G, R, D], and int8_rows_read_on rows that are read and do not count
   const float* query_scales;    // [G, R] what makes the base-2 logarithm of a weight from the sum and the key's scale
   const int32_t* query_starts;  // [G, R] -128 times the sum of the query: what the keys' 128 adds
   float* output;                // [G, R, Dv] sums of 2^(s - maximum) v
@@ -238,7 +239,7 @@ bool has_byte_products();  // AVX512_VNNI
 Int8ContextKernel portable_int8_context_kernel();
 Int8ContextKernel avx2_int8_context_kernel();
 Int8ContextKernel avx512vnni_int8_context_kernel();
-Int8ContextKernel amx_int8_context_kernel();      // blocks made by the matrix unit
+Int8ContextKernel amx_int8_context_kernel();      // by the matrix unit; vectors for what is not whole tiles
 Int8ContextKernel portable_int8_context_tiles();  // likewise, in plain C++
 
 const Kernels& portable_kernels();

@@ -1,5 +1,6 @@
 #include "ops/cpu/int8_context_kernel.h"
 #include "ops/cpu/int8_product_kernel.h"
+#include "ops/cpu/int8_tile_attention_kernel.h"
 #include "ops/cpu/tile_kernel.h"
 #include "ops/cpu/tiles_amx.h"
 #include "ops/cpu/vector_avx512bf16.h"
@@ -20,7 +21,7 @@ struct VectorAmx : VectorAvx512Vnni {};  // what is made of it here stays here
 }  // namespace
 
 Int8ContextKernel amx_int8_context_kernel() {
-  return {avx512vnni_int8_context_kernel().attend, project_int8<TilesAmxMixed, VectorAmx>};
+  return {attend_int8_by_tiles<VectorAmx, TilesAmxMixed, TilesAmxWeights>, project_int8<TilesAmxMixed, VectorAmx>};
 }
 
 }  // namespace cepe::ops::cpu

@@ -1,6 +1,7 @@
 #include "ops/cpu/int8_attention_kernel.h"
 #include "ops/cpu/int8_context_kernel.h"
 #include "ops/cpu/int8_product_kernel.h"
+#include "ops/cpu/int8_tile_attention_kernel.h"
 #include "ops/cpu/table.h"
 #include "ops/cpu/tile_kernel.h"
 #include "ops/cpu/tiles_portable.h"
@@ -28,7 +29,8 @@ Int8ContextKernel portable_int8_context_kernel() {
 }
 
 Int8ContextKernel portable_int8_context_tiles() {
-  return {attend_int8<VectorPortable>, project_int8<TilesPortableMixed, VectorPortable>};
+  return {attend_int8_by_tiles<VectorPortable, TilesPortableMixed, TilesPortableWeights>,
+          project_int8<TilesPortableMixed, VectorPortable>};
 }
 
 }  // namespace cepe::ops::cpu

@@ -1,4 +1,4 @@
-// The tiles of tile_kernel.h, int8_product_kernel.h and int8_context_kernel.h by AMX (AMX-TILE, AMX-BF16, AMX-INT8).
+// The tiles of tile_kernel.h and the three kernels of int8 by AMX (AMX-TILE, AMX-BF16, AMX-INT8).
 // Included only by the file compiled for that level.
 #pragma once
 
@@ -79,6 +79,17 @@ struct TilesAmxMixed : TilesAmx {  // rows signed, columns unsigned
     if constexpr (sums == 1) _tile_dpbsud(1, 4, 7);
     if constexpr (sums == 2) _tile_dpbsud(2, 5, 6);
     if constexpr (sums == 3) _tile_dpbsud(3, 5, 7);
+  }
+};
+
+struct TilesAmxWeights : TilesAmx {  // rows unsigned, columns signed
+  template <int sums, int rows, int columns>
+  static void multiply() {
+    static_assert(sums == (rows - 4) * 2 + columns - 6);
+    if constexpr (sums == 0) _tile_dpbusd(0, 4, 6);
+    if constexpr (sums == 1) _tile_dpbusd(1, 4, 7);
+    if constexpr (sums == 2) _tile_dpbusd(2, 5, 6);
+    if constexpr (sums == 3) _tile_dpbusd(3, 5, 7);
   }
 };
 

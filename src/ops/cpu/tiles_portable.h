@@ -1,4 +1,4 @@
-// The tiles of tile_kernel.h, int8_product_kernel.h and int8_context_kernel.h in plain C++: what the matrix unit is
+// The tiles of tile_kernel.h and the three kernels of int8 in plain C++: what the matrix unit is
 // tested against.
 #pragma once
 
@@ -46,8 +46,8 @@ struct TilesPortable {
   }
 };
 
-template <class Column>
-struct TilesPortableBytes : TilesPortable {  // rows signed, columns of type Column
+template <class Row, class Column>
+struct TilesPortableBytes : TilesPortable {
   // sums [row, column] += rows [row, four] . columns [four, column].
   template <int sums, int rows, int columns>
   static void multiply() {
@@ -60,14 +60,15 @@ struct TilesPortableBytes : TilesPortable {  // rows signed, columns of type Col
         for (int column = 0; column < width; ++column) {
           const uint32_t right = tiles[columns].at[four][column];
           for (int i = 0; i < 4; ++i)
-            tiles[sums].at[row][column] += static_cast<uint32_t>(byte(left, i, int8_t{}) * byte(right, i, Column{}));
+            tiles[sums].at[row][column] += static_cast<uint32_t>(byte(left, i, Row{}) * byte(right, i, Column{}));
         }
       }
     }
   }
 };
 
-using TilesPortableInt8 = TilesPortableBytes<int8_t>;
-using TilesPortableMixed = TilesPortableBytes<uint8_t>;
+using TilesPortableInt8 = TilesPortableBytes<int8_t, int8_t>;
+using TilesPortableMixed = TilesPortableBytes<int8_t, uint8_t>;
+using TilesPortableWeights = TilesPortableBytes<uint8_t, int8_t>;
 
 }  // namespace cepe::ops::cpu
