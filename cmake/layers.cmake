@@ -3,7 +3,8 @@
 # root of its own that holds links to exactly the folders it may see, so a wrong include does not compile.
 #   x.cpp  source    x_test.cpp  unit test    x_parity_test.cpp  golden-case test    x_fuzz.cpp  libFuzzer target
 #   x_gpu_test.cpp  test that needs a GPU, and skips without one    x.cu, x_cuda.cpp  of libcepe_cuda.so (cuda.cmake)
-#   x_portable.cpp, x_avx2.cpp, x_avx512.cpp, x_avx512bf16.cpp, x_avx512vnni.cpp, x_amx.cpp  kernels, one file for each kind of processor
+#   x_portable.cpp, x_avx2.cpp, x_avx512.cpp, x_avx512bf16.cpp, x_avx512vnni.cpp, x_avxvnni.cpp, x_amx.cpp
+#   kernels, one file for each kind of processor
 set(CEPE_TORCH_FREE base formats text data)
 # The files of a layer with tensors that read what strangers wrote and need none themselves: all that is fuzzed of it.
 set(CEPE_TORCH_FREE_FILES_model "/(config|gguf_config|weight_names|cost_model|config_fuzz|families/[a-z0-9_]+)\\.cpp$")
@@ -13,6 +14,7 @@ set(CEPE_FLAGS_avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfm
     -Wno-maybe-uninitialized)  # g++ 12 warns of its own _mm512_undefined_ps
 set(CEPE_FLAGS_avx512bf16 ${CEPE_FLAGS_avx512} -mavx512bf16 -mavx512vbmi)
 set(CEPE_FLAGS_avx512vnni ${CEPE_FLAGS_avx512} -mavx512vnni -Wno-uninitialized)  # likewise
+set(CEPE_FLAGS_avxvnni ${CEPE_FLAGS_avx2} -mavxvnni)
 set(CEPE_FLAGS_amx ${CEPE_FLAGS_avx512bf16} -mavx512vnni -Wno-uninitialized -mamx-tile -mamx-bf16 -mamx-int8)
 
 # Layers whose tests compute a lot themselves (crashes played through byte by byte, thousands of small steps).
@@ -113,10 +115,10 @@ function(cepe_layer name)
 
   # A kernel for a newer processor has a file of its own, compiled for it and called only where it is there.
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|avx512bf16|avx512vnni|amx)\\.cpp$")
+    list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|avx512bf16|avx512vnni|avxvnni|amx)\\.cpp$")
   endif()
   foreach(source IN LISTS sources)
-    if(source MATCHES "_(portable|avx2|avx512|avx512bf16|avx512vnni|amx)\\.cpp$")
+    if(source MATCHES "_(portable|avx2|avx512|avx512bf16|avx512vnni|avxvnni|amx)\\.cpp$")
       set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${CEPE_FLAGS_${CMAKE_MATCH_1}}")
     endif()
   endforeach()

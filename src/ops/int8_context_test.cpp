@@ -36,6 +36,7 @@ std::vector<std::pair<std::string, cpu::Int8ContextKernel>> context_kernels() {
 #if defined(__x86_64__)
   if (cpu::level() != cpu::Level::portable) found.emplace_back("AVX2", cpu::avx2_int8_context_kernel());
   found.emplace_back("chosen", cpu::int8_context_kernel());
+  if (cpu::has_short_byte_products()) found.emplace_back("AVX-VNNI", cpu::avxvnni_int8_context_kernel());
   if (cpu::has_byte_products()) found.emplace_back("AVX512_VNNI", cpu::avx512vnni_int8_context_kernel());
 #endif
   return found;

@@ -14,10 +14,11 @@ namespace cepe::ops::cpu {
 
 inline constexpr float most_weight = 255, log2_of_most_weight = 7.9943534f;
 
-// 2^x to 1e-4 of it, down to zero: what is rounded to 8 bits afterwards. 2^r for r in [0, 1) by a polynomial that is
+// 2^x to 1e-4 of it, down to 2^-126: what is rounded to 8 bits afterwards. 2^r for r in [0, 1) by a polynomial that is
 // exact at both ends.
 template <class V>
 inline typename V::Float rough_power(typename V::Float x) {
+  x = V::max(x, V::set(-126));
   const typename V::Float r = V::fraction(x);
   typename V::Float p = V::set(0.0791f);
   p = V::fma(p, r, V::set(0.2249f));
@@ -102,7 +103,6 @@ inline void find_highest(Tile& tile) {
 template <class V, class Tile>
 inline void join_maxima(const Int8AttentionJob& job, Tile& tile) {
   using Float = typename V::Float;
-  const auto power = [](Float x) { return rough_power<V>(V::max(x, V::set(-200.0f))); };  // not of -infinity
   alignas(64) float maxima[Tile::padded] = {};
   find_highest<V>(tile);
   tile.all_kept = true;
@@ -114,8 +114,8 @@ inline void join_maxima(const Int8AttentionJob& job, Tile& tile) {
   }
   for (int64_t r = 0; r < tile.count; r += V::width) {
     const Float before = V::load(maxima + r), found = V::load(tile.highest + r), highest = V::max(before, found);
-    V::store(tile.keep + r, power(V::sub(before, highest)));
-    V::store(tile.share + r, V::mul(power(V::sub(found, highest)), V::set(1 / most_weight)));
+    V::store(tile.keep + r, rough_power<V>(V::sub(before, highest)));
+    V::store(tile.share + r, V::mul(rough_power<V>(V::sub(found, highest)), V::set(1 / most_weight)));
     V::store(maxima + r, highest);
   }
   for (int64_t r = 0; r < tile.count; ++r) job.maximum[tile.row + r] = maxima[r];

@@ -17,12 +17,13 @@ namespace {
 enum class Register { eax, ebx, ecx, edx };
 
 // What __builtin_cpu_supports has no name for in every compiler: a bit that the processor tells of itself.
-bool has_bit(unsigned leaf, Register where, unsigned bit) {
+bool has_bit(unsigned leaf, Register where, unsigned bit, unsigned subleaf = 0) {
   unsigned values[4] = {};
-  return __get_cpuid_count(leaf, 0, &values[0], &values[1], &values[2], &values[3]) != 0 &&
+  return __get_cpuid_count(leaf, subleaf, &values[0], &values[1], &values[2], &values[3]) != 0 &&
          (values[static_cast<int>(where)] >> bit & 1u) != 0;
 }
 bool has_f16c() { return has_bit(1, Register::ecx, 29); }
+bool has_avxvnni() { return has_bit(7, Register::eax, 4, 1); }
 bool has_amx() {  // tiles, products of bfloat16, of int8
   return has_bit(7, Register::edx, 24) && has_bit(7, Register::edx, 22) && has_bit(7, Register::edx, 25);
 }
@@ -119,11 +120,21 @@ bool has_byte_products() {
 #endif
 }
 
+bool has_short_byte_products() {
+#if defined(__x86_64__)
+  static const bool found = has(Level::avx2) && has_avxvnni();
+  return found;
+#else
+  return false;
+#endif
+}
+
 Int8ContextKernel int8_context_kernel() {
 #if defined(__x86_64__)
   if (level() == Level::avx512 && has_byte_products())
     return has_pair_instructions() && has_matrix_unit() ? amx_int8_context_kernel() : avx512vnni_int8_context_kernel();
-  if (level() != Level::portable) return avx2_int8_context_kernel();
+  if (level() != Level::portable)
+    return has_short_byte_products() ? avxvnni_int8_context_kernel() : avx2_int8_context_kernel();
 #endif
   return portable_int8_context_kernel();
 }

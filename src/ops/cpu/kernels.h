@@ -229,15 +229,18 @@ Int8Kernel int8_kernel();
 Int8Kernel portable_int8_kernel();
 Int8Kernel amx_int8_kernel();
 
-// Contexts in 8 bits: AMX and AVX512_VNNI, AVX512_VNNI alone, AVX2 or plain C++. All give the same sums of bytes.
+// Contexts in 8 bits: AMX and AVX512_VNNI, AVX512_VNNI alone, AVX-VNNI, AVX2 or plain C++. All give the same sums of
+// bytes.
 struct Int8ContextKernel {
   void (*attend)(const Int8AttentionJob&, const Int8Blocks&);
   void (*project)(const Int8ContextJob&, const Int8ContextRows&);
 };
 Int8ContextKernel int8_context_kernel();
-bool has_byte_products();  // AVX512_VNNI
+bool has_byte_products();        // AVX512_VNNI
+bool has_short_byte_products();  // AVX-VNNI
 Int8ContextKernel portable_int8_context_kernel();
 Int8ContextKernel avx2_int8_context_kernel();
+Int8ContextKernel avxvnni_int8_context_kernel();
 Int8ContextKernel avx512vnni_int8_context_kernel();
 Int8ContextKernel amx_int8_context_kernel();      // by the matrix unit; vectors for what is not whole tiles
 Int8ContextKernel portable_int8_context_tiles();  // likewise, in plain C++

@@ -123,11 +123,8 @@ struct VectorAvx2 {
                         _mm256_or_si256(_mm256_or_si256(at(a, 0), at(b, 8)), _mm256_or_si256(at(c, 16), at(d, 24))));
   }
   static Float fraction(Float x) { return sub(x, _mm256_floor_ps(x)); }
-  // p * 2^floor(x), zero below 2^-126.
-  static Float times_power_of_floor(Float p, Float x) {
-    const __m256 in_range = _mm256_cmp_ps(x, set(-126), _CMP_GE_OQ);
-    return _mm256_and_ps(mul(p, power_of_two(_mm256_floor_ps(max(x, set(-126))))), in_range);
-  }
+  // p * 2^floor(x), for x from -126 on.
+  static Float times_power_of_floor(Float p, Float x) { return mul(p, power_of_two(_mm256_floor_ps(x))); }
 
  private:
   template <bool is_unsigned>

@@ -84,7 +84,7 @@ struct VectorAvx512Vnni : VectorAvx512 {
                         _mm512_or_si512(_mm512_or_si512(at(a, 0), at(b, 8)), _mm512_or_si512(at(c, 16), at(d, 24))));
   }
   static Float fraction(Float x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-  // p * 2^floor(x), down to zero.
+  // p * 2^floor(x).
   static Float times_power_of_floor(Float p, Float x) { return _mm512_scalef_ps(p, x); }
 };
 

@@ -245,7 +245,7 @@ struct VectorPortable {
   static Float fraction(Float x) {
     return lanes([&](int i) { return x.lane[i] - std::floor(x.lane[i]); });
   }
-  // p * 2^floor(x), down to zero.
+  // p * 2^floor(x).
   static Float times_power_of_floor(Float p, Float x) {
     return lanes([&](int i) { return p.lane[i] * std::exp2(std::floor(x.lane[i])); });
   }
