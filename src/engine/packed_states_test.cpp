@@ -39,7 +39,7 @@ struct PackedStates : testing::Test, test::EngineBench {
 };
 
 TEST_F(PackedStates, KeysAndValuesAreThoseOfTheUnpackedStatesButForOneRounding) {
-  model::ContextStates exact = packed(45);
+  model::ContextStates exact = packed(29);  // few enough for products in float32
   const std::vector<at::Tensor> pages = exact.pages;
   const std::vector<const model::CrossAttention*> blocks = model::cross_attention_blocks(model);
   const model::HeadShape shape = model::head_shape(model.decoder.config);

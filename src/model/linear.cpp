@@ -20,14 +20,10 @@ int64_t Linear::bytes() const {
 
 namespace {
 
-// From here on a bfloat16 product over rows unpacked to scratch is faster than the block kernels in float32 where the
-// processor has such products (see docs/performance.md); the blocks themselves are coarser than bfloat16.
-constexpr int64_t bfloat16_rows = 64;
-
+// Many rows in float32 are multiplied in bfloat16 where that is faster: the blocks themselves are coarser.
 at::Tensor packed_product(const ops::PackedWeight& weight, const at::Tensor& rows) {
-  if (rows.scalar_type() != at::kFloat || rows.size(0) < bfloat16_rows || !ops::multiplies_bfloat16()) {
+  if (rows.scalar_type() != at::kFloat || rows.size(0) < ops::packed_bfloat16_rows())
     return ops::packed_linear(rows, weight);
-  }
   return ops::packed_linear(rows.to(at::kBFloat16), weight).to(at::kFloat);
 }
 

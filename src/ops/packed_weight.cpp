@@ -217,6 +217,21 @@ void multiply_pass(const float* x, int64_t rows, const PackedWeight& weight, flo
                    [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
 }
 
+// Rows x [count, in] in bfloat16 as one panel of pairs (PackedProductOf), and the sums of 32 inputs of each.
+void lay_out_pairs(const uint16_t* x, int64_t count, int64_t in_features, uint32_t* panel, float* sums) {
+  for (int64_t r = 0; r < count; ++r, x += in_features) {
+    uint32_t* to = panel + r;
+    for (int64_t i = 0; i < in_features; i += 8) {
+      for (int64_t k = 0; k < 4; ++k, to += count) *to = x[i + k] | uint32_t{x[i + k + 4]} << 16;
+    }
+    for (int64_t block = 0; block < in_features / block_inputs; ++block) {
+      float wide[block_inputs];
+      for (int64_t i = 0; i < block_inputs; ++i) wide[i] = base::bfloat16_to_float(x[block * block_inputs + i]);
+      sums[block * count + r] = sum_of_block(wide);
+    }
+  }
+}
+
 at::Tensor multiply_packed(const at::Tensor& x, const PackedWeight& weight) {
   at::Tensor y(at::detail::empty_cpu({x.size(0), weight.out_features}, at::kFloat));
   for (int64_t row = 0; row < x.size(0); row += pass_rows) {
@@ -224,6 +239,12 @@ at::Tensor multiply_packed(const at::Tensor& x, const PackedWeight& weight) {
                   y.mutable_data_ptr<float>() + row * weight.out_features);
   }
   return y;
+}
+
+bool takes_pairs(const at::Tensor& x, const PackedWeight& weight) {
+  constexpr int64_t fewest = 8, most = 191;  // fewer wait for memory; more are a dense product's (docs/performance.md)
+  return x.scalar_type() == at::kBFloat16 && x.size(0) >= fewest && x.size(0) <= most && weight.in_features > 0 &&
+         weight.in_features % 8 == 0;
 }
 
 // Dense products over pieces of the weight, unpacked as columns [in, piece] into one buffer of this thread.
@@ -320,12 +341,48 @@ PackedWeight concatenate(std::span<const PackedWeight> parts) {
   return whole;
 }
 
+at::Tensor packed_linear_by_pairs(const at::Tensor& x, const PackedWeight& weight,
+                                  const cpu::PackedPairKernel& kernel) {
+  if (x.dim() != 2 || x.scalar_type() != at::kBFloat16 || x.size(1) != weight.in_features ||
+      weight.in_features % 8 != 0 || is_flat(weight))
+    refuse_packed("rows given that are not bfloat16 [N, " + std::to_string(weight.in_features) + "], of eights");
+  const at::Tensor dense = x.contiguous();
+  const int64_t in = weight.in_features, rows = x.size(0), blocks = in / block_inputs, most = kernel.row_block;
+  const auto* from = static_cast<const uint16_t*>(dense.const_data_ptr());
+  auto* panels = scratch<uint32_t>(rows * (in / 2));
+  auto* sums = scratch<float>(rows * blocks);
+  const auto lay_out = [&](int64_t row, int64_t count) {
+    lay_out_pairs(from + row * in, count, in, panels + row * (in / 2), sums + row * blocks);
+  };
+  at::parallel_for(0, rows / most, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) lay_out(panel * most, most);
+  });
+  for (int64_t row = rows / most * most, count = most / 2; row < rows; count /= 2) {
+    if (rows - row < count) continue;
+    lay_out(row, count);
+    row += count;
+  }
+  at::Tensor y(at::detail::empty_cpu({rows, weight.out_features}, at::kFloat));
+  const cpu::PackedPairProduct product{matrix_of(weight), panels, sums, rows, y.mutable_data_ptr<float>()};
+  const auto multiply = kernel.multiply[static_cast<int>(weight.format)];
+  at::parallel_for(0, tiles_of(weight.out_features), 1,
+                   [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
+  return y.to(at::kBFloat16);
+}
+
+int64_t packed_bfloat16_rows() {
+  if (cpu::packed_pair_kernel().fast) return 32;
+  return multiplies_bfloat16() ? 64 : std::numeric_limits<int64_t>::max();
+}
+
 at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight) {
   if (x.dim() != 2 || x.size(1) != weight.in_features ||
       (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)) {
     refuse_packed("rows given that are not float32 or bfloat16 [N, " + std::to_string(weight.in_features) + "]");
   }
   if (is_flat(weight)) return flat_linear(x, weight);
+  if (const cpu::PackedPairKernel pairs = cpu::packed_pair_kernel(); pairs.fast && takes_pairs(x, weight))
+    return packed_linear_by_pairs(x, weight, pairs);
   if (weight.in_features > 0 && x.size(0) >= dense_rows(x.scalar_type())) {
     if (multiplies_bfloat16()) return multiply_unpacked(x, weight);
     return multiply_unpacked(x.to(at::kFloat), weight).to(x.scalar_type());

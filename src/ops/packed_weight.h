@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ops/cpu/kernels.h"
 #include "ops/packed_format.h"
 
 namespace cepe::ops {
@@ -34,11 +35,18 @@ PackedWeight concatenate(std::span<const PackedWeight> parts);
 // x [N, in] (float32 or bfloat16) times weight^T -> [N, out] of x's type, which also decides how it is computed:
 //   float32   block kernels at any N: what the unpacked float32 product gives, up to rounding
 //   bfloat16  the same with the result rounded once, up to 63 rows; from 64 on pieces of the weight are unpacked into
-//             one bfloat16 buffer and multiplied by LibTorch, as a dense bfloat16 weight is
+//             one bfloat16 buffer and multiplied by LibTorch, as a dense bfloat16 weight is. With AVX512_BF16 on AMD's
+//             processors 8 to 191 rows by pairs of bfloat16, the block's scales in float32
 // A processor with AVX2 alone unpacks from 32 rows on, one without from 16, both as float32. Bound: bytes of the weight
 // / memory bandwidth for a row or two, multiply-adds / vector rate beyond. On a GPU and for fp8_row anywhere
 // flat_weight.h says how. No autograd. Errors: invalid_argument.
 at::Tensor packed_linear(const at::Tensor& x, const PackedWeight& weight);
+
+// x bfloat16, any N, by pairs: what packed_linear does where such a kernel is fast. in_features a multiple of 8.
+at::Tensor packed_linear_by_pairs(const at::Tensor& x, const PackedWeight& weight,
+                                  const cpu::PackedPairKernel& kernel = cpu::packed_pair_kernel());
+// From how many rows on a CPU multiplies them faster in bfloat16 than in float32.
+int64_t packed_bfloat16_rows();
 
 // Rows `rows` (int64 [N] on the weight's device) as `type` [N, in]: embedding look-up.
 at::Tensor unpack_rows(const PackedWeight& weight, const at::Tensor& rows, at::ScalarType type);

@@ -11,6 +11,7 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -161,6 +162,27 @@ TEST(PackedWeight, ManyRowsOfBfloat16StayWithinBfloat16) {
       });
     }
   }
+}
+
+// Values of blocks are bfloat16 exactly, sums and scales float32: off by the rounding of the result alone.
+TEST(PackedWeight, RowsByPairsAreRoundedOnce) {
+  at::manual_seed(14);
+  for (const PackedFormat format :
+       {PackedFormat::q4_0, PackedFormat::q4_1, PackedFormat::q8_0, PackedFormat::int8_row}) {
+    for (const int64_t rows : {0, 1, 7, 8, 29, 64}) {
+      const PackedWeight weight = random_weight(format, 83, 192, 13);
+      const at::Tensor x = at::randn({rows, 192}).to(at::kBFloat16);
+      const at::Tensor expected = at::linear(x.to(at::kDouble), unpack(weight, at::kDouble));
+      for (const cpu::PackedPairKernel& kernel : {cpu::portable_packed_pair_kernel(), cpu::packed_pair_kernel()}) {
+        const at::Tensor off = (packed_linear_by_pairs(x, weight, kernel).to(at::kDouble) - expected).abs();
+        EXPECT_TRUE((off <= expected.abs() / 256 + 1e-5 * expected.abs().sum() / std::max<int64_t>(1, 83 * rows))
+                        .all()
+                        .item<bool>())
+            << static_cast<int>(format) << " rows " << rows;
+      }
+    }
+  }
+  EXPECT_THROW(packed_linear_by_pairs(at::randn({2, 192}), random_weight(PackedFormat::q4_0, 3, 192, 1)), base::Error);
 }
 
 TEST(PackedWeight, RowsAreThoseOfTheWholeMatrix) {

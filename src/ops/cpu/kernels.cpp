@@ -104,6 +104,14 @@ PairKernel pair_kernel() {
   return portable_pair_kernel();
 }
 
+PackedPairKernel packed_pair_kernel() {
+#if defined(__x86_64__)
+  if (level() == Level::avx512 && has_pair_instructions() && __builtin_cpu_is("amd"))
+    return avx512bf16_packed_pair_kernel();
+#endif
+  return portable_packed_pair_kernel();
+}
+
 Int8Kernel int8_kernel() {
 #if defined(__x86_64__)
   if (level() == Level::avx512 && has_pair_instructions() && has_matrix_unit()) return amx_int8_kernel();

@@ -24,13 +24,17 @@ struct PackedMatrix {
   int64_t bytes_per_tile;
 };
 
-struct PackedProduct {
+// X: float, or pairs of bfloat16: of inputs i and i + 4 of each eight, i < 4, in an uint32_t (i in its lower half).
+template <class X>
+struct PackedProductOf {
   PackedMatrix weight;
-  const float* x;       // [N, in] as panels of row_block, then ever smaller powers of two, rows: [in, rows of panel]
+  const X* x;           // [N, in] as panels of row_block, then ever smaller powers of two, rows: [in, rows of panel]
   const float* x_sums;  // the same for sums of 32 inputs: [in / 32, rows of panel]
   int64_t rows;         // N
   float* y;             // [N, out]
 };
+using PackedProduct = PackedProductOf<float>;
+using PackedPairProduct = PackedProductOf<uint32_t>;
 
 struct AttentionRows {  // consecutive cached rows of one page
   const void* keys;
@@ -218,6 +222,17 @@ PairKernel portable_pair_kernel();
 PairKernel portable_tile_kernel();
 PairKernel avx512bf16_pair_kernel();
 PairKernel amx_pair_kernel();
+
+// Products of packed weights with rows in bfloat16, by AVX512_BF16 where pair_kernel has it; else plain C++, which is
+// slower than any other way.
+struct PackedPairKernel {
+  void (*multiply[4])(const PackedPairProduct&, int64_t tile_begin, int64_t tile_end);  // by PackedKind
+  int row_block;
+  bool fast;
+};
+PackedPairKernel packed_pair_kernel();
+PackedPairKernel portable_packed_pair_kernel();
+PackedPairKernel avx512bf16_packed_pair_kernel();
 
 // By the matrix unit, or plain C++ that is slower than any other way.
 struct Int8Kernel {

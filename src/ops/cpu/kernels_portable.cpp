@@ -2,6 +2,7 @@
 #include "ops/cpu/int8_context_kernel.h"
 #include "ops/cpu/int8_product_kernel.h"
 #include "ops/cpu/int8_tile_attention_kernel.h"
+#include "ops/cpu/packed_kernel.h"
 #include "ops/cpu/table.h"
 #include "ops/cpu/tile_kernel.h"
 #include "ops/cpu/tiles_portable.h"
@@ -15,6 +16,8 @@ const Kernels& portable_kernels() {
 }
 
 PairKernel portable_pair_kernel() { return {attend_pairs<VectorPortable>, VectorPortable::width, false}; }
+
+PackedPairKernel portable_packed_pair_kernel() { return packed_pairs_of<VectorPortable>(false); }
 
 PairKernel portable_tile_kernel() {
   return {attend_tiles<TilesPortable, VectorPortable>, VectorPortable::width, false};

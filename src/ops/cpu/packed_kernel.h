@@ -6,6 +6,7 @@
 // vector rate; 300 to 390 of 500 GFLOP/s there.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "ops/cpu/kernels.h"
@@ -13,6 +14,8 @@
 namespace cepe::ops::cpu {
 
 inline constexpr int block_inputs = 32;
+template <class X>
+inline constexpr int inputs_of = std::is_same_v<X, float> ? 1 : 2;  // an element of x
 inline constexpr int prefetch_bytes = 4096;  // ahead of the reads: what memory delivers during its own latency
 
 // A multiply-add takes four cycles and two start in each: eight sums that do not wait for one another keep both busy.
@@ -31,6 +34,11 @@ struct Sums {
   void add(int which, typename V::Float q, const float* x) {
     auto& sums = chain[which % chains<rows>];
     for (int r = 0; r < rows; ++r) sums[r] = V::fma(q, V::set(x[r]), sums[r]);
+  }
+  template <class Pairs>
+  void add_pair(int which, Pairs q, const uint32_t* x) {
+    auto& sums = chain[which % chains<rows>];
+    for (int r = 0; r < rows; ++r) sums[r] = V::add_products(sums[r], q, V::set_pair(x + r));
   }
   typename V::Float total(int row) const {
     typename V::Float sum = chain[0][row];
@@ -53,6 +61,28 @@ inline void multiply_nibbles(const uint8_t* words, const float* x, Sums<V, rows>
 }
 
 template <class V, int rows>
+inline void multiply_nibbles(const uint8_t* words, const uint32_t* x, Sums<V, rows>& sums) {
+  for (int word = 0; word < 4; ++word) {
+    const typename V::Words packed = V::load_words(words + word * tile_rows * 4);
+    const uint32_t* from = x + word * 4 * rows;
+    [&]<int... k>(std::integer_sequence<int, k...>) {
+      (sums.add_pair(k, V::template nibble_pair<k>(packed), from + k * rows), ...);
+    }
+    (std::make_integer_sequence<int, 4>());
+  }
+}
+
+template <class V, int rows>
+inline void multiply_bytes(const uint8_t* bytes, int64_t inputs, const uint32_t* x, Sums<V, rows>& sums) {
+  for (int64_t i = 0; i < inputs; i += 8, x += 4 * rows) {
+    for (int k = 0; k < 4; ++k) {
+      const uint8_t* first = bytes + (i + k) * tile_rows;
+      sums.add_pair(k, V::byte_pair(first, first + 4 * tile_rows), x + k * rows);
+    }
+  }
+}
+
+template <class V, int rows>
 inline void multiply_bytes(const uint8_t* bytes, int64_t inputs, const float* x, Sums<V, rows>& sums) {
   const int64_t whole = inputs / 8 * 8;
   for (int64_t i = 0; i < whole; i += 8) {
@@ -65,8 +95,8 @@ template <bool has_minimum, bool nibbles>
 inline constexpr int block_bytes = 32 * (has_minimum ? 2 : 1) + tile_rows*(nibbles ? 16 : 32);
 
 // V::width outputs, the first being row `lane` of the tile, for one panel of x.
-template <class V, int rows, bool has_minimum, bool nibbles>
-inline void multiply_blocks(const uint8_t* tile, int lane, int64_t blocks, const float* x, const float* x_sums,
+template <class V, int rows, bool has_minimum, bool nibbles, class X>
+inline void multiply_blocks(const uint8_t* tile, int lane, int64_t blocks, const X* x, const float* x_sums,
                             typename V::Float (&outer)[rows]) {
   for (int64_t block = 0; block < blocks; ++block) {
     const auto* d_bits = reinterpret_cast<const uint16_t*>(tile) + lane;
@@ -87,7 +117,7 @@ inline void multiply_blocks(const uint8_t* tile, int lane, int64_t blocks, const
       for (int r = 0; r < rows; ++r) outer[r] = V::fma(centre, V::set(x_sums[r]), outer[r]);
     }
     tile += block_bytes<has_minimum, nibbles>;
-    x += block_inputs * rows;
+    x += block_inputs / inputs_of<X> * rows;
     x_sums += rows;
   }
 }
@@ -100,11 +130,11 @@ inline void store_outputs(float* to, typename V::Float value, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
 }
 
-template <class V, PackedKind kind, int rows>
-inline void multiply_panel(const PackedProduct& product, int64_t tile, int64_t first_row) {
+template <class V, PackedKind kind, int rows, class X>
+inline void multiply_panel(const PackedProductOf<X>& product, int64_t tile, int64_t first_row) {
   const PackedMatrix& weight = product.weight;
   const uint8_t* data = weight.data + tile * weight.bytes_per_tile;
-  const float* x = product.x + first_row * weight.in_features;
+  const X* x = product.x + first_row * (weight.in_features / inputs_of<X>);
   for (int lane = 0; lane < tile_rows; lane += V::width) {
     const int64_t output = tile * tile_rows + lane;
     typename V::Float sums[rows];
@@ -127,8 +157,8 @@ inline void multiply_panel(const PackedProduct& product, int64_t tile, int64_t f
 }
 
 // All panels over one tile before the next: the tile is read from memory once.
-template <class V, PackedKind kind>
-void multiply_packed(const PackedProduct& product, int64_t tile_begin, int64_t tile_end) {
+template <class V, PackedKind kind, class X>
+void multiply_packed(const PackedProductOf<X>& product, int64_t tile_begin, int64_t tile_end) {
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
     int64_t row = 0;
     for (; row + V::row_block <= product.rows; row += V::row_block) {
@@ -205,6 +235,15 @@ void unpack_columns(const PackedMatrix& weight, int64_t tile_begin, int64_t tile
       }
     }
   }
+}
+
+template <class V>
+constexpr PackedPairKernel packed_pairs_of(bool fast) {
+  using enum PackedKind;
+  return {{multiply_packed<V, q4_0, uint32_t>, multiply_packed<V, q4_1, uint32_t>, multiply_packed<V, q8_0, uint32_t>,
+           multiply_packed<V, int8_row, uint32_t>},
+          V::row_block,
+          fast};
 }
 
 }  // namespace cepe::ops::cpu

@@ -16,8 +16,8 @@ constexpr Kernels table_of() {
   return {
       .row_block = V::row_block,
       .attention_step = 2 * V::width,
-      .multiply = {multiply_packed<V, q4_0>, multiply_packed<V, q4_1>, multiply_packed<V, q8_0>,
-                   multiply_packed<V, int8_row>},
+      .multiply = {multiply_packed<V, q4_0, float>, multiply_packed<V, q4_1, float>, multiply_packed<V, q8_0, float>,
+                   multiply_packed<V, int8_row, float>},
       .unpack_float = {unpack_columns<V, float, q4_0>, unpack_columns<V, float, q4_1>, unpack_columns<V, float, q8_0>,
                        unpack_columns<V, float, int8_row>},
       .unpack_bfloat16 = {unpack_columns<V, Half, q4_0>, unpack_columns<V, Half, q4_1>, unpack_columns<V, Half, q8_0>,

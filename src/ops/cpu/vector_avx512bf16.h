@@ -21,6 +21,21 @@ struct VectorAvx512Bfloat16 : VectorAvx512 {
   static Float add_products(Float sum, Pairs a, Pairs b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
+  // Nibbles k and k + 4 of each lane, minus 8. The permutation of halves reads the low five bits of each: the table
+  // stands there twice.
+  template <int k>
+  static Pairs nibble_pair(Words words) {
+    alignas(64) static constexpr uint16_t table[32] = {0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+                                                       0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+    return _mm512_permutexvar_epi16(k == 0 ? words : _mm512_srli_epi32(words, 4 * k), _mm512_load_si512(table));
+  }
+  // Of two times sixteen int8: bfloat16 has them exactly, as the upper half of the float32.
+  static Pairs byte_pair(const uint8_t* first, const uint8_t* second) {
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(load_int8(first)), 16),
+                                   _mm512_castps_si512(load_int8(second)));
+  }
   // Powers of two of biased steps (power_table.h), as pairs of bfloat16; zero gives zero. The permutation reads seven
   // bits of each byte; those of a half's upper byte are not looked up.
   static Pairs power_pairs(Float first, Float second) {

@@ -133,6 +133,20 @@ struct VectorPortable {
       return sum.lane[i] + half(a.lane[i], 0) * half(b.lane[i], 0) + second;
     });
   }
+  // Nibbles k and k + 4 of each lane, minus 8.
+  template <int k>
+  static Pairs nibble_pair(Words words) {
+    const auto value = [](uint32_t word, int i) {
+      return base::float_to_bfloat16(static_cast<float>(static_cast<int>(word >> (4 * i) & 15u) - 8));
+    };
+    return pair_lanes([&](int i) { return joined(value(words.lane[i], k), value(words.lane[i], k + 4)); });
+  }
+  static Pairs byte_pair(const uint8_t* first, const uint8_t* second) {
+    const auto value = [](uint8_t byte) {
+      return base::float_to_bfloat16(static_cast<float>(static_cast<int8_t>(byte)));
+    };
+    return pair_lanes([&](int i) { return joined(value(first[i]), value(second[i])); });
+  }
   // Powers of two of biased steps (power_table.h), as pairs of bfloat16; zero gives zero.
   static Pairs power_pairs(Float first, Float second) {
     const auto power = [](float biased) {
