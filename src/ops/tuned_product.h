@@ -1,8 +1,8 @@
 // Products of many rows with a dense matrix on a GPU, by the one of the library's algorithms that is the fastest. Of
 // the eight that cuBLASLt proposes its first is often not: on an H200 others take up to a fifth less
 // (docs/performance.md). So they are measured when a product's sizes come for the first time, on its own numbers, some
-// ten to forty milliseconds; all later ones take the same. Bound: operations over the rate of tensor cores; of at most
-// 64 rows the weight's bytes over the memory's bandwidth.
+// ten to forty milliseconds; all later ones of this process take the same, and give the same bits. Bound: operations
+// over the rate of tensor cores; of at most 64 rows the weight's bytes over the memory's bandwidth.
 #pragma once
 
 #include <ATen/core/Tensor.h>
