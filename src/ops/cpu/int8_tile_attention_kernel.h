@@ -35,9 +35,11 @@ struct Int8Place {
 
   bool next(const Int8AttentionJob& job, int64_t blocks, int64_t rows) {
     first += rows;
-    if (first >= job.queries) first = 0, ++group;
-    if (group == job.shape.groups) group = 0, ++block;
-    return block < blocks;
+    if (first < job.queries) return true;
+    first = 0;
+    if (++group < job.shape.groups) return true;
+    group = 0;
+    return ++block < blocks;
   }
 };
 
@@ -46,6 +48,7 @@ void attend_int8_by_tiles(const Int8AttentionJob& job, const Int8Blocks& blocks)
   constexpr int64_t worth_it = 8, rows = 2 * V::width;
   const Int8BlockShape& shape = job.shape;
   if (job.queries < worth_it || shape.key_width % (4 * V::width) != 0) return attend_int8<V>(job, blocks);
+  if (blocks.count == 0) return;
   Int8Tile<rows> tile;
   __builtin_memset(tile.weights, 0, sizeof tile.weights);  // of rows beyond the last too
   alignas(64) int32_t sums[2][rows][byte_columns];
@@ -58,9 +61,9 @@ void attend_int8_by_tiles(const Int8AttentionJob& job, const Int8Blocks& blocks)
   };
   Queries::begin();
   Int8Place place = {0, 0, 0};
+  score(place, sums[0][0]);
   int which = 0;
-  for (bool more = blocks.count > 0; more; which = 1 - which) {
-    if (place.block == 0 && place.group == 0 && place.first == 0) score(place, sums[which][0]);
+  for (bool more = true; more; which = 1 - which) {
     const Int8GroupBlock block = group_block(shape, data_of(place), blocks.rows[place.block]);
     const int64_t left = job.queries - place.first;
     tile.row = place.group * job.queries + place.first;

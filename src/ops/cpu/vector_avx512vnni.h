@@ -53,9 +53,9 @@ struct VectorAvx512Vnni : VectorAvx512 {
     };
     return join(join(fours[0], fours[1]), join(fours[2], fours[3]));
   }
-  // 64 weights min(255, 2^(score * scale + base)), for powers below 256, in words: -64 times the exponent's distance
-  // from 8, whose lower six bits are looked up and whose upper ones shift. To 0.6 %, half of what rounding to 8 bits
-  // does to a weight of 90. Sums of fours.
+  // 64 weights min(255, 2^(score * scale + base)), for powers below 256, in words: 64 times the exponent's distance
+  // from 8, whose lower six bits are looked up and whose upper ones shift. Off by 0.6 %, as much as rounding to 8 bits
+  // moves a weight of 90. Sums of fours.
   static Int weigh(const float* scores, float scale, float base, uint8_t* weights) {
     alignas(64) static constexpr uint16_t powers[64] = {
         // 512 * 2^(-i / 64)
