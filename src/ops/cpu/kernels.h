@@ -116,7 +116,8 @@ struct Int8BlockShape {
   constexpr int64_t bytes() const { return groups * group_bytes(); }
 };
 
-inline constexpr int64_t int8_rows_read_on = 31;
+inline constexpr int64_t int8_rows_read_on = 31;  // a matrix unit takes query rows by 32
+
 // State of one worker of attention over such blocks.
 struct Int8AttentionJob {
   Int8BlockShape shape;
