@@ -10,7 +10,6 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
-#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -134,13 +133,10 @@ struct Int8Worker {
 class Int8Reader {
  public:
   Int8Reader(const at::Tensor& queries, const Int8Context& context, double scale, const cpu::Int8ContextKernel& kernel)
-      : context_(context), kernel_(kernel), rows_(queries.size(0)) {
-    if (queries.dim() != 3 || queries.scalar_type() != at::kFloat || !queries.is_cpu() || !(scale > 0) ||
-        queries.size(1) != context.groups || queries.size(2) != context.key_width)
-      refuse_context("queries must be float32 [R, " + std::to_string(context.groups) + ", " +
-                     std::to_string(context.key_width) + "] on the CPU, with a scale above zero");
-    queries_.emplace(queries, padded_key(context.key_width), scale);
-  }
+      : context_(context),
+        kernel_(kernel),
+        queries_(checked(queries, context, scale), padded_key(context.key_width), scale),
+        rows_(queries.size(0)) {}
 
   int64_t blocks() const { return static_cast<int64_t>(context_.block_rows.size()); }
   Int8Worker worker() const { return {rows_ * context_.groups, padded_value(context_.value_width)}; }
@@ -149,9 +145,9 @@ class Int8Reader {
   void attend(const Int8Worker& worker, int64_t begin, int64_t end) const {
     const cpu::Int8AttentionJob job = {.shape = block_shape(context_),
                                        .queries = rows_,
-                                       .query = data_of<int8_t>(queries_->values),
-                                       .query_scales = data_of<float>(queries_->scales),
-                                       .query_starts = data_of<int32_t>(queries_->starts),
+                                       .query = data_of<int8_t>(queries_.values),
+                                       .query_scales = data_of<float>(queries_.scales),
+                                       .query_starts = data_of<int32_t>(queries_.starts),
                                        .output = data_of<float>(worker.output),
                                        .maximum = data_of<float>(worker.maximum),
                                        .denominator = data_of<float>(worker.denominator)};
@@ -169,8 +165,16 @@ class Int8Reader {
  private:
   const Int8Context& context_;
   const cpu::Int8ContextKernel& kernel_;
+  Int8Queries queries_;
   int64_t rows_;
-  std::optional<Int8Queries> queries_;
+
+  static const at::Tensor& checked(const at::Tensor& queries, const Int8Context& context, double scale) {
+    if (queries.dim() != 3 || queries.scalar_type() != at::kFloat || !queries.is_cpu() || !(scale > 0) ||
+        queries.size(1) != context.groups || queries.size(2) != context.key_width)
+      refuse_context("queries must be float32 [R, " + std::to_string(context.groups) + ", " +
+                     std::to_string(context.key_width) + "] on the CPU, with a scale above zero");
+    return queries;
+  }
 };
 
 // The workers' sums brought to one maximum, divided by the sum of their denominators. `row` counts [G, R].

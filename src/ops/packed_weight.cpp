@@ -357,10 +357,9 @@ at::Tensor packed_linear_by_pairs(const at::Tensor& x, const PackedWeight& weigh
   at::parallel_for(0, rows / most, 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) lay_out(panel * most, most);
   });
-  for (int64_t row = rows / most * most, count = most / 2; row < rows; count /= 2) {
-    if (rows - row < count) continue;
+  for (int64_t row = rows / most * most, count = most; row < rows; row += count) {
+    while (row + count > rows) count /= 2;
     lay_out(row, count);
-    row += count;
   }
   at::Tensor y(at::detail::empty_cpu({rows, weight.out_features}, at::kFloat));
   const cpu::PackedPairProduct product{matrix_of(weight), panels, sums, rows, y.mutable_data_ptr<float>()};

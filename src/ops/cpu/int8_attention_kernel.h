@@ -3,7 +3,7 @@
 // power of two of their distance to the largest of row and block, rounded to 8 bits; the denominator is the sum of
 // these, so that what they weigh sums to 1. Blocks are joined by a running maximum (as arXiv 1805.02867).
 // Bound: of few query rows bytes / memory bandwidth (1.06 an element of K and V; bfloat16 has 2); of many the products
-// (byte_products.h), 135 of the 233 cycles that a query row takes for 64 rows of width 64. Figures:
+// (byte_products.h), 135 of the 214 cycles that a query row takes for 64 rows of width 64. Figures:
 // docs/performance.md.
 #pragma once
 

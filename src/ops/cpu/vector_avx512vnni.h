@@ -33,9 +33,7 @@ struct VectorAvx512Vnni : VectorAvx512 {
   }
   // Lanes from 0 to 255, one register's after another's. By one store: a load of fewer bytes need not wait for it.
   static void store_bytes(uint8_t* to, Int a, Int b, Int c, Int d) {
-    const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, bytes));
+    _mm512_storeu_si512(to, bytes_of_words(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)));
   }
   // The largest of each of sixteen rows of sixteen: halves, quarters, pairs are joined for all rows together.
   static Float largest_of(const float (&rows)[16][16]) {
@@ -65,14 +63,12 @@ struct VectorAvx512Vnni : VectorAvx512 {
     const Float factor = set(-64 * scale), origin = set(64 * (8 - base));
     const auto distance = [&](int i) { return to_int(fma(load(scores + 16 * i), factor, origin)); };
     const auto weigh_words = [&](__m512i words) {
-      const __m512i power = _mm512_permutex2var_epi16(load_int(reinterpret_cast<const int32_t*>(powers)), words,
-                                                      load_int(reinterpret_cast<const int32_t*>(powers + 32)));
+      const __m512i power = _mm512_permutex2var_epi16(_mm512_load_si512(powers), words, _mm512_load_si512(powers + 32));
       return _mm512_avg_epu16(_mm512_srlv_epi16(power, _mm512_srli_epi16(words, 6)), _mm512_setzero_si512());
     };
     const __m512i low = weigh_words(_mm512_packs_epi32(distance(0), distance(1)));
     const __m512i high = weigh_words(_mm512_packs_epi32(distance(2), distance(3)));
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+    const __m512i bytes = bytes_of_words(low, high);
     _mm512_storeu_si512(weights, bytes);
     return add_fours(set_int(0), bytes, _mm512_set1_epi8(1));
   }
@@ -86,6 +82,13 @@ struct VectorAvx512Vnni : VectorAvx512 {
   static Float fraction(Float x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
   // p * 2^floor(x).
   static Float times_power_of_floor(Float p, Float x) { return _mm512_scalef_ps(p, x); }
+
+ private:
+  // The bytes of four registers of lanes in their order, of what packing each two to words has left of it.
+  static __m512i bytes_of_words(__m512i low, __m512i high) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+  }
 };
 
 }  // namespace cepe::ops::cpu
