@@ -1,5 +1,6 @@
 #include "product_gpu_bench.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
 
@@ -10,6 +11,9 @@
 #include <vector>
 
 #include "graph_time.h"
+#include "ops/activation.h"
+#include "ops/fused_product.h"
+#include "ops/rotary.h"
 #include "ops/tuned_product.h"
 
 namespace cepe::bench {
@@ -42,6 +46,55 @@ void measure(int64_t rows, int64_t out, int64_t in, at::Device device) {
               (tuned[0] + tuned[1]) / (library[0] + library[1]));
 }
 
+// `apart` and `fused` by turns, each for every weight; operations: of one call.
+template <class Apart, class Fused>
+void compare(const char* what, int64_t rows, int64_t out, int64_t in, at::Device device, const Apart& apart,
+             const Fused& fused) {
+  const at::TensorOptions options = at::TensorOptions(device).dtype(at::kBFloat16);
+  const at::Tensor x = at::randn({rows, in}, options);
+  std::vector<at::Tensor> weights;
+  for (int i = 0; i < 4; ++i) weights.push_back(at::randn({out, in}, options) / 16);
+  const auto all = [&](const auto& of) {
+    return [&] {
+      for (const at::Tensor& weight : weights) of(x, weight);
+    };
+  };
+  all(apart)();
+  std::array<double, 2> before = {}, after = {};
+  for (int turn = 0; turn < 2; ++turn) {
+    before[turn] = seconds_of(all(apart), 4);
+    after[turn] = seconds_of(all(fused), 4);
+  }
+  std::printf("%-8s %6lld x %5lld x %-5lld  apart %8.1f %8.1f us  fused %8.1f %8.1f us  %5.0f TFLOP/s  %.3f\n", what,
+              static_cast<long long>(rows), static_cast<long long>(out), static_cast<long long>(in), before[0] * 1e6,
+              before[1] * 1e6, after[0] * 1e6, after[1] * 1e6,
+              2.0 * static_cast<double>(rows * out * in) / after[1] * 1e-12,
+              (after[0] + after[1]) / (before[0] + before[1]));
+}
+
+void measure_gated(int64_t rows, int64_t out, int64_t in, at::Device device) {
+  compare(
+      "gated", rows, out, in, device,
+      [](const at::Tensor& x, const at::Tensor& weight) {
+        ops::gated(ops::Activation::silu, ops::tuned_product(x, weight));
+      },
+      [](const at::Tensor& x, const at::Tensor& weight) { ops::gated_product(ops::Activation::silu, x, weight); });
+}
+
+void measure_rotated(int64_t rows, int64_t out, int64_t in, int64_t width, at::Device device) {
+  const at::Tensor angles = at::randn({rows, width / 2}, at::TensorOptions(device));
+  const at::Tensor cos = angles.cos(), sin = angles.sin();
+  const int64_t heads = out / width, rotated = heads / 3 * 2;
+  compare(
+      "rotated", rows, out, in, device,
+      [&](const at::Tensor& x, const at::Tensor& weight) {
+        ops::rotate(ops::tuned_product(x, weight).view({rows, heads, width}).narrow(1, 0, rotated), cos, sin);
+      },
+      [&](const at::Tensor& x, const at::Tensor& weight) {
+        ops::rotated_product(x, weight, cos, sin, rotated, width);
+      });
+}
+
 }  // namespace
 
 void measure_products(c10::Device device) {
@@ -58,6 +111,13 @@ void measure_products(c10::Device device) {
   measure(16384, 1024, 4096, device);
   measure(32768, 4096, 1024, device);
   measure(65536, 4096, 1024, device);
+  measure_gated(16384, 8192, 1024, device);
+  measure_gated(12288, 8192, 1024, device);
+  measure_gated(2048, 22016, 4096, device);
+  measure_gated(4096, 22016, 4096, device);
+  measure_rotated(16384, 3072, 1024, 64, device);
+  measure_rotated(12288, 3072, 1024, 64, device);
+  measure_rotated(4096, 12288, 4096, 128, device);
 }
 
 }  // namespace cepe::bench

@@ -6,24 +6,28 @@
 #include <cmath>
 
 #include "model/rope.h"
-#include "ops/rotary.h"
+#include "ops/fused_product.h"
 
 namespace cepe::model {
 namespace {
+
+// Queries and keys of rows x, turned, and values.
+ops::RotatedHeads split_heads(const EncoderConfig& config, const Linear& fused, const at::Tensor& x,
+                              const RopeAngles& angles) {
+  const int64_t turned = config.heads + config.groups, width = config.head_width;
+  if (is_plain_product(fused, x)) return ops::rotated_product(x, fused.weight, angles.cos, angles.sin, turned, width);
+  return ops::rotate_heads(forward(fused, x), angles.cos, angles.sin, turned, width);
+}
 
 // Self-attention of n chunks, each to itself: x [n * S, E] -> [n * S, E].
 at::Tensor attend_in_chunks(const EncoderConfig& config, const EncoderLayer& layer, const at::Tensor& x,
                             const RopeAngles& angles, int64_t chunks, const at::Tensor& mask) {
   const int64_t heads = config.heads, groups = config.groups, width = config.head_width;
-  const at::Tensor fused = forward(layer.query_key_value, x);
-  const auto part = [&](int64_t first, int64_t count) {
-    return fused.narrow(1, first * width, count * width).unflatten(1, {count, width});
-  };
+  const auto [rotated, values] = split_heads(config, layer.query_key_value, x, angles);
   const auto by_chunk = [&](const at::Tensor& rows) { return rows.reshape({chunks, -1, rows.size(1), width}); };
-  const at::Tensor rotated = ops::rotate(part(0, heads + groups), angles.cos, angles.sin);  // queries and keys
   const at::Tensor queries = rotated.narrow(1, 0, heads), keys = rotated.narrow(1, heads, groups);
-  const at::Tensor attended = attend_chunks(by_chunk(queries), by_chunk(keys), by_chunk(part(heads + groups, groups)),
-                                            mask, 1 / std::sqrt(static_cast<double>(width)));
+  const at::Tensor attended = attend_chunks(by_chunk(queries), by_chunk(keys), by_chunk(values), mask,
+                                            1 / std::sqrt(static_cast<double>(width)));
   return forward(layer.output, attended.reshape({x.size(0), heads * width}));
 }
 

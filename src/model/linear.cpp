@@ -7,7 +7,6 @@
 #include <ATen/ops/zeros.h>
 
 #include "ops/mixed_linear.h"
-#include "ops/row_product.h"
 #include "ops/tuned_product.h"
 
 namespace cepe::model {
@@ -34,7 +33,6 @@ at::Tensor frozen_forward(const Linear& linear, const at::Tensor& x) {
     const at::Tensor product = packed_product(*linear.packed, x.reshape({-1, x.size(-1)})).reshape(shape);
     return linear.bias.defined() ? product.add(linear.bias.to(product.scalar_type())) : product;
   }
-  if (!linear.bias.defined() && ops::takes_row_product(x, linear.weight)) return ops::row_product(x, linear.weight);
   if (x.scalar_type() == linear.weight.scalar_type())
     return linear.bias.defined() ? at::linear(x, linear.weight, linear.bias) : ops::tuned_product(x, linear.weight);
   const at::Tensor product = ops::mixed_linear(x, linear.weight);
@@ -61,6 +59,11 @@ at::Tensor low_rank_forward(const Linear& linear, const at::Tensor& x) {
 }
 
 }  // namespace
+
+bool is_plain_product(const Linear& linear, const at::Tensor& x) {
+  return linear.weight.defined() && linear.weight.scalar_type() == x.scalar_type() && !linear.bias.defined() &&
+         linear.low_rank.empty() && !linear.moments;
+}
 
 at::Tensor forward(const Linear& linear, const at::Tensor& x) {
   if (linear.moments) ops::add_inputs(*linear.moments, x);

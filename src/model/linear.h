@@ -36,6 +36,9 @@ struct Linear {
 // x [..., in] -> [..., out] of x's type. A dense weight of another type than x multiplies in the weight's type.
 at::Tensor forward(const Linear& linear, const at::Tensor& x);
 
+// Whether that is x weight^T and nothing else.
+bool is_plain_product(const Linear& linear, const at::Tensor& x);
+
 // Rows of the table for tokens [N] int64 -> [N, in] of `type`: an embedding look-up.
 at::Tensor look_up(const Linear& table, const at::Tensor& tokens, at::ScalarType type);
 

@@ -10,6 +10,7 @@
 
 #include "ops/cuda/loaded.h"
 #include "ops/fused.h"
+#include "ops/row_product.h"
 
 namespace cepe::ops {
 namespace {
@@ -55,6 +56,7 @@ int64_t rows_alike(int64_t rows, int64_t inputs, int64_t outputs) {
 }
 
 at::Tensor tuned_product(const at::Tensor& x, const at::Tensor& weight) {
+  if (takes_row_product(x, weight)) return row_product(x, weight);
   if (may_be_tuned(x, weight)) {
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);

@@ -15,9 +15,10 @@ namespace cepe::ops {
 // cache keeps.
 int64_t rows_alike(int64_t rows, int64_t inputs, int64_t outputs);
 
-// x weight^T -> [..., out] of x's type, for x [..., in] and weight [out, in]. at::linear for all that is not bfloat16
-// on an opened GPU, contiguous, aligned to 256 bytes and of sizes with a choice, or that is differentiated; and within
-// a recording (ops/device_graph.h) of sizes that did not come before it.
+// x weight^T -> [..., out] of x's type, for x [..., in] and weight [out, in]. Of few rows by ops/row_product.h, where
+// it takes them. at::linear for all that is not bfloat16 on an opened GPU, contiguous, aligned to 256 bytes and of
+// sizes with a choice, or that is differentiated; and within a recording (ops/device_graph.h) of sizes that did not
+// come before it.
 at::Tensor tuned_product(const at::Tensor& x, const at::Tensor& weight);
 // Into y [rows, out], contiguous.
 void tuned_product_into(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight);

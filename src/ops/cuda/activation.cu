@@ -3,6 +3,7 @@
 // below about a megabyte the launch. The exponential costs less than its 16 bytes take.
 // Design: a thread takes 16 bytes of gate, the 16 of up beside them, and writes 16, twice where there is enough; all
 // loads are on their way at once.
+#include "ops/cuda/activation.cuh"
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/launch.h"
@@ -11,24 +12,6 @@ namespace cepe::ops::cuda {
 namespace {
 
 constexpr int block_threads = 256;
-
-// As it is rounded to T afterwards: to bfloat16 the fast exponential and quotient (some 2^-21 off) give the same but at
-// a tie.
-template <class T, Activation activation>
-__device__ float activated(float x) {
-  if constexpr (activation == Activation::silu && sizeof(T) == 2) {
-    return __fdividef(x, 1.0f + __expf(-x));
-  } else if constexpr (activation == Activation::silu) {
-    return x / (1.0f + expf(-x));
-  } else if constexpr (activation == Activation::gelu) {
-    return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-  } else if constexpr (activation == Activation::gelu_tanh) {
-    const float inner = 0.79788456080286536f * (x + 0.044715f * (x * x * x));
-    return 0.5f * x * (1.0f + tanhf(inner));
-  } else {
-    return x < 0.0f ? 0.0f : x;  // NaN stays
-  }
-}
 
 // A thread has `each` packs, a block's width apart.
 template <class T, int count, Activation activation, int each>

@@ -33,6 +33,15 @@ __device__ inline void wait_for(uint32_t barrier, uint32_t parity) {
       "r"(parity)
       : "memory");
 }
+// The same where nothing is read afterwards that another block wrote: the copy engine's bytes are seen without more.
+__device__ inline void wait_in_block(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
 
 __device__ inline bool has_ended(uint32_t barrier, uint32_t parity) {
   uint32_t done;
@@ -53,6 +62,14 @@ struct Turn {
   __device__ void next() {
     if (++stage == stages) {
       stage = 0;
+      parity ^= 1;
+    }
+  }
+  __device__ void skip(uint32_t count) {
+    stage += count % stages;
+    parity ^= count / stages & 1;
+    if (stage >= stages) {
+      stage -= stages;
       parity ^= 1;
     }
   }
@@ -80,6 +97,8 @@ __device__ inline void arrive_at_cluster() { asm volatile("barrier.cluster.arriv
 __device__ inline void wait_for_cluster() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 // Every thread of the one warpgroup that uses it calls it.
 __device__ inline void wait_for_group() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
+// The same of several warpgroups, each with a number of its own from 1 on.
+__device__ inline void wait_for_group(int number) { asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory"); }
 // 16 or 4 bytes to another block, counted by a barrier there.
 __device__ inline void send(uint32_t to, float4 values, uint32_t barrier) {
   asm volatile(
@@ -129,6 +148,30 @@ __device__ inline void copy_box(uint32_t to, const void* map, int32_t x0, int32_
       "%6}], [%7];" ::"r"(to),
       "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(barrier)
       : "memory");
+}
+
+// The same into the same place of each block of the cluster that `blocks` has a bit for, and their barriers there.
+__device__ inline void copy_box_to(uint32_t blocks, uint32_t to, const void* map, int32_t x0, int32_t x1,
+                                   uint32_t barrier) {
+  asm volatile(
+      "{\n.reg .b16 blocks;\ncvt.u16.u32 blocks, %5;\n"
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
+      "{%2, %3, %6, %6, %6}], [%4], blocks;\n}" ::"r"(to),
+      "l"(map), "r"(x0), "r"(x1), "r"(barrier), "r"(blocks), "r"(0)
+      : "memory");
+}
+// From shared memory to a box of a tensor map, in the background; of a group of this thread's that end_of_stores ends.
+__device__ inline void store_box(const void* map, int32_t x0, int32_t x1, uint32_t from) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %4, %4, %4}], [%3];" ::"l"(map),
+      "r"(x0), "r"(x1), "r"(from), "r"(0)
+      : "memory");
+}
+__device__ inline void end_of_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until at most `left` of this thread's groups have their shared memory yet to be read.
+template <int left>
+__device__ inline void wait_for_stores() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(left) : "memory");
 }
 
 // Bytes by the copy engine, a multiple of 16 at multiples of 16, counted likewise.

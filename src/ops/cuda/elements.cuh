@@ -35,7 +35,8 @@ __device__ inline T narrowed(float value) {
   if constexpr (sizeof(T) == 4) {
     return value;
   } else {
-    return __float2bfloat16_rn(value);
+    // Two at a time, even for one: the conversion of one goes to the unit of the exponential, an eighth as fast.
+    return __floats2bfloat162_rn(value, 0.0f).x;
   }
 }
 // The value as it is after a store in T.

@@ -131,6 +131,24 @@ struct TunedProductRun {
   int64_t rows_alike;
   int device;
 };
+// x weight^T, bfloat16, all contiguous and aligned to 16 bytes, inputs and outputs multiples of 8, of which what
+// follows is written (ops/fused_product.h).
+struct FusedProductRun {
+  const void* x;       // [rows, inputs]
+  const void* weight;  // [outputs, inputs]
+  void* y;             // [rows, outputs], or what follows says
+  int64_t rows, inputs, outputs;
+  int device;
+};
+struct GatedProductRun {
+  FusedProductRun product;  // y [rows, outputs / 2]
+  Activation activation;
+};
+struct RotatedProductRun {
+  FusedProductRun product;
+  const float *cos, *sin;  // [rows, width / 2], aligned to 8 bytes
+  int64_t heads, width;    // that are turned, the first of the outputs
+};
 inline constexpr int64_t most_row_product_rows = 4;
 inline constexpr int64_t most_row_product_values = 24576;  // of x: 48 kB of shared memory, what any GPU gives a block
 
@@ -222,6 +240,8 @@ struct CudaKernels {
   const char* (*row_product)(const RowProductRun&);
   const char* (*transposed_head_product)(const TransposedProductRun&);
   bool (*tuned_product)(const TunedProductRun&);  // whether it did it
+  bool (*gated_product)(const GatedProductRun&);  // likewise
+  bool (*rotated_product)(const RotatedProductRun&);
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);

@@ -3,6 +3,7 @@
 // block 1 the lower eight, is sent the other's sums for them, and gives back the probabilities.
 #pragma once
 
+#include "ops/cuda/approximate.cuh"
 #include "ops/cuda/latent_tiles.cuh"
 #include "ops/cuda/paged_tiles.cuh"
 
@@ -11,12 +12,6 @@ namespace cepe::ops::cuda {
 // A running maximum is raised only where it would be passed by this much: exp2 of it is no harm in bfloat16, and the
 // sums are seldom scaled.
 inline constexpr float latent_slack = 8;
-
-__device__ inline float power_of_two(float exponent) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(exponent));
-  return result;
-}
 
 // What a thread keeps of a query row: in base 2, the scale included.
 struct RowState {

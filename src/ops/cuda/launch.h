@@ -16,6 +16,8 @@ cudaError_t launch(const GatedSiluGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const CrossEntropyRows& run, cudaStream_t stream);
 cudaError_t launch(const RowProductRun& run, cudaStream_t stream);
 cudaError_t launch(const TransposedProductRun& run, cudaStream_t stream);
+cudaError_t launch(const GatedProductRun& run, cudaStream_t stream);
+cudaError_t launch(const RotatedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PageLogSumExpsRun& run, cudaStream_t stream);
 bool takes_page_log_sum_exps(int64_t width, bool int8_pages);

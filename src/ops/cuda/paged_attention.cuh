@@ -5,6 +5,7 @@
 // shared memory by threads that own query rows for the whole part, and come back as bfloat16 probabilities.
 #pragma once
 
+#include "ops/cuda/approximate.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/paged_tiles.cuh"
 
@@ -76,12 +77,12 @@ __device__ float update(float& maximum, float& denominator, float& first, float&
   }
   float factor = 1;
   if (highest > maximum + slack) {
-    factor = exp2f(maximum - highest);
+    factor = power_of_two(maximum - highest);
     maximum = highest;
   }
   const float base = maximum == -INFINITY ? 0.0f : maximum;
-  first = exp2f(first - base);
-  second = exp2f(second - base);
+  first = power_of_two(first - base);
+  second = power_of_two(second - base);
   denominator = denominator * factor + (rounded<Bfloat16>(first) + rounded<Bfloat16>(second));
   return factor;
 }

@@ -70,7 +70,7 @@ __device__ void soften_rows(float (&scores)[Plan::key_tiles][4], int rows, float
     highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
     factors[half] = 1;
     if (highest > own.maximum[half] + slack) {
-      factors[half] = exp2f(own.maximum[half] - highest);
+      factors[half] = power_of_two(own.maximum[half] - highest);
       own.maximum[half] = highest;
     }
     const float base = own.maximum[half] == -INFINITY ? 0.0f : own.maximum[half];
@@ -80,7 +80,7 @@ __device__ void soften_rows(float (&scores)[Plan::key_tiles][4], int rows, float
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& score = scores[n][half * 2 + i];
-        score = rounded<Bfloat16>(exp2f(score - base));
+        score = rounded<Bfloat16>(power_of_two(score - base));
         sum += score;
       }
     }

@@ -15,6 +15,8 @@ const char* cross_entropy(const CrossEntropyRows& run);
 const char* row_product(const RowProductRun& run);
 const char* transposed_head_product(const TransposedProductRun& run);
 bool tuned_product(const TunedProductRun& run);
+bool gated_product(const GatedProductRun& run);
+bool rotated_product(const RotatedProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
 const char* page_log_sum_exps(const PageLogSumExpsRun& run);

@@ -28,6 +28,8 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         row_product,
                                         transposed_head_product,
                                         tuned_product,
+                                        gated_product,
+                                        rotated_product,
                                         paged_attention,
                                         paged_attention_bytes,
                                         page_log_sum_exps,
