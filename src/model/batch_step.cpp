@@ -168,6 +168,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   if (context_pages > 0) {
     plan.context_pages = rounded_up(context_pages);
     plan.neighbours = std::min(rounded_up(neighbours), plan.batch);
+    plan.joined = neighbours == count;
     if (mass_pages > 0) plan.mass_pages = rounded_up(mass_pages);
   } else {
     plan.kept = false;

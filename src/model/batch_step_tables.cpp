@@ -123,13 +123,14 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
         at::zeros({2 * (batch + 1) + plan.context_pages}, longs.dtype(at::kInt));
     recording.context_addresses = at::zeros({static_cast<int64_t>(addresses.size())}, longs);
     tables.absorbed = !plan.kept;
-    tables.context_queries = counts.narrow(0, batch + 1, batch + 1);
+    const int64_t bounds = plan.joined ? 2 : batch + 1;
+    tables.context_queries = counts.narrow(0, batch + 1, bounds);
     tables.most_context_rows = plan.neighbours * each;
     const ContextStates& one = *groups.front();
     for (size_t layer = 0; layer < layers; ++layer) {
       ops::PageTable table =
           form_of(plan.kept ? one.kept[layer].keys : one.pages.front().unsqueeze(1), plan.context_page_rows);
-      table.first_page = counts.narrow(0, 0, batch + 1);
+      table.first_page = counts.narrow(0, 0, bounds);
       table.rows = counts.narrow(0, 2 * (batch + 1), plan.context_pages);
       const auto of = [&](size_t number) {
         return recording.context_addresses.narrow(0, static_cast<int64_t>(number) * plan.context_pages,

@@ -24,6 +24,7 @@ struct BatchStep::Plan {
   int64_t context_page_rows = kept_page_rows;  // of a page, at most
   bool kept = false;
   bool packed = false;                         // absorbed, over states in 8 bits
+  bool joined = false;                         // all rows read one context: they are one sequence of its tables
   int64_t mass_pages = 0, mass_page_rows = 0;  // of the rows that ask for their masses
 
   bool crossed() const { return context_pages > 0; }

@@ -26,7 +26,8 @@ struct StepTables {
   std::vector<ops::PageTable> context;  // by cross-attention layer, or one for all (absorbed: the states themselves)
   bool absorbed = true;                 // else kept K and V
   at::Tensor cache_queries;             // [B + 1] int32: first query row of each sequence
-  // [B + 1] int32: the same for the context, whose sequences are groups of neighbours that share one; and the most rows
+  // [B + 1] int32: the same for the context, whose sequences are groups of neighbours that share one ([2] where all of
+  // them do); and the most rows
   // of such a group.
   at::Tensor context_queries;
   int64_t most_context_rows = 1;

@@ -29,7 +29,7 @@ TEST(FusedProduct, GatedIsDifferentiable) {
 }
 
 TEST(FusedProduct, RotatedIsTheProductAndThenTheRotationOfItsFirstHeads) {
-  const at::Tensor x = at::randn({5, 40}), weight = at::randn({6 * 16, 40}), angles = at::rand({5, 8});
+  const at::Tensor x = at::randn({5, 40}), weight = at::randn({96, 40}), angles = at::rand({5, 8});
   const at::Tensor cos = angles.cos(), sin = angles.sin();
   const RotatedHeads found = rotated_product(x, weight, cos, sin, 4, 16);
   const at::Tensor heads = at::linear(x, weight).view({5, 6, 16});

@@ -1,7 +1,9 @@
 // Paged attention on a GPU: every width that has a kernel, one to three blocks of query rows, pages of any length.
 #include <ATen/ops/empty.h>
 
+#include <array>
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "gpu.h"
@@ -126,6 +128,46 @@ TEST_F(PagedAttentionOnGpu, LatentTilesOfEveryLength) {
       test::expect_paged({width, 1, true, {32, 65}, {{rows}, {256, rows, rows}}}, at::kBFloat16, device());
     }
     test::expect_paged({width, 1, true, {2048, 1}, {{256, 256, 41}, {256}}}, at::kBFloat16, device());
+  }
+}
+
+// So many query rows of one sequence that they are two products (cuda/latent_products.cuh): whole tiles and not, pages
+// that are short, empty or of one row, rows of no sequence.
+std::vector<int64_t> many_pages() {
+  std::vector<int64_t> pages(20, 256);
+  pages[3] = 17;
+  pages[7] = 0;
+  pages[11] = 1;
+  pages[12] = 128;
+  pages[13] = 129;
+  pages[19] = 200;
+  return pages;
+}
+
+TEST_F(PagedAttentionOnGpu, VeryManyLatentRowsOfOneSequence) {
+  for (const auto& [width, rows, spare] : std::vector<std::array<int64_t, 3>>{
+           {1024, 2048, 0}, {1024, 2001, 7}, {1024, 1500, 0}, {1024, 4000, 96}, {512, 4096, 0}, {512, 4095, 1}}) {
+    const PagedShape shape{width, 1, true, {rows}, {many_pages()}};
+    test::expect_paged(shape, at::kBFloat16, device(), spare);
+    if (device().is_cpu()) continue;
+    test::PagedCase made = test::make_paged_case(shape, at::kBFloat16, device(), 0.03, spare);
+    made.batch.rows = made.batch.rows.to(at::kBFloat16);
+    EXPECT_GT(paged_attention_bytes(made.batch, page_table(made.pages, device())), rows * 20 * 256 * 2);
+  }
+}
+
+// Scores of some hundreds, of which each tile has others.
+TEST_F(PagedAttentionOnGpu, LargeScoresOfVeryManyRowsNeitherOverflowNorVanish) {
+  for (const double scale : {0.5, 3.0}) {
+    test::PagedCase made =
+        test::make_paged_case({1024, 1, true, {2048}, {many_pages()}}, at::kBFloat16, device(), scale);
+    if (!device().is_cpu()) made.batch.rows = made.batch.rows.to(at::kBFloat16);
+    const PageTable table = page_table(made.pages, device());
+    const BatchAttention result = paged_attention(made.batch, table, scale);
+    EXPECT_LT(test::paged_distance(result.output, made.output), 1e-2);
+    EXPECT_LT(test::paged_distance(result.log_sum_exp, made.log_sum_exp), 1e-4);
+    for (int again = 0; again < 3; ++again)
+      EXPECT_TRUE(paged_attention(made.batch, table, scale).output.equal(result.output));
   }
 }
 

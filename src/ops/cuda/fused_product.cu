@@ -1,36 +1,23 @@
 // Which products with something after them the kernel for Hopper takes, and its launch.
-#include <array>
-
 #include "ops/cuda/fused_product.cuh"
 #include "ops/cuda/hopper_launch.h"
 
 namespace cepe::ops::cuda {
 namespace {
 
-template <class Plan>
-constexpr HopperShape product_shape = {2, Plan::threads, Plan::shared_bytes};
-
-// A matrix of bfloat16 [rows, columns], contiguous, in boxes of `box` rows x 64 columns.
-bool make_matrix_map(const void* from, int64_t rows, int64_t columns, int box, CUtensorMap& map) {
-  const auto row_bytes = static_cast<cuuint64_t>(columns) * 2;
-  const MapShape shape = {{static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), 1, 1, 1},
-                          {row_bytes, row_bytes, row_bytes, row_bytes},
-                          {box_columns, static_cast<cuuint32_t>(box), 1, 1, 1}};
-  return make_map(map, const_cast<void*>(from), CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, shape, CU_TENSOR_MAP_SWIZZLE_128B);
-}
+constexpr HopperShape product_shape = {2, ProductPlan::threads, ProductPlan::shared_bytes};
 
 // cudaErrorNotSupported: this device, or these pointers, are not for it.
 template <class Result>
 cudaError_t multiply(const FusedProductRun& run, const Result& result, cudaStream_t stream) {
-  using Plan = typename Result::Plan;
-  const int clusters = known_clusters<Result>(product_kernel<Result>, product_shape<Plan>, run.device);
+  using Plan = ProductPlan;
+  const int clusters = known_clusters<Result>(product_kernel<Result>, product_shape, run.device);
   if (clusters == 0) return cudaErrorNotSupported;
-  constexpr bool halved = Plan::pieces == 1;  // as many results as half the weight's rows
+  constexpr bool halved = Result::count == 16;  // as many results as half the weight's rows
   const int64_t columns = halved ? run.outputs / 2 : run.outputs, step = halved ? Plan::half : 2 * Plan::half;
-  CUtensorMap x, weight, y;
+  CUtensorMap x, weight;
   if (!make_matrix_map(run.x, run.rows, run.inputs, Plan::rows, x) ||
-      !make_matrix_map(run.weight, run.outputs, run.inputs, Plan::half, weight) ||
-      !make_matrix_map(run.y, run.rows, columns, Plan::rows, y))
+      !make_matrix_map(run.weight, run.outputs, run.inputs, Plan::half, weight))
     return cudaErrorNotSupported;
   const auto pieces = [](int64_t of, int64_t size) { return static_cast<int>((of + size - 1) / size); };
   const ProductTiles tiles = {.row_pairs = pieces(run.rows, 2 * Plan::rows),
@@ -40,8 +27,9 @@ cudaError_t multiply(const FusedProductRun& run, const Result& result, cudaStrea
                               .second_half = static_cast<int>(halved ? columns : Plan::half),
                               .rows_first = run.rows <= run.outputs};
   HopperAttributes attributes;
-  const cudaLaunchConfig_t config = hopper_configuration(product_shape<Plan>, clusters, attributes, stream);
-  return cudaLaunchKernelEx(&config, product_kernel<Result>, tiles, x, weight, y, result);
+  const cudaLaunchConfig_t config = hopper_configuration(product_shape, clusters, attributes, stream);
+  return cudaLaunchKernelEx(&config, product_kernel<Result>, tiles, x, weight,
+                            ProductOutput{static_cast<Bfloat16*>(run.y), run.rows, columns}, result);
 }
 
 }  // namespace

@@ -101,15 +101,26 @@ inline bool make_map(CUtensorMap& map, void* from, CUtensorMapDataType type, con
                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// Of states, any rows at any address: [32 GiB] [16 bytes] [atoms] [8 rows] [an atom's columns, of 64 or 128 bytes]; a
+// A matrix of bfloat16 [rows, columns], contiguous, in boxes of `box` rows x 64 columns.
+inline bool make_matrix_map(const void* from, int64_t rows, int64_t columns, int box, CUtensorMap& map) {
+  const auto row_bytes = static_cast<cuuint64_t>(columns) * 2;
+  const MapShape shape = {{static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), 1, 1, 1},
+                          {row_bytes, row_bytes, row_bytes, row_bytes},
+                          {box_columns, static_cast<cuuint32_t>(box), 1, 1, 1}};
+  return make_map(map, const_cast<void*>(from), CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, shape, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
+// Of states, any rows at any address: [32 GiB] [16 bytes] [atoms] [`rows`] [an atom's columns, of 64 or 128 bytes]; a
 // box has `box_atoms`. Values of 8 bits go as pairs.
-inline bool make_states_map(const PagedAttentionRun& run, int atom_bytes, int box_atoms, CUtensorMap& map) {
+inline bool make_states_map(const PagedAttentionRun& run, int atom_bytes, int box_atoms, CUtensorMap& map,
+                            int rows = box_rows) {
   const auto row_bytes = static_cast<cuuint64_t>(run.key_stride) * (run.int8_pages ? 1 : 2);
   const auto atom = static_cast<cuuint64_t>(atom_bytes),
              bytes = static_cast<cuuint64_t>(run.width) * row_bytes / static_cast<cuuint64_t>(run.key_stride);
-  const MapShape shape = {{atom / 2, box_rows, bytes / atom, cuuint64_t{1} << map_bits, cuuint64_t{1} << 13},
+  const auto high = static_cast<cuuint32_t>(rows);
+  const MapShape shape = {{atom / 2, high, bytes / atom, cuuint64_t{1} << map_bits, cuuint64_t{1} << 13},
                           {row_bytes, atom, 16, cuuint64_t{16} << map_bits},
-                          {static_cast<cuuint32_t>(atom / 2), box_rows, static_cast<cuuint32_t>(box_atoms), 1, 1}};
+                          {static_cast<cuuint32_t>(atom / 2), high, static_cast<cuuint32_t>(box_atoms), 1, 1}};
   return make_map(map, reinterpret_cast<void*>(map_base), CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, shape,
                   atom == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B);
 }

@@ -14,6 +14,7 @@
 #include <atomic>
 
 #include "ops/cuda/latent_int8.h"
+#include "ops/cuda/latent_products.h"
 #include "ops/cuda/merge_parts.cuh"
 #include "ops/cuda/paged_attention.cuh"
 #include "ops/cuda/paged_cluster.h"
@@ -163,6 +164,7 @@ void choose(const PagedAttentionRun& run, Use& use) {
 }  // namespace
 
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
+  if (const int clusters = product_clusters(run); clusters > 0) return attend_by_products(run, clusters, stream);
   if (const LatentCut latent = cut_of(run); latent.clusters > 0) {
     return attend_and_merge<Bfloat16>(run, latent.cut, latent.clusters, stream, [&](Bfloat16* sums, float2* states) {
       return (run.int8_pages ? attend_int8 : attend_latent)(run, latent, sums, states, stream);
@@ -175,6 +177,7 @@ cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
 }
 
 int64_t paged_attention_workspace(const PagedAttentionRun& run) {
+  if (product_clusters(run) > 0) return product_workspace(run);
   if (const LatentCut latent = cut_of(run); latent.clusters > 0) {
     return bytes_of(workspace_of<Bfloat16>(run, latent.cut.query_rows, latent.clusters));
   }
