@@ -21,60 +21,49 @@ namespace {
 
 constexpr int64_t bytes_in_a_graph = int64_t{1} << 29;  // more than a cache holds
 
-void measure(int64_t rows, int64_t out, int64_t in, at::Device device) {
+// What two ways are called in what is printed.
+struct Names {
+  const char *what, *first, *second;
+};
+
+// One way and the other by turns, each for every weight.
+template <class First, class Second>
+void compare(const Names& names, int64_t rows, int64_t out, int64_t in, at::Device device, const First& first,
+             const Second& second) {
   const at::TensorOptions options = at::TensorOptions(device).dtype(at::kBFloat16);
   const at::Tensor x = at::randn({rows, in}, options);
   std::vector<at::Tensor> weights;
   const int64_t count = rows > 64 ? 4 : std::max<int64_t>(4, bytes_in_a_graph / (2 * out * in));
   for (int64_t i = 0; i < count; ++i) weights.push_back(at::randn({out, in}, options));
-  std::array<double, 2> library = {}, tuned = {};
-  for (int turn = 0; turn < 2; ++turn) {
-    const auto by_library = [&] {
-      for (const at::Tensor& weight : weights) at::linear(x, weight);
-    };
-    const auto by_choice = [&] {
-      for (const at::Tensor& weight : weights) ops::tuned_product(x, weight);
-    };
-    by_choice();
-    library[turn] = seconds_of(by_library, count);
-    tuned[turn] = seconds_of(by_choice, count);
-  }
-  const double operations = 2.0 * static_cast<double>(rows * out * in);
-  std::printf("product %6lld x %5lld x %-5lld  LibTorch %8.1f %8.1f us  tuned %8.1f %8.1f us  %5.0f TFLOP/s  %.3f\n",
-              static_cast<long long>(rows), static_cast<long long>(out), static_cast<long long>(in), library[0] * 1e6,
-              library[1] * 1e6, tuned[0] * 1e6, tuned[1] * 1e6, operations / tuned[1] * 1e-12,
-              (tuned[0] + tuned[1]) / (library[0] + library[1]));
-}
-
-// `apart` and `fused` by turns, each for every weight; operations: of one call.
-template <class Apart, class Fused>
-void compare(const char* what, int64_t rows, int64_t out, int64_t in, at::Device device, const Apart& apart,
-             const Fused& fused) {
-  const at::TensorOptions options = at::TensorOptions(device).dtype(at::kBFloat16);
-  const at::Tensor x = at::randn({rows, in}, options);
-  std::vector<at::Tensor> weights;
-  for (int i = 0; i < 4; ++i) weights.push_back(at::randn({out, in}, options) / 16);
-  const auto all = [&](const auto& of) {
+  const auto all = [&](const auto& way) {
     return [&] {
-      for (const at::Tensor& weight : weights) of(x, weight);
+      for (const at::Tensor& weight : weights) way(x, weight);
     };
   };
-  all(apart)();
+  all(first)();  // choices are made outside recordings
+  all(second)();
   std::array<double, 2> before = {}, after = {};
   for (int turn = 0; turn < 2; ++turn) {
-    before[turn] = seconds_of(all(apart), 4);
-    after[turn] = seconds_of(all(fused), 4);
+    before[turn] = seconds_of(all(first), count);
+    after[turn] = seconds_of(all(second), count);
   }
-  std::printf("%-8s %6lld x %5lld x %-5lld  apart %8.1f %8.1f us  fused %8.1f %8.1f us  %5.0f TFLOP/s  %.3f\n", what,
-              static_cast<long long>(rows), static_cast<long long>(out), static_cast<long long>(in), before[0] * 1e6,
-              before[1] * 1e6, after[0] * 1e6, after[1] * 1e6,
+  std::printf("%-8s %6lld x %5lld x %-5lld  %-8s %8.1f %8.1f us  %-5s %8.1f %8.1f us  %5.0f TFLOP/s  %.3f\n", names.what,
+              static_cast<long long>(rows), static_cast<long long>(out), static_cast<long long>(in), names.first,
+              before[0] * 1e6, before[1] * 1e6, names.second, after[0] * 1e6, after[1] * 1e6,
               2.0 * static_cast<double>(rows * out * in) / after[1] * 1e-12,
               (after[0] + after[1]) / (before[0] + before[1]));
 }
 
+void measure(int64_t rows, int64_t out, int64_t in, at::Device device) {
+  compare(
+      {"product", "LibTorch", "tuned"}, rows, out, in, device,
+      [](const at::Tensor& x, const at::Tensor& weight) { at::linear(x, weight); },
+      [](const at::Tensor& x, const at::Tensor& weight) { ops::tuned_product(x, weight); });
+}
+
 void measure_gated(int64_t rows, int64_t out, int64_t in, at::Device device) {
   compare(
-      "gated", rows, out, in, device,
+      {"gated", "apart", "fused"}, rows, out, in, device,
       [](const at::Tensor& x, const at::Tensor& weight) {
         ops::gated(ops::Activation::silu, ops::tuned_product(x, weight));
       },
@@ -86,7 +75,7 @@ void measure_rotated(int64_t rows, int64_t out, int64_t in, int64_t width, at::D
   const at::Tensor cos = angles.cos(), sin = angles.sin();
   const int64_t heads = out / width, rotated = heads / 3 * 2;
   compare(
-      "rotated", rows, out, in, device,
+      {"rotated", "apart", "fused"}, rows, out, in, device,
       [&](const at::Tensor& x, const at::Tensor& weight) {
         ops::rotate(ops::tuned_product(x, weight).view({rows, heads, width}).narrow(1, 0, rotated), cos, sin);
       },

@@ -28,9 +28,9 @@ inline bool is_plain_dense(const at::Tensor& tensor, at::ScalarType type, at::De
   return is_plain(tensor, type, device) && (!tensor.defined() || tensor.is_contiguous());
 }
 
-// Where a kernel may read 16 bytes at once.
-inline bool is_aligned(const at::Tensor& tensor) {
-  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
+// Where a kernel may read so many bytes at once.
+inline bool is_aligned(const at::Tensor& tensor, uintptr_t bytes = 16) {
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
 }
 
 inline at::Tensor empty_output(at::IntArrayRef sizes, at::ScalarType type) {

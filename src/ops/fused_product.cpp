@@ -6,27 +6,19 @@
 #include <vector>
 
 #include "ops/activation.h"
-#include "ops/cuda/loaded.h"
-#include "ops/fused.h"
+#include "ops/gpu_factors.h"
 #include "ops/rotary.h"
 #include "ops/tuned_product.h"
 
 namespace cepe::ops {
 namespace {
 
-bool is_taken(const at::Tensor& tensor, at::Device device) {
-  return is_plain_dense(tensor, at::kBFloat16, device) && is_aligned(tensor);
-}
-
 // Whether the result has tiles enough to occupy a GPU for several rounds.
 bool may_be_fused(const at::Tensor& x, const at::Tensor& weight) {
   constexpr int64_t least_outputs = int64_t{1} << 25;
-  if (!x.is_cuda() || !cuda::kernels() || x.dim() < 1 || x.numel() == 0 || weight.dim() != 2 ||
-      x.size(-1) != weight.size(1))
-    return false;
+  if (!are_gpu_factors(x, weight)) return false;
   const int64_t rows = x.numel() / x.size(-1);
-  return is_taken(x, x.device()) && is_taken(weight, x.device()) && weight.size(1) % 8 == 0 &&
-         weight.size(0) % 16 == 0 && rows <= std::numeric_limits<int>::max() / 2 &&
+  return weight.size(1) % 8 == 0 && weight.size(0) % 16 == 0 && rows <= std::numeric_limits<int>::max() / 2 &&
          rows * weight.size(0) >= least_outputs;
 }
 

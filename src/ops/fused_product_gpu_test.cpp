@@ -1,7 +1,6 @@
 // Products with something after them on a GPU, against the two operations one after the other in float64, and against
 // themselves.
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rand.h>

@@ -1,7 +1,6 @@
 // What products with something after them are on a CPU.
 #include "ops/fused_product.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>

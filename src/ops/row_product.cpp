@@ -3,19 +3,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
-#include "ops/cuda/loaded.h"
-#include "ops/fused.h"
+#include "ops/gpu_factors.h"
 
 namespace cepe::ops {
 
 bool takes_row_product(const at::Tensor& x, const at::Tensor& weight) {
-  if (!x.is_cuda() || x.dim() < 1 || weight.dim() != 2 || x.size(-1) != weight.size(1) || !cuda::kernels())
-    return false;
-  const auto dense = [&](const at::Tensor& tensor) { return is_plain_dense(tensor, at::kBFloat16, x.device()); };
-  const int64_t width = x.size(-1);
-  return dense(x) && dense(weight) && width > 0 && width % 8 == 0 && is_aligned(x) && is_aligned(weight) &&
-         x.numel() > 0 && weight.size(0) > 0 && x.numel() <= cuda::most_row_product_values &&
-         x.numel() / width <= cuda::most_row_product_rows;
+  return are_gpu_factors(x, weight) && x.size(-1) % 8 == 0 && weight.size(0) > 0 &&
+         x.numel() <= cuda::most_row_product_values && x.numel() / x.size(-1) <= cuda::most_row_product_rows;
 }
 
 at::Tensor row_product(const at::Tensor& x, const at::Tensor& weight) {

@@ -8,8 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "ops/cuda/loaded.h"
-#include "ops/fused.h"
+#include "ops/gpu_factors.h"
 #include "ops/row_product.h"
 
 namespace cepe::ops {
@@ -19,16 +18,10 @@ int64_t rows_alike_of(const at::Tensor& x, const at::Tensor& weight) {
   return rows_alike(x.numel() / weight.size(1), weight.size(1), weight.size(0));
 }
 
-// What the library takes for granted.
-bool is_taken(const at::Tensor& tensor, at::Device device) {
-  return is_plain_dense(tensor, at::kBFloat16, device) &&
-         reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 256 == 0;
-}
+constexpr uintptr_t alignment = 256;  // what the library takes for granted
 
 bool may_be_tuned(const at::Tensor& x, const at::Tensor& weight) {
-  return x.is_cuda() && cuda::kernels() && x.dim() > 0 && x.numel() > 0 && weight.dim() == 2 &&
-         x.size(-1) == weight.size(1) && is_taken(x, x.device()) && is_taken(weight, x.device()) &&
-         rows_alike_of(x, weight) > 0;
+  return are_gpu_factors(x, weight, alignment) && rows_alike_of(x, weight) > 0;
 }
 
 // Whether y was written.
@@ -67,7 +60,9 @@ at::Tensor tuned_product(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 void tuned_product_into(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight) {
-  if (may_be_tuned(x, weight) && is_taken(y, x.device()) && multiplied(y, x, weight)) return;
+  if (may_be_tuned(x, weight) && is_plain_dense(y, at::kBFloat16, x.device()) && is_aligned(y, alignment) &&
+      multiplied(y, x, weight))
+    return;
   at::Tensor place = y;
   at::mm_out(place, x, weight.t());
 }

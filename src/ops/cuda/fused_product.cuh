@@ -96,6 +96,13 @@ __device__ void bring_product_blocks(const ProductTiles& tiles, const ProductMem
   }
 }
 
+// Every lane of a warp that is done with a stage calls it: both blocks of the cluster write there.
+template <class Memory>
+__device__ void release_stage(const Memory& memory, uint32_t stage, uint32_t rank, int lane) {
+  if (lane == 0) arrive(memory.free(stage));
+  if (lane == 1) arrive_there(place_in(memory.free(stage), rank ^ 1));
+}
+
 // [0]: the sums of a tile's first 64 rows, [1]: of its others, laid out as multiply_keys has them.
 using ProductSums = float[2][64];
 
@@ -105,10 +112,6 @@ __device__ void multiply_blocks(ProductSums& sums, int blocks, const ProductMemo
                                 Turn<ProductPlan::stages>& turn, const Begun& begun) {
   using Plan = ProductPlan;
   const int lane = static_cast<int>(threadIdx.x) % warp;
-  const auto release = [&](uint32_t stage) {
-    if (lane == 0) arrive(memory.free(stage));
-    if (lane == 1) arrive_there(place_in(memory.free(stage), rank ^ 1));
-  };
   uint32_t before = 0;
   for (int block = 0; block < blocks; ++block, turn.next()) {
     wait_in_block(memory.full(turn.stage), turn.parity);
@@ -125,13 +128,13 @@ __device__ void multiply_blocks(ProductSums& sums, int blocks, const ProductMemo
     close_products();
     if (block > 0) {
       wait_for_products<1>();
-      release(before);
+      release_stage(memory, before, rank, lane);
     }
     before = turn.stage;
   }
   begun();
   wait_for_products<0>();
-  release(before);
+  release_stage(memory, before, rank, lane);
 }
 
 // Two results side by side: [j * 2 + below] are those of row lane / 4 + 8 * below of a warp's sixteen and columns 8 * j

@@ -241,10 +241,6 @@ __device__ inline void add_latent_values(const PagedAttentionRun& run, const Lat
   const int clusters = static_cast<int>(gridDim.x) / 2, all = shape.row_pairs * shape.columns;
   const int tiles = key_tiles_of(run, shape), rows = run.first_query[1] - run.first_query[0];
   const int thread = static_cast<int>(threadIdx.x) % Plan::group_threads, lane = thread % warp;
-  const auto release = [&](uint32_t stage) {
-    if (lane == 0) arrive(memory.free(stage));
-    if (lane == 1) arrive_there(place_in(memory.free(stage), rank ^ 1));
-  };
   Turn<Plan::stages> turn;
   for (int index = static_cast<int>(blockIdx.x) / 2; index < all; index += clusters) {
     const int first_row = (index % shape.row_pairs * 2 + static_cast<int>(rank)) * Plan::rows + group * 64;
@@ -296,13 +292,13 @@ __device__ inline void add_latent_values(const PagedAttentionRun& run, const Lat
         close_products();
         if (half > 0 || tile > 0) {
           wait_for_products<1>();
-          release(before);
+          release_stage(memory, before, rank, lane);
         }
         before = turn.stage;
       }
     }
     wait_for_products<0>();
-    if (tiles > 0) release(before);
+    if (tiles > 0) release_stage(memory, before, rank, lane);
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
       const int own = row + below * 8;

@@ -9,10 +9,16 @@
 namespace cepe::ops::cuda {
 
 template <class Run>
-const char* launch_on_current_stream(const Run& run) {
-  const auto index = static_cast<c10::DeviceIndex>(run.device);
+cudaError_t launch_on_stream_of(int device, const Run& run) {
+  const auto index = static_cast<c10::DeviceIndex>(device);
   const c10::cuda::CUDAGuard guard(index);
-  const cudaError_t error = launch(run, c10::cuda::getCurrentCUDAStream(index).stream());
+  return launch(run, c10::cuda::getCurrentCUDAStream(index).stream());
+}
+
+// nullptr, or what CUDA says against it.
+template <class Run>
+const char* launch_on_current_stream(const Run& run) {
+  const cudaError_t error = launch_on_stream_of(run.device, run);
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
