@@ -97,6 +97,8 @@ __device__ inline void arrive_at_cluster() { asm volatile("barrier.cluster.arriv
 __device__ inline void wait_for_cluster() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 // Every thread of the one warpgroup that uses it calls it.
 __device__ inline void wait_for_group() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
+// The same of several warpgroups, each with a number of its own from 1 on.
+__device__ inline void wait_for_group(int number) { asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory"); }
 // 16 or 4 bytes to another block, counted by a barrier there.
 __device__ inline void send(uint32_t to, float4 values, uint32_t barrier) {
   asm volatile(
@@ -158,6 +160,20 @@ __device__ inline void copy_box_to(uint32_t blocks, uint32_t to, const void* map
       "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(barrier), "r"(blocks)
       : "memory");
 }
+// From shared memory to a box of a tensor map, in the background; of a group of this thread's that end_of_stores ends.
+__device__ inline void store_box(const void* map, int32_t x0, int32_t x1, uint32_t from) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %4, %4, %4}], [%3];" ::"l"(map),
+      "r"(x0), "r"(x1), "r"(from), "r"(0)
+      : "memory");
+}
+__device__ inline void end_of_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until at most `left` of this thread's groups have their shared memory yet to be read.
+template <int left>
+__device__ inline void wait_for_stores() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(left) : "memory");
+}
+
 // Bytes by the copy engine, a multiple of 16 at multiples of 16, counted likewise.
 __device__ inline void copy_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),

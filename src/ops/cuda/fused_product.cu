@@ -5,19 +5,21 @@
 namespace cepe::ops::cuda {
 namespace {
 
-constexpr HopperShape product_shape = {2, ProductPlan::threads, ProductPlan::shared_bytes};
+template <class Plan>
+constexpr HopperShape product_shape = {2, Plan::threads, Plan::shared_bytes};
 
 // cudaErrorNotSupported: this device, or these pointers, are not for it.
 template <class Result>
 cudaError_t multiply(const FusedProductRun& run, const Result& result, cudaStream_t stream) {
-  using Plan = ProductPlan;
-  const int clusters = known_clusters<Result>(product_kernel<Result>, product_shape, run.device);
+  using Plan = typename Result::Plan;
+  const int clusters = known_clusters<Result>(product_kernel<Result>, product_shape<Plan>, run.device);
   if (clusters == 0) return cudaErrorNotSupported;
-  constexpr bool halved = Result::count == 16;  // as many results as half the weight's rows
+  constexpr bool halved = Plan::pieces == 1;  // as many results as half the weight's rows
   const int64_t columns = halved ? run.outputs / 2 : run.outputs, step = halved ? Plan::half : 2 * Plan::half;
-  CUtensorMap x, weight;
+  CUtensorMap x, weight, y;
   if (!make_matrix_map(run.x, run.rows, run.inputs, Plan::rows, x) ||
-      !make_matrix_map(run.weight, run.outputs, run.inputs, Plan::half, weight))
+      !make_matrix_map(run.weight, run.outputs, run.inputs, Plan::half, weight) ||
+      !make_matrix_map(run.y, run.rows, columns, Plan::rows, y))
     return cudaErrorNotSupported;
   const auto pieces = [](int64_t of, int64_t size) { return static_cast<int>((of + size - 1) / size); };
   const ProductTiles tiles = {.row_pairs = pieces(run.rows, 2 * Plan::rows),
@@ -27,9 +29,8 @@ cudaError_t multiply(const FusedProductRun& run, const Result& result, cudaStrea
                               .second_half = static_cast<int>(halved ? columns : Plan::half),
                               .rows_first = run.rows <= run.outputs};
   HopperAttributes attributes;
-  const cudaLaunchConfig_t config = hopper_configuration(product_shape, clusters, attributes, stream);
-  return cudaLaunchKernelEx(&config, product_kernel<Result>, tiles, x, weight,
-                            ProductOutput{static_cast<Bfloat16*>(run.y), run.rows, columns}, result);
+  const cudaLaunchConfig_t config = hopper_configuration(product_shape<Plan>, clusters, attributes, stream);
+  return cudaLaunchKernelEx(&config, product_kernel<Result>, tiles, x, weight, y, result);
 }
 
 }  // namespace

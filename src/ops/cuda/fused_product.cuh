@@ -1,15 +1,15 @@
 // x weight^T with what follows it done to its sums, in float32 registers, before they are written (Hopper, sm_90a).
 // Bound: 2 * rows * inputs * outputs / 989 TFLOP/s of the tensor cores, of which an H200 gives some 780 at its 700 W.
 // Design: a cluster of two thread blocks stays and takes tiles of 256 rows x 128 rows of the weight in turn; each block
-// has 128 of the rows. A warp brings blocks of 64 inputs by the copy engine into a ring of seven, the weight's half by
-// half, each half sent to both blocks at once. Two warpgroups take whole tiles by turns, 128 x 128 sums in registers:
-// while the one does what follows its product, which takes half as long as the product of 1,024 inputs, the other has
-// the tensor cores. (Both sharing each tile, 128 x 256, left them idle for 0.3 of the time, whatever the one was ahead:
-// the ring holds less than what follows takes.) Results go to memory from registers, 16 bytes a lane; through shared
-// memory to the copy engine, with one or two stages fewer, gates and rotations took 3 to 5 % less, scores the same.
-// How near: with the gate alone on a GPU 16,384 x 8,192 x 1,024 took 355 us (so written), 775 TFLOP/s, the tensor cores
-// busy for 0.92 of the cycles; among other work, where power is the limit, 375 to 435.
-// A row's sums are added up in the order of the inputs, whatever the other rows are.
+// has 128 of the rows. A warp brings blocks of 64 inputs by the copy engine into a ring, the weight's half by half,
+// each half sent to both blocks at once. Two warpgroups take whole tiles by turns, 128 x 128 sums in registers: while
+// the one does what follows its product, which takes half as long as the product of 1,024 inputs, the other has the
+// tensor cores. (Both sharing each tile, 128 x 256, left them idle for 0.3 of the time, whatever the one was ahead: the
+// ring holds less than what follows takes.) Results go through shared memory to the copy engine; straight from
+// registers, which leaves room for one or two more stages of the ring, gates took 4 % longer and rotations 5. How near:
+// 16,384 x 8,192 x 1,024 with the gate alone on a GPU 355 us, 775 TFLOP/s, the tensor cores busy for 0.92 of the
+// cycles; among other work, where power is the limit, 375 to 410. A row's sums are added up in the order of the inputs,
+// whatever the other rows are.
 #pragma once
 
 #include <cuda.h>
@@ -18,7 +18,6 @@
 
 #include "ops/cuda/activation.cuh"
 #include "ops/cuda/barrier.cuh"
-#include "ops/cuda/eight_columns.cuh"
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/warp.cuh"
@@ -36,23 +35,32 @@ struct ProductTiles {
   bool rows_first;  // neighbouring tiles share rows of the weight, not of x
 };
 
+// pieces_: of 64 columns, of a tile's result. All of it has a place in shared memory: the copy engine gets to it only
+// after the blocks that it was asked for before.
+template <int pieces_>
 struct ProductPlan {
-  static constexpr int rows = 128, half = 64, depth = 64, stages = 7, groups = 2, group_threads = 4 * warp;
+  static constexpr int pieces = pieces_, rows = 128, half = 64, depth = 64, stages = 7 - pieces, groups = 2,
+                       group_threads = 4 * warp;
   static constexpr int threads = (groups + 1) * group_threads, launch_registers = 65536 / threads / 8 * 8;
   static constexpr int copy_registers = 40, sum_registers = 232;
   static constexpr int x_bytes = rows * depth * 2, half_bytes = half * depth * 2;
-  static constexpr int stage_bytes = x_bytes + 2 * half_bytes, barrier_at = stages * stage_bytes;
+  static constexpr int stage_bytes = x_bytes + 2 * half_bytes;
+  static constexpr int piece = 64, piece_bytes = rows * piece * 2;
+  static constexpr int piece_at = stages * stage_bytes, barrier_at = piece_at + groups * pieces * piece_bytes;
   static constexpr int shared_bytes = barrier_at + (2 * stages + groups) * 8;
   static_assert(copy_registers + groups * sum_registers <= launch_registers * (groups + 1) && shared_bytes <= 232448);
 };
 
 // Barriers: `full` when a stage's blocks have come, `free` when all who read them have, `turn` when the tensor cores
 // are a warpgroup's.
+template <class Plan>
 struct ProductMemory {
-  using Plan = ProductPlan;
   uint32_t base;
   __device__ uint32_t x(uint32_t stage) const { return base + stage * Plan::stage_bytes; }
   __device__ uint32_t weight(uint32_t stage) const { return x(stage) + Plan::x_bytes; }
+  __device__ uint32_t piece(int group, int number) const {
+    return base + Plan::piece_at + (group * Plan::pieces + number) * Plan::piece_bytes;
+  }
   __device__ uint32_t full(uint32_t stage) const { return base + Plan::barrier_at + stage * 16; }
   __device__ uint32_t free(uint32_t stage) const { return full(stage) + 8; }
   __device__ uint32_t turn(int group) const { return full(Plan::stages) + group * 8; }
@@ -62,29 +70,29 @@ struct ProductTile {
   int row, column;  // of x, the block's first; the tile's
 };
 // The tile `index` of all.
-__device__ inline ProductTile product_tile(const ProductTiles& tiles, int index, uint32_t rank) {
+template <class Plan>
+__device__ ProductTile product_tile(const ProductTiles& tiles, int index, uint32_t rank) {
   const int pair = tiles.rows_first ? index % tiles.row_pairs : index / tiles.columns;
   const int column = tiles.rows_first ? index / tiles.row_pairs : index % tiles.columns;
-  return {(pair * 2 + static_cast<int>(rank)) * ProductPlan::rows, column};
+  return {(pair * 2 + static_cast<int>(rank)) * Plan::rows, column};
 }
 
 // One thread. x [rows, inputs] as its map has it; weight(column) brings this block's half of a tile's rows of the
 // weight: (block, to, barrier). It is asked for while the tile before is brought, as it may have to look where they
 // are.
-template <class Weight>
-__device__ void bring_product_blocks(const ProductTiles& tiles, const ProductMemory& memory, uint32_t rank,
+template <class Plan, class Weight>
+__device__ void bring_product_blocks(const ProductTiles& tiles, const ProductMemory<Plan>& memory, uint32_t rank,
                                      const CUtensorMap* x, const Weight& weight) {
-  using Plan = ProductPlan;
   const int clusters = static_cast<int>(gridDim.x) / 2, all = tiles.row_pairs * tiles.columns;
   int index = static_cast<int>(blockIdx.x) / 2;
   if (index >= all) return;
   Turn<Plan::stages> turn;
-  ProductTile next_tile = product_tile(tiles, index, rank);
+  ProductTile next_tile = product_tile<Plan>(tiles, index, rank);
   auto next_half = weight(next_tile.column);
   for (; index < all; index += clusters) {
     const ProductTile tile = next_tile;
     const auto half = next_half;
-    next_tile = product_tile(tiles, min(index + clusters, all - 1), rank);
+    next_tile = product_tile<Plan>(tiles, min(index + clusters, all - 1), rank);
     next_half = weight(next_tile.column);
     for (int block = 0; block < tiles.blocks; ++block, turn.next()) {
       wait_in_block(memory.free(turn.stage), turn.parity ^ 1);
@@ -107,10 +115,9 @@ __device__ void release_stage(const Memory& memory, uint32_t stage, uint32_t ran
 using ProductSums = float[2][64];
 
 // The product of a tile, whose blocks begin at `turn`; `begun` is called when all of it is asked for.
-template <class Begun>
-__device__ void multiply_blocks(ProductSums& sums, int blocks, const ProductMemory& memory, uint32_t rank,
-                                Turn<ProductPlan::stages>& turn, const Begun& begun) {
-  using Plan = ProductPlan;
+template <class Plan, class Begun>
+__device__ void multiply_blocks(ProductSums& sums, int blocks, const ProductMemory<Plan>& memory, uint32_t rank,
+                                Turn<Plan::stages>& turn, const Begun& begun) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
   uint32_t before = 0;
   for (int block = 0; block < blocks; ++block, turn.next()) {
@@ -137,32 +144,19 @@ __device__ void multiply_blocks(ProductSums& sums, int blocks, const ProductMemo
   release_stage(memory, before, rank, lane);
 }
 
-// Two results side by side: [j * 2 + below] are those of row lane / 4 + 8 * below of a warp's sixteen and columns 8 * j
-// + 2 * (lane % 4) + {0, 1}.
+// Two results side by side, as they are written: [j * 2 + below] are those of row lane / 4 + 8 * below of a warp's
+// sixteen and columns 8 * j + 2 * (lane % 4) + {0, 1}.
 using Pair = __nv_bfloat162;
 
-// Where results go: rows of bfloat16, whose columns are a multiple of eight.
-struct ProductOutput {
-  Bfloat16* to;
-  int64_t rows, columns;
-};
-
-// `row`: the first of the two that this thread has; `column`: the first of count * 4.
-template <int count>
-__device__ void write_results(const ProductOutput& y, int64_t row, int64_t column, const Pair (&results)[count]) {
-  column += threadIdx.x % 4 * 8;
+// A piece [64, 64] of a warpgroup's results, laid out for the copy engine.
+__device__ inline void lay_results(uint32_t to, const Pair* results) {
+  const int lane = static_cast<int>(threadIdx.x) % warp, own = static_cast<int>(threadIdx.x) / warp % 4;
+  const int row = own * 16 + lane % 16;
+  const auto bits = [&](int at) { return *reinterpret_cast<const uint32_t*>(results + at); };
 #pragma unroll
-  for (int below = 0; below < 2; ++below) {
-    Bfloat16* to = y.to + (row + below * 8) * y.columns + column;
-    const bool there = row + below * 8 < y.rows;
-#pragma unroll
-    for (int j = 0; j < count / 2; j += 4) {
-      uint32_t pairs[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) pairs[i] = *reinterpret_cast<const uint32_t*>(&results[(j + i) * 2 + below]);
-      const uint4 eight = eight_columns(pairs);
-      if (there && column + j * 8 < y.columns) *reinterpret_cast<uint4*>(to + j * 8) = eight;
-    }
+  for (int j = 0; j < 8; j += 2) {
+    const int place = (j + lane / 16) ^ (row & 7);
+    store_matrices(to + row * 128 + place * 16, bits(j * 2), bits(j * 2 + 1), bits(j * 2 + 2), bits(j * 2 + 3));
   }
 }
 
@@ -174,7 +168,7 @@ __device__ void write_results(const ProductOutput& y, int64_t row, int64_t colum
 // gates' of its 64 columns, the others the ups'.
 template <Activation activation>
 struct GatedResult {
-  static constexpr int count = 16;
+  using Plan = ProductPlan<1>;
   __device__ void begin(int) {}
   __device__ void finish(float (&sums)[64], int, int, int, Pair (&results)[16]) {
 #pragma unroll
@@ -191,7 +185,7 @@ struct GatedResult {
 // Heads of `width`, of which those before column `rotated` are turned by their row's angles, as rotary.cuh turns them.
 template <int width>
 struct RotatedResult {
-  static constexpr int count = 32;
+  using Plan = ProductPlan<2>;
   static constexpr int pairs = width / 16;  // eights of columns of half a head
   const float *cos, *sin;                   // [rows, width / 2]
   int rows, rotated;
@@ -225,10 +219,9 @@ struct RotatedResult {
 };
 
 // A warpgroup of the products: every other tile of the cluster.
-template <class Result>
-__device__ void make_products(const ProductTiles& tiles, const ProductMemory& memory, uint32_t rank, int group,
-                              const ProductOutput& y, Result result) {
-  using Plan = ProductPlan;
+template <class Plan, class Result>
+__device__ void make_products(const ProductTiles& tiles, const ProductMemory<Plan>& memory, uint32_t rank, int group,
+                              const CUtensorMap* y, Result result) {
   const int clusters = static_cast<int>(gridDim.x) / 2, all = tiles.row_pairs * tiles.columns;
   const int thread = static_cast<int>(threadIdx.x) % Plan::group_threads, lane = thread % warp;
   Turn<Plan::stages> turn;
@@ -238,8 +231,8 @@ __device__ void make_products(const ProductTiles& tiles, const ProductMemory& me
       turn.skip(static_cast<uint32_t>(tiles.blocks));
       continue;
     }
-    const ProductTile tile = product_tile(tiles, index, rank);
-    const int column = tile.column * Result::count * 4;
+    const ProductTile tile = product_tile<Plan>(tiles, index, rank);
+    const int column = tile.column * Plan::pieces * Plan::piece;
     result.begin(column);
     ProductSums sums;
     if (i > 0) {
@@ -249,26 +242,39 @@ __device__ void make_products(const ProductTiles& tiles, const ProductMemory& me
     multiply_blocks(sums, tiles.blocks, memory, rank, turn, [&] {
       if (thread == 0) arrive(memory.turn(group ^ 1));
     });
+    if (thread == 0) wait_for_stores<0>();  // of the tile before
+    wait_for_group(group + 1);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = tile.row + half * 64 + thread / warp * 16 + lane / 4;
-      Pair results[Result::count];
-      result.finish(sums[half], half, row, column, results);
-      write_results(y, row, column, results);
+      Pair results[Plan::pieces * 16];
+      result.finish(sums[half], half, tile.row + half * 64 + thread / warp * 16 + lane / 4, column, results);
+#pragma unroll
+      for (int piece = 0; piece < Plan::pieces; ++piece)
+        lay_results(memory.piece(group, piece) + half * 64 * 128, results + piece * 16);
+    }
+    show_to_engines();
+    wait_for_group(group + 1);
+    if (thread == 0) {
+#pragma unroll
+      for (int piece = 0; piece < Plan::pieces; ++piece)
+        store_box(y, column + piece * Plan::piece, tile.row, memory.piece(group, piece));
+      end_of_stores();
     }
   }
+  if (thread == 0) wait_for_stores<0>();
 }
 
 // A thread block's part of it all, from the barriers on. weight(rank) is what bring_product_blocks takes.
 template <class Result, class Weight>
-__device__ void run_products(const ProductTiles& tiles, const CUtensorMap* x, const ProductOutput& y,
+__device__ void run_products(const ProductTiles& tiles, const CUtensorMap* x, const CUtensorMap* y,
                              const Result& result, const Weight& weight) {
-  using Plan = ProductPlan;
+  using Plan = typename Result::Plan;
   extern __shared__ __align__(1024) unsigned char product_memory[];
-  const ProductMemory memory{shared_address(product_memory)};
+  const ProductMemory<Plan> memory{shared_address(product_memory)};
   const uint32_t rank = rank_in_cluster();
   if (threadIdx.x == 0) {
     fetch_map(x);
+    fetch_map(y);
     for (uint32_t stage = 0; stage < Plan::stages; ++stage) {
       make_barrier(memory.full(stage), 1);
       make_barrier(memory.free(stage), 2 * 4);  // the warps of a group in either block
@@ -298,17 +304,18 @@ struct WeightHalf {
   const CUtensorMap* weight;
   int row;
   __device__ void operator()(int block, uint32_t to, uint32_t full) const {
-    copy_box_to(0b11, to, weight, block * ProductPlan::depth, row, 0, 0, 0, full);
+    copy_box_to(0b11, to, weight, block * ProductPlan<1>::depth, row, 0, 0, 0, full);
   }
 };
 
 // Empty where it is compiled for other GPUs than sm_90a.
 template <class Result>
-__global__ void __launch_bounds__(ProductPlan::threads, 1)
+__global__ void __launch_bounds__(Result::Plan::threads, 1)
     product_kernel(const ProductTiles tiles, const __grid_constant__ CUtensorMap x,
-                   const __grid_constant__ CUtensorMap weight, const ProductOutput y, const Result result) {
+                   const __grid_constant__ CUtensorMap weight, const __grid_constant__ CUtensorMap y,
+                   const Result result) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  run_products(tiles, &x, y, result, [&](uint32_t rank) {
+  run_products(tiles, &x, &y, result, [&](uint32_t rank) {
     return [&, rank](int column) {
       return WeightHalf{&weight, column * tiles.step + (rank == 0 ? 0 : tiles.second_half)};
     };

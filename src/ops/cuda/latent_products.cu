@@ -8,7 +8,7 @@
 namespace cepe::ops::cuda {
 namespace {
 
-constexpr HopperShape score_shape = {2, ProductPlan::threads, ProductPlan::shared_bytes};
+constexpr HopperShape score_shape = {2, ScoreResult::Plan::threads, ScoreResult::Plan::shared_bytes};
 constexpr HopperShape value_shape = {2, ValuePlan::threads, ValuePlan::shared_bytes};
 
 int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -75,9 +75,7 @@ cudaError_t attend_by_products(const PagedAttentionRun& run, int clusters, cudaS
   const int scorers = shape.row_pairs <= clusters ? clusters / shape.row_pairs * shape.row_pairs : clusters;
   HopperAttributes attributes;
   cudaLaunchConfig_t config = hopper_configuration(score_shape, scorers, attributes, stream);
-  const cudaError_t error =
-      cudaLaunchKernelEx(&config, score_latent_rows, run, shape, queries, states,
-                         ProductOutput{static_cast<Bfloat16*>(run.workspace), room.rows, room.columns()});
+  const cudaError_t error = cudaLaunchKernelEx(&config, score_latent_rows, run, shape, queries, states, exponentials);
   if (error != cudaSuccess) return error;
   config = hopper_configuration(value_shape, clusters, attributes, stream);
   return cudaLaunchKernelEx(&config, add_latent_rows, run, shape, exponentials, states);

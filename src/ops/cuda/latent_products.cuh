@@ -63,7 +63,7 @@ struct CopyHalf {
 // its largest score in the first tile that this warpgroup takes for it. bfloat16 and the sums have room for what is far
 // larger; the largest of a tile is looked for again where it is 2^40 times as large, which the tile's sums tell.
 struct ScoreResult {
-  static constexpr int count = 32;
+  using Plan = ProductPlan<2>;
   LatentProducts shape;
   const int32_t* page_rows;  // of the sequence's pages
   float scale;               // base 2
@@ -136,10 +136,10 @@ __device__ inline int key_tiles_of(const PagedAttentionRun& run, const LatentPro
 }
 
 // Empty where it is compiled for other GPUs than sm_90a, as the next.
-__global__ void __launch_bounds__(ProductPlan::threads, 1)
+__global__ void __launch_bounds__(ScoreResult::Plan::threads, 1)
     score_latent_rows(const PagedAttentionRun run, const LatentProducts shape,
                       const __grid_constant__ CUtensorMap queries, const __grid_constant__ CUtensorMap states,
-                      const ProductOutput exponentials) {
+                      const __grid_constant__ CUtensorMap exponentials) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   const int first_page = run.first_page[0];
   const ProductTiles tiles = {.row_pairs = shape.row_pairs,
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(ProductPlan::threads, 1)
                               .second_half = 0,
                               .rows_first = true};
   const ScoreResult result = {shape, run.rows + first_page, run.scale * 1.4426950408889634f};
-  run_products(tiles, &queries, exponentials, result, [&](uint32_t rank) {
+  run_products(tiles, &queries, &exponentials, result, [&](uint32_t rank) {
     return [&, rank](int column) {
       const int page = first_page + column / shape.tiles_per_page;
       const int index = column % shape.tiles_per_page * 2 + static_cast<int>(rank);
