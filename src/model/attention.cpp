@@ -229,12 +229,13 @@ at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, cons
 
 namespace {
 
-// A token a sequence, placed by tables on the device. queries [B, H, D], keys [B, G, D] -> [B, H, D].
+// Tokens of several sequences, placed by tables on the device. queries [B, H, D], keys [B, G, D] -> [B, H, D].
 at::Tensor step_attention(const at::Tensor& queries, const at::Tensor& keys, const BatchLayout& layout,
                           const LayerCache& cache, double scale) {
   const StepTables& step = *layout.step;
   const int64_t groups = keys.size(1);
-  const ops::BatchQueries asked = {rows_of_groups(queries, groups), step.cache_queries, queries.size(1) / groups};
+  const ops::BatchQueries asked = {rows_of_groups(queries, groups), step.cache_queries, step.most_cache_rows,
+                                   step.rows_of_token};
   return heads_of_groups(ops::paged_attention(asked, step.cache.at(cache.layer), scale, queries.scalar_type()).output,
                          queries.size(0));
 }

@@ -31,6 +31,13 @@ bool has_text(std::span<const BatchStep::Row> rows) {
   return std::adjacent_find(rows.begin(), rows.end(), of_one) != rows.end();
 }
 
+// Of pages like these, whose keys are not their values.
+ops::PageTable pair_form(const at::Tensor& keys) {
+  ops::PageTable table = form_of(keys, kept_page_rows);
+  table.values = at::empty({0}, at::kLong);
+  return table;
+}
+
 // 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: the sizes that are recorded, a third more than asked for at most.
 int64_t rounded_up(int64_t count) {
   int64_t size = 1;
@@ -46,9 +53,7 @@ bool BatchStep::takes(const CepeModel& model, const KvCache& cache) {
                                     [&](int64_t window) { return window > 0 && window < cache.slots(); });
   const auto dynamic = [](const RopeConfig& rope) { return rope.scaling == RopeScaling::dynamic; };
   if (windowed || dynamic(config.rope) || (config.local_rope && dynamic(*config.local_rope))) return false;
-  ops::PageTable table = form_of(cache.keys.front(), kept_page_rows);
-  table.values = at::empty({0}, at::kLong);
-  return ops::takes_paged_attention(table, model.decoder.device());
+  return ops::takes_paged_attention(pair_form(cache.keys.front()), model.decoder.device());
 }
 
 bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {
@@ -57,8 +62,7 @@ bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {
   const auto dense = [](const at::Tensor& rows) { return rows.is_contiguous(); };
   if (!context.kept.empty()) {
     if (context.kept.front().in_8_bits) return false;
-    ops::PageTable table = form_of(context.kept.front().keys, kept_page_rows);
-    table.values = at::empty({0}, at::kLong);
+    const ops::PageTable table = pair_form(context.kept.front().keys);
     const bool all_dense = std::all_of(context.kept.begin(), context.kept.end(),
                                        [&](const auto& kept) { return dense(kept.keys) && dense(kept.values); });
     if (!all_dense || !ops::takes_paged_attention(table, device)) return false;
@@ -79,7 +83,12 @@ bool BatchStep::takes_together(const CepeModel& model, const ContextStates& cont
 
 BatchStep::BatchStep(const CepeModel& model, const KvCache& cache, int64_t block_rows, int64_t padding_slot,
                      CrossAttentionPath path)
-    : model_(model), cache_(cache), block_rows_(block_rows), padding_slot_(padding_slot), path_(path) {
+    : model_(model),
+      cache_(cache),
+      block_rows_(block_rows),
+      padding_slot_(padding_slot),
+      path_(path),
+      causal_(ops::takes_causal_queries(pair_form(cache.keys.front()), model.decoder.device())) {
   const DecoderConfig& config = model.decoder.config;
   const at::Device device = model.decoder.device();
   std::vector<int64_t> bases;
@@ -107,6 +116,10 @@ void BatchStep::run(Recording& recording) {
   recording.logits = model::logits(model_.decoder, forward(model_.decoder, layout, &cache_, cross));
 }
 
+bool BatchStep::continues(const Row& row, const Row& next) const {
+  return causal_ && next.blocks.data() == row.blocks.data() && next.position == row.position + 1;
+}
+
 // Whether K and V of all contexts are kept, and reading them takes less time than the states.
 bool BatchStep::reads_kept(std::span<const Row> rows) const {
   double kept = 0, absorbed = 0;
@@ -132,8 +145,9 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   Plan plan;
   plan.batch = rounded_up(count);
   plan.kept = reads_kept(rows);
-  int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0, mass_pages = 0;
-  for (const Row& row : rows) {
+  int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0, mass_pages = 0, sequences = 0, length = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
     const auto blocks = static_cast<int64_t>(row.blocks.size());
     const bool inside = std::all_of(row.blocks.begin(), row.blocks.end(), [&](int32_t block) {
       return block >= 0 && (block + 1) * block_rows_ <= cache_.slots();
@@ -143,8 +157,14 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
              " blocks is outside the cache of " + std::to_string(cache_.slots()) + " rows");
     if (model_.decoder.config.learned_positions && row.position >= model_.decoder.config.max_positions)
       refuse("position " + std::to_string(row.position) + " is beyond the model's learned ones");
+    plan.longest = std::max(plan.longest, ++length);
+    if (i + 1 < rows.size() && continues(row, rows[i + 1])) continue;
     pages += row.position / block_rows_ + 1;
+    ++sequences;
+    length = 0;
   }
+  plan.longest = rounded_up(plan.longest);
+  plan.sequences = rounded_up(sequences);
   const Row* before = nullptr;
   for (const Row& row : rows) {
     const bool same = before && before->context == row.context;

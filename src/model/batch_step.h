@@ -61,6 +61,8 @@ class BatchStep {
   struct Plan;
   struct Recording;
   bool reads_kept(std::span<const Row> rows) const;
+  // Whether the second row is the next token of the first's text, and attention takes them as one sequence.
+  bool continues(const Row& row, const Row& next) const;
   Recording& recording_for(const Plan& plan);
   void fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows);
   void fill_contexts(Recording& recording, std::span<const Row> rows);
@@ -71,6 +73,7 @@ class BatchStep {
   KvCache cache_;  // the same tensors
   int64_t block_rows_, padding_slot_;
   CrossAttentionPath path_;
+  bool causal_;             // whether attention takes texts whole
   at::Tensor cache_bases_;  // [2, L, 1] int64: addresses of each layer's keys and values
   at::Tensor frequencies_, local_frequencies_;
   at::Tensor page_masses_;

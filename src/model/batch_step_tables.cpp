@@ -40,7 +40,8 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
   auto made = std::make_unique<Recording>();
   made->plan = plan;
   const int64_t batch = plan.batch, layers = config.layers, each = config.heads / config.groups;
-  const int64_t numbers = 3 * batch + plan.pages, counts = batch + 1 + plan.pages;
+  const int64_t bounds = plan.sequences + 1;
+  const int64_t numbers = 3 * batch + plan.pages, counts = 2 * bounds + plan.pages;
   made->uploaded = at::zeros({numbers + (counts + 1) / 2}, longs);
   made->numbers = made->uploaded.narrow(0, 0, numbers);
   made->counts = made->uploaded.narrow(0, numbers, (counts + 1) / 2).view(at::kInt).narrow(0, 0, counts);
@@ -48,13 +49,13 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
   StepTables& tables = *made->tables;
   tables.frequencies = frequencies_;
   tables.local_frequencies = local_frequencies_;
-  std::vector<int32_t> queries;
-  for (int64_t i = 0; i <= batch; ++i) queries.push_back(static_cast<int32_t>(i * each));
-  tables.cache_queries = at::tensor(queries, at::kInt).to(device);
+  tables.cache_queries = made->counts.narrow(0, bounds, bounds);
+  tables.most_cache_rows = plan.longest * each;
+  tables.rows_of_token = plan.longest > 1 ? each : 0;
   for (int64_t layer = 0; layer < layers; ++layer) {
     ops::PageTable table = form_of(cache_.keys[static_cast<size_t>(layer)], block_rows_);
-    table.first_page = made->counts.narrow(0, 0, batch + 1);
-    table.rows = made->counts.narrow(0, batch + 1, plan.pages);
+    table.first_page = made->counts.narrow(0, 0, bounds);
+    table.rows = made->counts.narrow(0, 2 * bounds, plan.pages);
     table.keys = made->addresses[0][layer];
     table.values = made->addresses[1][layer];
     tables.cache.push_back(std::move(table));
@@ -156,7 +157,8 @@ void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<c
   const int64_t block_bytes = block_rows_ * keys.size(1) * keys.size(2) * static_cast<int64_t>(keys.itemsize());
   const at::Tensor given = tokens.to(at::kCPU, at::kLong).contiguous();
   std::vector<int64_t> numbers(3 * batch, 0);
-  std::vector<int32_t> first_page = {0}, page_rows;
+  const int64_t each = model_.decoder.config.heads / model_.decoder.config.groups;
+  std::vector<int32_t> first_page = {0}, first_query = {0}, page_rows;
   std::fill(numbers.begin() + static_cast<std::ptrdiff_t>(2 * batch), numbers.end(), padding_slot_);
   for (size_t i = 0; i < rows.size(); ++i) {
     const int64_t position = rows[i].position;
@@ -164,13 +166,18 @@ void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<c
     numbers[batch + i] = position;
     numbers[2 * batch + i] =
         rows[i].blocks[static_cast<size_t>(position / block_rows_)] * block_rows_ + position % block_rows_;
+    if (i + 1 < rows.size() && continues(rows[i], rows[i + 1])) continue;
     for (int64_t row = 0; row <= position; row += block_rows_) {
       numbers.push_back(rows[i].blocks[static_cast<size_t>(row / block_rows_)] * block_bytes);
       page_rows.push_back(static_cast<int32_t>(std::min(block_rows_, position + 1 - row)));
     }
     first_page.push_back(static_cast<int32_t>(page_rows.size()));
+    first_query.push_back(static_cast<int32_t>(static_cast<int64_t>(i + 1) * each));
   }
-  first_page.resize(batch + 1, first_page.back());
+  const auto bounds = static_cast<size_t>(recording.plan.sequences) + 1;
+  first_page.resize(bounds, first_page.back());
+  first_query.resize(bounds, first_query.back());
+  first_page.insert(first_page.end(), first_query.begin(), first_query.end());
   first_page.insert(first_page.end(), page_rows.begin(), page_rows.end());
   // The counts, half as wide, behind the numbers: one upload a step.
   const auto longs = static_cast<size_t>(recording.numbers.size(0));

@@ -20,12 +20,15 @@ struct StepMasses {
   double part_of_layer = 0;           // 1 / number of cross-attention layers
 };
 
-// Tables of a pass of B sequences with a token each; layers take them instead of a layout's host numbers.
+// Tables of a pass of B rows, each a token of a sequence of its own or of a text; layers take them instead of a
+// layout's host numbers.
 struct StepTables {
-  std::vector<ops::PageTable> cache;    // by decoder layer: each sequence's rows so far, the new one included
+  std::vector<ops::PageTable> cache;    // by decoder layer: each sequence's rows so far, the new ones included
   std::vector<ops::PageTable> context;  // by cross-attention layer, or one for all (absorbed: the states themselves)
   bool absorbed = true;                 // else kept K and V
-  at::Tensor cache_queries;             // [B + 1] int32: first query row of each sequence
+  at::Tensor cache_queries;             // int32: first query row of each of the cache's sequences, and the end
+  int64_t most_cache_rows = 1;          // query rows of one of them
+  int64_t rows_of_token = 0;            // ops::BatchQueries: above 0 where a sequence may be a text
   // [B + 1] int32: the same for the context, whose sequences are groups of neighbours that share one ([2] where all of
   // them do); and the most rows
   // of such a group.

@@ -89,11 +89,27 @@ at::Tensor page_at(const PageTable& table, const at::Tensor& addresses, int64_t 
                        at::TensorOptions().dtype(table.type));
 }
 
+std::vector<RowPage> without_last_rows(std::vector<RowPage> pages, int64_t count) {
+  while (count > 0 && !pages.empty()) {
+    RowPage& last = pages.back();
+    const int64_t rows = last.keys.size(0), left = std::max<int64_t>(rows - count, 0);
+    count -= rows - left;
+    last = {last.keys.narrow(0, 0, left), last.values.narrow(0, 0, left)};
+    if (left == 0) pages.pop_back();
+  }
+  return pages;
+}
+
 void attend_on_cpu(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
   const int32_t* first = queries.first.const_data_ptr<int32_t>();
   const int32_t* first_page = table.first_page.const_data_ptr<int32_t>();
   result.output.zero_();
   result.log_sum_exp.fill_(-std::numeric_limits<double>::infinity());
+  const auto attend = [&](int64_t begin, int64_t count, const std::vector<RowPage>& pages) {
+    const RowAttention attended = row_attention(queries.rows.narrow(0, begin, count).to(at::kFloat), pages, scale);
+    result.output.narrow(0, begin, count).copy_(attended.output);
+    result.log_sum_exp.narrow(0, begin, count).copy_(attended.log_sum_exp);
+  };
   for (int64_t sequence = 0; sequence + 1 < queries.first.numel(); ++sequence) {
     const int64_t begin = first[sequence], count = first[sequence + 1] - begin;
     std::vector<RowPage> pages;
@@ -101,10 +117,13 @@ void attend_on_cpu(const BatchQueries& queries, const PageTable& table, double s
       const at::Tensor keys = page_at(table, table.keys, page, table.key_stride);
       pages.push_back({keys, table.values.defined() ? page_at(table, table.values, page, table.value_stride) : keys});
     }
-    if (count == 0) continue;
-    const RowAttention attended = row_attention(queries.rows.narrow(0, begin, count).to(at::kFloat), pages, scale);
-    result.output.narrow(0, begin, count).copy_(attended.output);
-    result.log_sum_exp.narrow(0, begin, count).copy_(attended.log_sum_exp);
+    if (queries.rows_of_token == 0) {
+      if (count > 0) attend(begin, count, pages);
+      continue;
+    }
+    const int64_t each = queries.rows_of_token;
+    for (int64_t row = 0; row < count; row += each)
+      attend(begin + row, each, without_last_rows(pages, (count - row) / each - 1));
   }
 }
 
@@ -126,6 +145,7 @@ cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& tab
           .key_stride = table.key_stride,
           .value_stride = table.values.defined() ? table.value_stride : table.key_stride,
           .most_query_rows = queries.most_of_a_sequence,
+          .rows_of_token = queries.rows_of_token,
           .same = !table.values.defined(),
           .int8_pages = table.type == at::kChar,
           .bfloat16_queries = queries.rows.scalar_type() == at::kBFloat16,
@@ -182,7 +202,10 @@ PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device
   return table;
 }
 
-bool takes_paged_attention(const PageTable& table, at::Device device) {
+namespace {
+
+// Queries: one row a sequence, or one of a text.
+bool has_kernel(const PageTable& table, at::Device device, int64_t rows_of_token) {
   if (table.keys.defined() && table.keys.numel() == 0) return true;
   const bool packed = table.type == at::kChar;
   if (device.is_cpu()) return packed || table.type == at::kBFloat16 || table.type == at::kFloat;
@@ -194,12 +217,20 @@ bool takes_paged_attention(const PageTable& table, at::Device device) {
                                        .width = table.width,
                                        .page_rows = table.page_rows,
                                        .key_stride = table.key_stride,
+                                       .value_stride = table.value_stride,
                                        .most_query_rows = 1,
+                                       .rows_of_token = rows_of_token,
                                        .same = !table.values.defined(),
                                        .int8_pages = packed,
                                        .device = device.index()};
   return kernels->paged_attention_bytes(run) > 0;
 }
+
+}  // namespace
+
+bool takes_paged_attention(const PageTable& table, at::Device device) { return has_kernel(table, device, 0); }
+
+bool takes_causal_queries(const PageTable& table, at::Device device) { return has_kernel(table, device, 1); }
 
 bool takes_int8_pages(int64_t width, at::Device device) {
   if (!device.is_cuda()) return false;

@@ -44,6 +44,10 @@ struct BatchQueries {
   at::Tensor rows;             // [N, G, D] float32 or bfloat16, contiguous; rounded to bfloat16 on a GPU
   at::Tensor first;            // [B + 1] int32 on the same device: sequence b has rows first[b] to first[b + 1]
   int64_t most_of_a_sequence;  // upper bound of a sequence's rows
+  // Above 0: causal. A sequence's query rows are those of its newest tokens, so many side by side for each, whose
+  // cached rows are its last; a token sees the cached rows up to its own. Of its pages all but the last are full
+  // (page_rows).
+  int64_t rows_of_token = 0;
 };
 
 // Written by a call: rows that belong to a sequence without cached rows, or to none (beyond first[B]), become zero with
@@ -60,6 +64,10 @@ bool takes_paged_attention(const PageTable& table, at::Device device);
 // Whether pages of packed rows of that width are read as they are there: on a Hopper GPU, E 512, 576 and 1024. The CPU
 // takes them too, but unpacks them first.
 bool takes_int8_pages(int64_t width, at::Device device);
+
+// Whether causal queries of such pages have a kernel: any on the CPU; on a Hopper GPU D 64, 96 and 128 where keys do
+// not serve as values.
+bool takes_causal_queries(const PageTable& table, at::Device device);
 
 // Of workspace for N query rows. By sizes alone: the same for every content of the tables. Zero on the CPU.
 int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& table);

@@ -95,6 +95,41 @@ TEST_F(PagedAttentionOnGpu, OneRowOfManyShortSequences) {
   }
 }
 
+// Texts (cuda/causal_rows.cuh): beginning and not, one token, whole tiles and not, several rows a token, sequences
+// without tokens or pages, rows of none.
+TEST_F(PagedAttentionOnGpu, CausalQueriesOfTexts) {
+  for (const int64_t width : {64, 96, 128}) {
+    for (const int64_t groups : {1, 3, 32}) {
+      for (const int64_t each : {1, 3, 8}) {
+        test::expect_paged({width, groups, false, {64 * each}, {{64}}, each}, at::kBFloat16, device());
+        test::expect_paged(
+            {width, groups, false, {each, 17 * each, 0, 5 * each}, {{256, 9}, {17}, {}, {256, 256, 1}}, each},
+            at::kBFloat16, device(), 5);
+        test::expect_paged({width, groups, false, {40 * each, 3 * each}, {std::vector<int64_t>(33, 64), {2}}, each},
+                           at::kBFloat16, device(), 40);
+      }
+    }
+  }
+}
+
+// Pages that are shorter than a tile, or end within one; more sequences than a warp has lanes.
+TEST_F(PagedAttentionOnGpu, CausalQueriesOverPagesOfEveryLength) {
+  for (const int64_t page_rows : {1, 4, 15, 16, 17, 100}) {
+    for (const int64_t last : {int64_t{1}, page_rows}) {
+      std::vector<int64_t> pages(7, page_rows);
+      pages.back() = last;
+      test::expect_paged({128, 2, false, {6, 2}, {pages, {page_rows, last}}, 2}, at::kBFloat16, device());
+    }
+  }
+  PagedShape shape{64, 2, false, {}, {}, 1};
+  for (int64_t i = 0; i < 130; ++i) {
+    shape.query_rows.push_back(i % 11 == 7 ? 0 : 1 + i * 5 % 40);
+    shape.page_rows.emplace_back(i % 4, 64);
+    shape.page_rows.back().push_back(40 + i % 24);
+  }
+  test::expect_paged(shape, at::kBFloat16, device(), 5);
+}
+
 TEST_F(PagedAttentionOnGpu, LongerContextsOfFewRowsGoToTheOtherKernel) {
   if (device().is_cpu()) GTEST_SKIP() << "the CPU has one";
   for (const int64_t width : {64, 128, 256}) {

@@ -38,6 +38,15 @@ TEST(PagedAttention, RowsWithoutPagesOrSequenceBecomeZero) {
   test::expect_paged({64, 2, true, {2, 3, 0, 1}, {{5}, {}, {9}, {0, 0}}}, at::kBFloat16, at::kCPU, 4);
 }
 
+TEST(PagedAttention, CausalQueriesSeeTheRowsUpToTheirOwn) {
+  at::manual_seed(5);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    test::expect_paged({64, 2, false, {6, 3, 9, 0}, {{16, 16, 2}, {1}, {3}, {8}}, 3}, type, at::kCPU, 2);
+    test::expect_paged({64, 1, false, {20, 1}, {{16, 16}, {16, 7}}, 1}, type, at::kCPU);
+    test::expect_paged({64, 1, false, {5, 4}, {{3}, {}}, 1}, type, at::kCPU);  // tokens that see nothing
+  }
+}
+
 TEST(PagedAttention, SequencesMayShareAPage) {
   at::manual_seed(3);
   const at::Tensor shared = at::randn({40, 1, 64}).to(at::kBFloat16);

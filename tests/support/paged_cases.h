@@ -28,11 +28,13 @@ struct PagedShape {
   bool latent;                                  // the keys serve as values
   std::vector<int64_t> query_rows;              // of each sequence
   std::vector<std::vector<int64_t>> page_rows;  // of each page of each sequence
+  int64_t rows_of_token = 0;                    // ops::BatchQueries
 
   std::string name() const {
     return "width " + std::to_string(width) + ", " + std::to_string(groups) + " groups, " +
            std::to_string(query_rows.size()) + " sequences, first with " + std::to_string(query_rows.front()) +
-           " query rows" + (latent ? ", latent" : "");
+           " query rows" + (latent ? ", latent" : "") +
+           (rows_of_token > 0 ? ", causal by " + std::to_string(rows_of_token) : "");
   }
 };
 
@@ -43,8 +45,9 @@ struct PagedCase {
   at::Tensor output, log_sum_exp;                // what is expected, float64 on the CPU
 };
 
+// Over all cached rows but the last `hidden`.
 inline void expect_rows(PagedCase& made, int64_t first, int64_t count, const std::vector<ops::RowPage>& pages,
-                        double scale) {
+                        double scale, int64_t hidden = 0) {
   std::vector<at::Tensor> keys, values;
   for (const ops::RowPage& page : pages) {
     const auto wide = [](const at::Tensor& rows) {
@@ -54,11 +57,14 @@ inline void expect_rows(PagedCase& made, int64_t first, int64_t count, const std
     keys.push_back(wide(page.keys));
     values.push_back(wide(page.values));
   }
-  if (keys.empty() || at::cat(keys).size(0) == 0) return;
-  if (count == 0) return;
+  if (keys.empty() || at::cat(keys).size(0) <= hidden || count == 0) return;
+  const auto seen = [&](const std::vector<at::Tensor>& parts) {
+    const at::Tensor all = at::cat(parts);
+    return all.narrow(0, 0, all.size(0) - hidden);
+  };
   const at::Tensor queries = made.queries.narrow(0, first, count).to(keys.front().device(), at::kDouble);
-  const at::Tensor scores = at::einsum("rgd,mgd->rgm", {queries, at::cat(keys)}) * scale;
-  made.output.narrow(0, first, count).copy_(at::einsum("rgm,mgd->rgd", {at::softmax(scores, -1), at::cat(values)}));
+  const at::Tensor scores = at::einsum("rgd,mgd->rgm", {queries, seen(keys)}) * scale;
+  made.output.narrow(0, first, count).copy_(at::einsum("rgm,mgd->rgd", {at::softmax(scores, -1), seen(values)}));
   made.log_sum_exp.narrow(0, first, count).copy_(at::logsumexp(scores, {2}));
 }
 
@@ -89,10 +95,12 @@ inline PagedCase make_paged_case(const PagedShape& shape, at::ScalarType type, a
       const at::Tensor keys = random();
       pages.push_back({keys, shape.latent ? keys : random()});
     }
-    expect_rows(made, first[i], shape.query_rows[i], pages, scale);
+    const int64_t count = shape.query_rows[i], each = shape.rows_of_token > 0 ? shape.rows_of_token : count;
+    for (int64_t row = 0; row < count; row += each)
+      expect_rows(made, first[i] + row, each, pages, scale, (count - row) / each - 1);
     made.pages.push_back(pages);
   }
-  made.batch = {made.queries.to(device), at::tensor(first, at::kInt).to(device), most};
+  made.batch = {made.queries.to(device), at::tensor(first, at::kInt).to(device), most, shape.rows_of_token};
   return made;
 }
 
@@ -108,7 +116,8 @@ inline void expect_paged(const PagedShape& shape, at::ScalarType type, at::Devic
   const PagedCase made = make_paged_case(shape, type, device, scale, spare);
   const ops::PageTable table = ops::page_table(made.pages, device);
   ASSERT_EQ(table.values.defined(), !shape.latent);
-  ASSERT_TRUE(ops::takes_paged_attention(table, device));
+  ASSERT_TRUE(shape.rows_of_token > 0 ? ops::takes_causal_queries(table, device)
+                                      : ops::takes_paged_attention(table, device));
   const ops::BatchAttention result = ops::paged_attention(made.batch, table, scale);
   const bool rounds = !device.is_cpu() || ops::cpu::pair_kernel().fast;  // probabilities, to bfloat16
   EXPECT_LT(paged_distance(result.output, made.output), rounds ? 6e-3 : 1e-5);
@@ -118,7 +127,8 @@ inline void expect_paged(const PagedShape& shape, at::ScalarType type, at::Devic
   EXPECT_LT(paged_distance(logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
 
   // The same again, in bfloat16 in and out: only rounded once more, or another kernel, which rounds each part's sums.
-  const ops::BatchQueries narrow = {made.batch.rows.to(at::kBFloat16), made.batch.first, made.batch.most_of_a_sequence};
+  ops::BatchQueries narrow = made.batch;
+  narrow.rows = narrow.rows.to(at::kBFloat16);
   const ops::BatchAttention rounded = ops::paged_attention(narrow, table, scale, at::kBFloat16);
   if (device.is_cpu() || !shape.latent) {
     EXPECT_TRUE(rounded.output.equal(result.output.to(at::kBFloat16)));

@@ -167,6 +167,7 @@ struct PagedAttentionRun {
   int64_t pages;                     // of the tables, used or not; 0: not known
   int64_t key_stride, value_stride;  // elements from row to row of a page
   int64_t most_query_rows;           // of one sequence
+  int64_t rows_of_token;             // above 0: causal (ops/paged_attention.h)
   float scale;                       // above zero
   bool same;                         // the keys serve as values
   bool int8_pages;

@@ -13,7 +13,7 @@ constexpr HopperShape value_shape = {2, ValuePlan::threads, ValuePlan::shared_by
 
 int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-LatentProducts shape_of(const PagedAttentionRun& run) {
+LatentProducts shape_of(const PagedAttentionRun& run, int parts) {
   const int64_t tiles_per_page = quotient_up(run.page_rows, key_tile);
   return {.row_pairs = static_cast<int>(quotient_up(run.query_rows, 2 * ValuePlan::rows)),
           .tiles_per_page = static_cast<int>(tiles_per_page),
@@ -21,26 +21,43 @@ LatentProducts shape_of(const PagedAttentionRun& run) {
           .blocks = static_cast<int>(run.width / box_columns),
           .room = static_cast<int>(run.pages * tiles_per_page),
           .exponents = nullptr,
-          .sums = nullptr};
+          .sums = nullptr,
+          .parts = parts,
+          .counters = nullptr,
+          .partial = nullptr};
 }
 
-// The exponentials [padded query rows, columns], and behind them the two tables.
+// The exponentials [padded query rows, columns], and behind them the parts, the two tables and the counters.
 struct Room {
-  int64_t rows, tiles;
+  int64_t rows, tiles, parts, counted;
   int64_t columns() const { return tiles * key_tile; }
   int64_t exponentials() const { return rows * columns() * 2; }
-  int64_t bytes() const { return exponentials() + 2 * rows * tiles * static_cast<int64_t>(sizeof(float)); }
+  int64_t partial() const {
+    return parts * ValueParts::all * ValuePlan::group_threads * static_cast<int64_t>(sizeof(uint4));
+  }
+  int64_t table() const { return rows * tiles * static_cast<int64_t>(sizeof(float)); }
+  int64_t bytes() const { return exponentials() + partial() + 2 * table() + counted * 4; }
 };
 
-Room room_of(const LatentProducts& shape) { return {int64_t{shape.row_pairs} * 2 * ValuePlan::rows, shape.room}; }
+Room room_of(const LatentProducts& shape) {
+  const int64_t warpgroups = int64_t{shape.row_pairs} * shape.columns * 4;
+  return {int64_t{shape.row_pairs} * 2 * ValuePlan::rows, shape.room, shape.parts > 1 ? warpgroups * shape.parts : 0,
+          shape.counted()};
+}
 
-// The part of the tensor cores' time that the second product has something to do: its tiles come in whole rounds, its
+// The part of the tensor cores' time that the second product has something to do: its units come in whole rounds, its
 // rows in pairs of tiles.
-double share_at_work(const PagedAttentionRun& run, int clusters) {
-  const LatentProducts shape = shape_of(run);
-  const int64_t tiles = int64_t{shape.row_pairs} * shape.columns;
-  const double of_rounds = static_cast<double>(tiles) / static_cast<double>(quotient_up(tiles, clusters) * clusters);
+double share_at_work(const PagedAttentionRun& run, int clusters, int parts) {
+  const LatentProducts shape = shape_of(run, parts);
+  const int64_t units = int64_t{shape.row_pairs} * shape.columns * parts;
+  const double of_rounds = static_cast<double>(units) / static_cast<double>(quotient_up(units, clusters) * clusters);
   return of_rounds * static_cast<double>(run.query_rows) / static_cast<double>(room_of(shape).rows);
+}
+
+// Two where one leaves too much of it unused.
+int best_parts(const PagedAttentionRun& run, int clusters) {
+  constexpr double worth_it = 1.1;
+  return share_at_work(run, clusters, 2) > worth_it * share_at_work(run, clusters, 1) ? 2 : 1;
 }
 
 }  // namespace
@@ -51,24 +68,32 @@ int product_clusters(const PagedAttentionRun& run) {
       (run.width != 512 && run.width != 1024) || run.key_stride <= 0 || run.key_stride % 8 != 0)
     return 0;
   if (run.query_rows < least_query_rows || run.pages * run.page_rows < least_rows) return 0;
-  if (room_of(shape_of(run)).bytes() > most_bytes) return 0;
   const int clusters = std::min(known_clusters<ScoreResult>(score_latent_rows, score_shape, run.device),
                                 known_clusters<ValuePlan>(add_latent_rows, value_shape, run.device));
   // What latent_hopper.cuh gives: 0.53 of the peak at width 1024, 0.62 at 512.
   const double least = run.width == 1024 ? 0.62 : 0.85;
-  return clusters > 0 && share_at_work(run, clusters) >= least ? clusters : 0;
+  if (clusters == 0) return 0;
+  const int parts = best_parts(run, clusters);
+  const bool has_room = room_of(shape_of(run, parts)).bytes() <= most_bytes;
+  return has_room && share_at_work(run, clusters, parts) >= least ? clusters : 0;
 }
 
-int64_t product_workspace(const PagedAttentionRun& run) { return room_of(shape_of(run)).bytes(); }
+int64_t product_workspace(const PagedAttentionRun& run, int clusters) {
+  return room_of(shape_of(run, best_parts(run, clusters))).bytes();
+}
 
 cudaError_t attend_by_products(const PagedAttentionRun& run, int clusters, cudaStream_t stream) {
-  LatentProducts shape = shape_of(run);
+  LatentProducts shape = shape_of(run, best_parts(run, clusters));
   const Room room = room_of(shape);
-  shape.exponents = reinterpret_cast<float*>(static_cast<unsigned char*>(run.workspace) + room.exponentials());
-  shape.sums = shape.exponents + room.rows * room.tiles;
-  CUtensorMap queries, states, exponentials;
+  auto* behind = static_cast<unsigned char*>(run.workspace) + room.exponentials();
+  shape.partial = reinterpret_cast<uint4*>(behind);
+  shape.exponents = reinterpret_cast<float*>(behind + room.partial());
+  shape.sums = reinterpret_cast<float*>(behind + room.partial() + room.table());
+  shape.counters = reinterpret_cast<int*>(behind + room.partial() + 2 * room.table());
+  CUtensorMap queries, states, values, exponentials;
   if (!make_matrix_map(run.queries, run.query_rows, run.width, ValuePlan::rows, queries) ||
       !make_states_map(run, box_columns * 2, 1, states, key_half) ||
+      !make_states_map(run, box_columns * 2, 2, values, ValuePlan::value_depth) ||
       !make_matrix_map(run.workspace, room.rows, room.columns(), ValuePlan::rows, exponentials))
     return cudaErrorNotSupported;
   // Each cluster keeps its query rows, if there are clusters for all.
@@ -78,7 +103,7 @@ cudaError_t attend_by_products(const PagedAttentionRun& run, int clusters, cudaS
   const cudaError_t error = cudaLaunchKernelEx(&config, score_latent_rows, run, shape, queries, states, exponentials);
   if (error != cudaSuccess) return error;
   config = hopper_configuration(value_shape, clusters, attributes, stream);
-  return cudaLaunchKernelEx(&config, add_latent_rows, run, shape, exponentials, states);
+  return cudaLaunchKernelEx(&config, add_latent_rows, run, shape, exponentials, values);
 }
 
 }  // namespace cepe::ops::cuda

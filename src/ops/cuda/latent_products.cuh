@@ -6,14 +6,16 @@
 // Design: at width 1024 one kernel (latent_hopper.cuh) has no room for a second tile's scores beside the sums of a
 // first, so that scores, exchange and softmax follow one another. Here the first kernel is a product as
 // fused_product.cuh makes them, with the exponential for what follows it: of a tile of 128 x 128, relative to a power
-// of two for each of its rows. These powers and the sums go into two tables. The second kernel takes tiles of 128 query
-// rows x 128 columns over all cached rows: two warpgroups of 64 rows each multiply what they read by its tile's power
-// over the row's largest so far, which is exact, on the way to the tensor cores. Where a page is short, its missing
-// rows are zeros of the copy engine. What holds it back, 2,048 x 16,384 rows of 1024: the first kernel takes 105 us,
-// its tensor cores busy for 0.77 of the cycles (two warpgroups' exponentials take as long as their products), the
-// second 110, 0.71 (a block of 64 cached rows takes 690 cycles instead of 512: what it reads and what comes fill shared
-// memory's 128 bytes a cycle). The exponentials straight from memory to registers, a tile ahead: 199 us. A largest
-// exponent found before the second product instead of on its way: 114.
+// of two for each of its rows. These powers and the sums go into two tables. In the second a cluster of two blocks
+// takes tiles of 128 query rows each and the same 256 columns: two warpgroups of 64 rows each multiply what they read
+// by its tile's power over the row's largest so far, which is exact, on the way to the tensor cores. (Of 128 columns a
+// block of 64 cached rows is 32 KB for 512 cycles of products, as much as comes to a multiprocessor in that time; so 48
+// KB for 1,024.) Where there would be too few such tiles, two clusters share one's cached rows, and the warpgroups that
+// end last add up what both left in memory, as bfloat16. Where a page is short, its missing rows are zeros of the copy
+// engine. How near, 2,048 x 16,384 rows of 1024: either kernel takes 106 us. The tensor cores are busy for 0.75 of the
+// first one's cycles; of the second's main loop for 0.86, but meeting takes some 6 us. Tried: the exponentials straight
+// from memory to registers, a tile ahead: 199 us. A largest exponent found before the second product instead of on its
+// way: 4 us more. Sums that meet as float32: 2 us more, and 2 in the kernel after, whose memory has them to write.
 #pragma once
 
 #include "ops/cuda/approximate.cuh"
@@ -26,36 +28,40 @@ namespace cepe::ops::cuda {
 struct LatentProducts {
   int row_pairs;       // of 2 * 128 query rows
   int tiles_per_page;  // of 128 cached rows
-  int columns;         // tiles of 128 columns
+  int columns;         // tiles of 256 columns
   int blocks;          // of 64 columns
   int room;            // tiles of cached rows that the tables have room for
   // [row_pairs * 256, room], of each query row and tile: the power's exponent (-infinity: no row), the sum.
   float *exponents, *sums;
+  int parts;       // of the cached rows, by whole pages, where there would be too few tiles for all multiprocessors
+  int* counters;   // [tiles, 4 warpgroups]: parts that are written
+  uint4* partial;  // [tiles, 4 warpgroups, parts, 17, 128 threads]: ValueParts
+  __host__ __device__ int counted() const { return row_pairs * columns * 4; }
 };
 
 inline constexpr int key_tile = 128, key_half = 64;  // cached rows: of a tile, of a box
 
-// Of cached rows [64 * index, 64 * index + 64) of a page, for CopyHalf: rows that are not there become zeros, as
+// Of cached rows [high * index, high * index + high) of a page, for CopyRows: rows that are not there become zeros, as
 // copy_rows_there (latent_tiles.cuh) has it. Where none is, one that is there stands in for the first, of the page or,
 // if it has none, of the queries: its probability is zero.
-struct PageHalf {
+struct PageBox {
   int before;
   uint64_t pieces;
 };
-__device__ inline PageHalf half_of(const PagedAttentionRun& run, int64_t page, int page_rows, int index) {
+template <int high>
+__device__ PageBox box_of(const PagedAttentionRun& run, int64_t page, int page_rows, int index) {
   if (page_rows == 0) page = reinterpret_cast<int64_t>(run.queries);
-  const int first = index * key_half < page_rows ? index * key_half : 0;
-  const int before = key_half - min(max(page_rows - index * key_half, 1), key_half);
+  const int first = index * high < page_rows ? index * high : 0;
+  const int before = high - min(max(page_rows - index * high, 1), high);
   return {before, (static_cast<uint64_t>(page + (first - before) * run.key_stride * 2) - map_base) / 16};
 }
 // To both blocks.
-struct CopyHalf {
+struct CopyRows {
   const CUtensorMap* states;
-  PageHalf half;
+  PageBox box;
   __device__ void operator()(int block, uint32_t to, uint32_t full) const {
-    copy_box_to(0b11, to, states, 0, half.before, block,
-                static_cast<int>(half.pieces & ((uint64_t{1} << map_bits) - 1)),
-                static_cast<int>(half.pieces >> map_bits), full);
+    copy_box_to(0b11, to, states, 0, box.before, block, static_cast<int>(box.pieces & ((uint64_t{1} << map_bits) - 1)),
+                static_cast<int>(box.pieces >> map_bits), full);
   }
 };
 
@@ -153,30 +159,63 @@ __global__ void __launch_bounds__(ScoreResult::Plan::threads, 1)
     return [&, rank](int column) {
       const int page = first_page + column / shape.tiles_per_page;
       const int index = column % shape.tiles_per_page * 2 + static_cast<int>(rank);
-      return CopyHalf{&states, half_of(run, run.keys[page], run.rows[page], index)};
+      return CopyRows{&states, box_of<key_half>(run, run.keys[page], run.rows[page], index)};
     };
   });
+  // What was in the workspace before is used no more, and the next kernel waits for this one.
+  const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  for (int i = first; i < shape.counted(); i += static_cast<int>(gridDim.x * blockDim.x)) shape.counters[i] = 0;
 #endif
 }
 
+// Exponentials come in blocks of 64 cached rows, values in blocks of 32, each into a ring of its own.
 struct ValuePlan {
-  static constexpr int rows = 128, columns = 128, depth = key_half, stages = 7, groups = 2, group_threads = 4 * warp;
+  static constexpr int rows = 128, columns = 256, depth = key_half, value_depth = 32;
+  static constexpr int stages = 4, value_stages = 10, groups = 2, group_threads = 4 * warp;
   static constexpr int threads = (groups + 1) * group_threads, launch_registers = 65536 / threads / 8 * 8;
   static constexpr int copy_registers = 40, sum_registers = 232;
-  static constexpr int x_bytes = rows * depth * 2, half_bytes = depth * columns / 2 * 2;
-  static constexpr int stage_bytes = x_bytes + 2 * half_bytes;
-  static constexpr int barrier_at = stages * stage_bytes;
-  static constexpr int shared_bytes = barrier_at + 2 * stages * 8;
+  static constexpr int stage_bytes = rows * depth * 2;
+  static constexpr int box_bytes = value_depth * box_columns * 2, half_bytes = 2 * box_bytes;
+  static constexpr int value_stage_bytes = 2 * half_bytes;
+  static constexpr int values_at = stages * stage_bytes, barrier_at = values_at + value_stages * value_stage_bytes;
+  static constexpr int turn_at = barrier_at + 2 * (stages + value_stages) * 8, shared_bytes = turn_at + groups * 4;
   static_assert(copy_registers + groups * sum_registers <= launch_registers * (groups + 1) && shared_bytes <= 232448);
 };
 
+// One of the rings: barriers as ProductMemory has them.
+struct ValueRing {
+  uint32_t base, stage_bytes, barriers;
+  __device__ uint32_t stage(uint32_t number) const { return base + number * stage_bytes; }
+  __device__ uint32_t full(uint32_t number) const { return barriers + number * 16; }
+  __device__ uint32_t free(uint32_t number) const { return full(number) + 8; }
+};
 struct ValueMemory {
   uint32_t base;
-  __device__ uint32_t x(uint32_t stage) const { return base + stage * ValuePlan::stage_bytes; }
-  __device__ uint32_t values(uint32_t stage) const { return x(stage) + ValuePlan::x_bytes; }
-  __device__ uint32_t full(uint32_t stage) const { return base + ValuePlan::barrier_at + stage * 16; }
-  __device__ uint32_t free(uint32_t stage) const { return full(stage) + 8; }
+  int* came;  // of each warpgroup: how many parts of its tile were written before its own
+  __device__ ValueRing exponentials() const { return {base, ValuePlan::stage_bytes, base + ValuePlan::barrier_at}; }
+  __device__ ValueRing values() const {
+    return {base + ValuePlan::values_at, ValuePlan::value_stage_bytes,
+            base + ValuePlan::barrier_at + ValuePlan::stages * 16};
+  }
 };
+// Where the two rings are read or filled next.
+struct ValueTurns {
+  Turn<ValuePlan::stages> exponentials;
+  Turn<ValuePlan::value_stages> values;
+};
+
+// What a cluster takes in turn: a pair of row tiles, a tile of columns, a part of the cached rows.
+struct ValueUnit {
+  int row_pair, column, part;
+  int first_page, last_page;
+};
+__device__ inline int value_units(const LatentProducts& shape) { return shape.row_pairs * shape.columns * shape.parts; }
+__device__ inline ValueUnit value_unit(const PagedAttentionRun& run, const LatentProducts& shape, int index) {
+  const int tiles = shape.row_pairs * shape.columns, part = index / tiles;
+  const int first = run.first_page[0], pages = run.first_page[1] - first;
+  return {index % shape.row_pairs, index % tiles / shape.row_pairs, part, first + pages * part / shape.parts,
+          first + pages * (part + 1) / shape.parts};
+}
 
 // One thread: blocks of 64 cached rows, this block's rows of the exponentials and its half of the columns. A page's
 // address is asked for while the page before it is read.
@@ -184,26 +223,34 @@ __device__ inline void bring_values(const PagedAttentionRun& run, const LatentPr
                                     const ValueMemory& memory, uint32_t rank, const CUtensorMap* exponentials,
                                     const CUtensorMap* states) {
   using Plan = ValuePlan;
-  const int clusters = static_cast<int>(gridDim.x) / 2, all = shape.row_pairs * shape.columns;
-  const int first_page = run.first_page[0], last_page = run.first_page[1];
-  Turn<Plan::stages> turn;
-  for (int index = static_cast<int>(blockIdx.x) / 2; index < all && first_page < last_page; index += clusters) {
-    const int row = (index % shape.row_pairs * 2 + static_cast<int>(rank)) * Plan::rows;
-    const int block = index / shape.row_pairs * 2 + static_cast<int>(rank);
-    int64_t next_address = run.keys[first_page];
-    int next_rows = run.rows[first_page], key = 0;
-    for (int page = first_page; page < last_page; ++page) {
+  const int clusters = static_cast<int>(gridDim.x) / 2, all = value_units(shape);
+  const ValueRing powers = memory.exponentials(), values = memory.values();
+  ValueTurns turns;
+  for (int index = static_cast<int>(blockIdx.x) / 2; index < all; index += clusters) {
+    const ValueUnit unit = value_unit(run, shape, index);
+    if (unit.first_page == unit.last_page) continue;
+    const int row = (unit.row_pair * 2 + static_cast<int>(rank)) * Plan::rows;
+    const int block = (unit.column * 2 + static_cast<int>(rank)) * 2;
+    int64_t next_address = run.keys[unit.first_page];
+    int next_rows = run.rows[unit.first_page];
+    int key = (unit.first_page - run.first_page[0]) * shape.tiles_per_page * key_tile;
+    for (int page = unit.first_page; page < unit.last_page; ++page) {
       const int64_t address = next_address;
-      const int page_rows = next_rows, following = min(page + 1, last_page - 1);
+      const int page_rows = next_rows, following = min(page + 1, unit.last_page - 1);
       next_address = run.keys[following];
       next_rows = run.rows[following];
-      for (int i = 0; i < shape.tiles_per_page * 2; ++i, key += key_half, turn.next()) {
-        wait_in_block(memory.free(turn.stage), turn.parity ^ 1);
-        const uint32_t full = memory.full(turn.stage);
-        arrive_and_expect(full, Plan::stage_bytes);
-        copy_box(memory.x(turn.stage), exponentials, key, row, 0, 0, 0, full);
-        CopyHalf{states, half_of(run, address, page_rows, i)}(
-            block, memory.values(turn.stage) + rank * Plan::half_bytes, full);
+      for (int i = 0; i < shape.tiles_per_page * 2; ++i, key += Plan::depth, turns.exponentials.next()) {
+        const uint32_t stage = turns.exponentials.stage;
+        wait_in_block(powers.free(stage), turns.exponentials.parity ^ 1);
+        arrive_and_expect(powers.full(stage), Plan::stage_bytes);
+        copy_box(powers.stage(stage), exponentials, key, row, 0, 0, 0, powers.full(stage));
+        for (int k = 0; k < Plan::depth / Plan::value_depth; ++k, turns.values.next()) {
+          const uint32_t to = turns.values.stage;
+          wait_in_block(values.free(to), turns.values.parity ^ 1);
+          arrive_and_expect(values.full(to), Plan::value_stage_bytes);
+          CopyRows{states, box_of<Plan::value_depth>(run, address, page_rows, i * 2 + k)}(
+              block, values.stage(to) + rank * Plan::half_bytes, values.full(to));
+        }
       }
     }
   }
@@ -222,111 +269,264 @@ __device__ inline float relative(float exponent, float highest) {
   return exponent == -INFINITY ? 0.0f : power_of_two(exponent - highest);
 }
 
-// `sums`: of the row, pairs of columns four apart.
-__device__ inline void raise(float& highest, float exponent, float& total, float* sums) {
-  const float factor = exponent > highest ? relative(highest, exponent) : 1.0f;
-  highest = fmaxf(highest, exponent);
-  total *= factor;
+// [0]: of a tile's first 128 columns, [1]: of its others, laid out as multiply_values has them.
+using ValueSums = float[2][64];
+
+// What a thread has of its two rows: sums of exponentials times 2^-highest.
+struct ValueState {
+  float2 highest = {-INFINITY, -INFINITY}, totals = {0, 0};
+};
+
+// below: which of the two rows.
+__device__ inline void scale_row(ValueSums& sums, int below, float factor) {
 #pragma unroll
-  for (int j = 0; j < 16; ++j) {
-    sums[j * 4] *= factor;
-    sums[j * 4 + 1] *= factor;
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      sums[half][j * 4 + below * 2] *= factor;
+      sums[half][j * 4 + below * 2 + 1] *= factor;
+    }
   }
 }
 
-// A warpgroup: 64 rows of each of the cluster's tiles.
+__device__ inline void raise(float& highest, float exponent, float& total, ValueSums& sums, int below) {
+  const float factor = exponent > highest ? relative(highest, exponent) : 1.0f;
+  highest = fmaxf(highest, exponent);
+  total *= factor;
+  scale_row(sums, below, factor);
+}
+
+// The unit's product, of this warpgroup's 64 rows; tiles of cached rows from `first` on.
+__device__ inline void add_value_tiles(const LatentProducts& shape, const ValueMemory& memory, uint32_t rank, int group,
+                                       int row, int first, int tiles, ValueTurns& turns, ValueSums& sums,
+                                       ValueState& state) {
+  using Plan = ValuePlan;
+  const int thread = static_cast<int>(threadIdx.x) % Plan::group_threads, lane = thread % warp;
+  const auto states_of = [&](int tile) {
+    const int64_t upper = int64_t{row} * shape.room + first + min(tile, tiles - 1), lower = upper + 8 * shape.room;
+    return make_float4(shape.exponents[upper], shape.sums[upper], shape.exponents[lower], shape.sums[lower]);
+  };
+  const ValueRing powers = memory.exponentials(), values = memory.values();
+  uint32_t pairs[2][4][4];
+  uint32_t before = 0;
+  float4 next = states_of(0), after = states_of(1);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const float4 now = next;
+    next = after;
+    after = states_of(tile + 2);  // two tiles ahead: what it takes to come
+    if (__any_sync(0xffffffffu, now.x > state.highest.x + exponent_slack || now.z > state.highest.y + exponent_slack)) {
+      wait_for_products<0>();
+      raise(state.highest.x, now.x, state.totals.x, sums, 0);
+      raise(state.highest.y, now.z, state.totals.y, sums, 1);
+    }
+    const float upper = relative(now.x, state.highest.x), lower = relative(now.z, state.highest.y);
+    const Pair uppers = __float2bfloat162_rn(upper), lowers = __float2bfloat162_rn(lower);
+    state.totals.x += upper * now.y;
+    state.totals.y += lower * now.w;
+#pragma unroll
+    for (int half = 0; half < 2; ++half, turns.exponentials.next()) {
+      const uint32_t stage = turns.exponentials.stage;
+      wait_in_block(powers.full(stage), turns.exponentials.parity);
+      const int own = thread / warp * 16 + lane % 16;
+      const uint32_t from = powers.stage(stage) + (group * 64 + own) * 128;
+#pragma unroll
+      for (int step = 0; step < 4; ++step) {
+        uint32_t(&a)[4] = pairs[half][step];
+        load_matrices(a, from + (((step * 2 + lane / 16) ^ (own & 7)) * 16));
+        a[0] = scaled(a[0], uppers);
+        a[1] = scaled(a[1], lowers);
+        a[2] = scaled(a[2], uppers);
+        a[3] = scaled(a[3], lowers);
+      }
+#pragma unroll
+      for (int k = 0; k < 2; ++k, turns.values.next()) {
+        wait_in_block(values.full(turns.values.stage), turns.values.parity);
+        const uint64_t block = matrix_at(values.stage(turns.values.stage), Plan::box_bytes, 1024);
+        open_products();
+#pragma unroll
+        for (int step = 0; step < 2; ++step) {
+#pragma unroll
+          for (int columns = 0; columns < 2; ++columns)
+            multiply_values(sums[columns], pairs[half][k * 2 + step],
+                            block + (columns * Plan::half_bytes + step * 2048) / 16);
+        }
+        close_products();
+        // Not before: until they are used, what load_matrices asked for may still be on its way.
+        if (k == 1 && lane == 0) arrive(powers.free(stage));
+        if (k > 0 || half > 0 || tile > 0) {
+          wait_for_products<1>();
+          release_stage(values, before, rank, lane);
+        }
+        before = turns.values.stage;
+      }
+    }
+  }
+  wait_for_products<0>();
+  release_stage(values, before, rank, lane);
+}
+
+// 1 / a row's total; rows: of the sequence.
+__device__ inline float share_of(float total, int row, int rows) {
+  if (row >= rows) total = 0;
+  return total > 0 ? 1 / total : total == 0 ? 0.0f : total;  // NaN stays
+}
+
+// Of both of this thread's rows, the first of which is `row`: four eights of columns, from `column` on.
+__device__ inline void store_eights(const PagedAttentionRun& run, int row, int column, const float* sums,
+                                    float2 shares) {
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+#pragma unroll
+  for (int below = 0; below < 2; ++below) {
+    const int own = row + below * 8;
+    const float share = below == 0 ? shares.x : shares.y;
+    const int64_t at = int64_t{own} * run.width + column;
+    float mine[16];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      mine[j * 4] = sums[j * 4 + below * 2] * share;
+      mine[j * 4 + 1] = sums[j * 4 + below * 2 + 1] * share;
+    }
+    if (run.bfloat16_output) {
+      const uint4 eight = eight_columns(mine);
+      if (own < run.query_rows)
+        *reinterpret_cast<uint4*>(static_cast<Bfloat16*>(run.output) + at + lane % 4 * 8) = eight;
+    } else if (own < run.query_rows) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        *reinterpret_cast<float2*>(static_cast<float*>(run.output) + at + j * 8 + lane % 4 * 2) =
+            make_float2(mine[j * 4], mine[j * 4 + 1]);
+    }
+  }
+}
+
+__device__ inline float2 store_log_sum_exps(const PagedAttentionRun& run, int row, bool writes,
+                                            const ValueState& state) {
+  const int rows = run.first_query[1] - run.first_query[0], lane = static_cast<int>(threadIdx.x) % warp;
+  const auto store = [&](int own, float highest, float total) {
+    if (own >= rows) total = 0;
+    if (writes && lane % 4 == 0 && own < run.query_rows)
+      run.log_sum_exp[own] = (highest + log2f(total)) * 0.6931471805599453f;
+  };
+  store(row, state.highest.x, state.totals.x);
+  store(row + 8, state.highest.y, state.totals.y);
+  return {share_of(state.totals.x, row, rows), share_of(state.totals.y, row + 8, rows)};
+}
+
+__device__ inline void store_values(const PagedAttentionRun& run, int row, int column, const ValueSums& sums,
+                                    const ValueState& state) {
+  const float2 shares = store_log_sum_exps(run, row, column == 0, state);
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    store_eights(run, row, column * ValuePlan::columns + i * 32, &sums[i / 4][i % 4 * 16], shares);
+}
+
+// Where the parts of a warpgroup's tile meet: [parts, 17, threads], each thread's sums as bfloat16, two eights of
+// columns of its two rows side by side, and then its state.
+struct ValueParts {
+  static constexpr int packs = 16, all = packs + 1;
+  uint4* first;  // this thread's
+  int* counter;
+  __device__ uint4* at(int part, int pack) const { return first + (part * all + pack) * ValuePlan::group_threads; }
+  __device__ float4 state(int part) const { return __ldcg(reinterpret_cast<const float4*>(at(part, packs))); }
+};
+__device__ inline ValueParts value_parts(const LatentProducts& shape, const ValueUnit& unit, uint32_t rank, int group) {
+  const int tile = (unit.column * shape.row_pairs + unit.row_pair) * 4 + static_cast<int>(rank) * 2 + group;
+  return {shape.partial + int64_t{tile} * shape.parts * ValueParts::all * ValuePlan::group_threads +
+              threadIdx.x % ValuePlan::group_threads,
+          shape.counters + tile};
+}
+
+__device__ inline uint32_t rounded_pair(const float* two) {
+  const Pair pair = __floats2bfloat162_rn(two[0], two[1]);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// Whether all parts are there now: the warpgroup that comes last joins them.
+__device__ inline bool put_part(const ValueParts& parts, int part, int of_all, int group, int* came,
+                                const ValueSums& sums, const ValueState& state) {
+#pragma unroll
+  for (int i = 0; i < ValueParts::packs; ++i) {
+    const float* eight = &sums[i / 8][i % 8 * 8];
+    __stcg(parts.at(part, i),
+           make_uint4(rounded_pair(eight), rounded_pair(eight + 2), rounded_pair(eight + 4), rounded_pair(eight + 6)));
+  }
+  __stcg(reinterpret_cast<float4*>(parts.at(part, ValueParts::packs)),
+         make_float4(state.highest.x, state.totals.x, state.highest.y, state.totals.y));
+  __threadfence();
+  wait_for_group(group + 1);
+  if (threadIdx.x % ValuePlan::group_threads == 0) {
+    *came = atomicAdd(parts.counter, 1);
+    __threadfence();
+  }
+  wait_for_group(group + 1);
+  return *came == of_all - 1;
+}
+
+// In the parts' order, whichever was last.
+__device__ inline void join_parts(const PagedAttentionRun& run, const ValueParts& parts, int of_all, int row,
+                                  int column) {
+  ValueState joined;
+  for (int part = 0; part < of_all; ++part) {
+    const float4 its = parts.state(part);
+    joined.highest = {fmaxf(joined.highest.x, its.x), fmaxf(joined.highest.y, its.z)};
+  }
+  for (int part = 0; part < of_all; ++part) {
+    const float4 its = parts.state(part);
+    joined.totals.x += relative(its.x, joined.highest.x) * its.y;
+    joined.totals.y += relative(its.z, joined.highest.y) * its.w;
+  }
+  const float2 shares = store_log_sum_exps(run, row, column == 0, joined);
+  constexpr int at_once = ValueParts::packs / 2;  // that are under way together: of 128 columns
+#pragma unroll 1
+  for (int half = 0; half < 2; ++half) {
+    float sums[at_once * 8] = {};
+#pragma unroll 1
+    for (int part = 0; part < of_all; ++part) {
+      const float4 state = parts.state(part);
+      uint4 its[at_once];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) its[i] = __ldcg(parts.at(part, half * at_once + i));
+      const float factors[2] = {relative(state.x, joined.highest.x), relative(state.z, joined.highest.y)};
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        const uint32_t pairs[4] = {its[i].x, its[i].y, its[i].z, its[i].w};
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const float2 two = __bfloat1622float2(*reinterpret_cast<const Pair*>(&pairs[k]));
+          sums[i * 8 + k * 2] += factors[k % 2] * two.x;
+          sums[i * 8 + k * 2 + 1] += factors[k % 2] * two.y;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      store_eights(run, row, column * ValuePlan::columns + half * 128 + i * 32, sums + i * 16, shares);
+  }
+}
+
+// A warpgroup: 64 rows of each of the cluster's units.
 __device__ inline void add_latent_values(const PagedAttentionRun& run, const LatentProducts& shape,
                                          const ValueMemory& memory, uint32_t rank, int group) {
   using Plan = ValuePlan;
-  const int clusters = static_cast<int>(gridDim.x) / 2, all = shape.row_pairs * shape.columns;
-  const int tiles = key_tiles_of(run, shape), rows = run.first_query[1] - run.first_query[0];
+  const int clusters = static_cast<int>(gridDim.x) / 2, all = value_units(shape);
   const int thread = static_cast<int>(threadIdx.x) % Plan::group_threads, lane = thread % warp;
-  Turn<Plan::stages> turn;
+  ValueTurns turns;
   for (int index = static_cast<int>(blockIdx.x) / 2; index < all; index += clusters) {
-    const int first_row = (index % shape.row_pairs * 2 + static_cast<int>(rank)) * Plan::rows + group * 64;
-    const int row = first_row + thread / warp * 16 + lane / 4, column = index / shape.row_pairs;
-    const auto states_of = [&](int tile) {
-      const int64_t upper = int64_t{row} * shape.room + min(tile, tiles - 1), lower = upper + 8 * shape.room;
-      return make_float4(shape.exponents[upper], shape.sums[upper], shape.exponents[lower], shape.sums[lower]);
-    };
-    float sums[64] = {};
-    float2 highest = {-INFINITY, -INFINITY}, totals = {0, 0};  // of this thread's two rows
-    uint32_t pairs[2][4][4];
-    uint32_t before = 0;
-    float4 next = {}, after = {};
-    if (tiles > 0) {
-      next = states_of(0);
-      after = states_of(1);
+    const ValueUnit unit = value_unit(run, shape, index);
+    const int row =
+        (unit.row_pair * 2 + static_cast<int>(rank)) * Plan::rows + group * 64 + thread / warp * 16 + lane / 4;
+    ValueSums sums = {};
+    ValueState state;
+    if (unit.first_page < unit.last_page)
+      add_value_tiles(shape, memory, rank, group, row, (unit.first_page - run.first_page[0]) * shape.tiles_per_page,
+                      (unit.last_page - unit.first_page) * shape.tiles_per_page, turns, sums, state);
+    if (shape.parts == 1) {
+      store_values(run, row, unit.column, sums, state);
+      continue;
     }
-    for (int tile = 0; tile < tiles; ++tile) {
-      const float4 now = next;
-      next = after;
-      after = states_of(tile + 2);  // two tiles ahead: what it takes to come
-      if (__any_sync(0xffffffffu, now.x > highest.x + exponent_slack || now.z > highest.y + exponent_slack)) {
-        wait_for_products<0>();
-        raise(highest.x, now.x, totals.x, sums);
-        raise(highest.y, now.z, totals.y, sums + 2);
-      }
-      const float upper = relative(now.x, highest.x), lower = relative(now.z, highest.y);
-      const Pair uppers = __float2bfloat162_rn(upper), lowers = __float2bfloat162_rn(lower);
-      totals.x += upper * now.y;
-      totals.y += lower * now.w;
-#pragma unroll
-      for (int half = 0; half < 2; ++half, turn.next()) {
-        wait_in_block(memory.full(turn.stage), turn.parity);
-        const int own = thread / warp * 16 + lane % 16;
-        const uint32_t from = memory.x(turn.stage) + (group * 64 + own) * 128;
-#pragma unroll
-        for (int step = 0; step < 4; ++step) {
-          uint32_t(&a)[4] = pairs[half][step];
-          load_matrices(a, from + (((step * 2 + lane / 16) ^ (own & 7)) * 16));
-          a[0] = scaled(a[0], uppers);
-          a[1] = scaled(a[1], lowers);
-          a[2] = scaled(a[2], uppers);
-          a[3] = scaled(a[3], lowers);
-        }
-        const uint64_t values = matrix_at(memory.values(turn.stage), Plan::half_bytes, 1024);
-        open_products();
-#pragma unroll
-        for (int step = 0; step < 4; ++step) multiply_values(sums, pairs[half][step], values + step * 2048 / 16);
-        close_products();
-        if (half > 0 || tile > 0) {
-          wait_for_products<1>();
-          release_stage(memory, before, rank, lane);
-        }
-        before = turn.stage;
-      }
-    }
-    wait_for_products<0>();
-    if (tiles > 0) release_stage(memory, before, rank, lane);
-#pragma unroll
-    for (int below = 0; below < 2; ++below) {
-      const int own = row + below * 8;
-      const float total = own < rows ? (below == 0 ? totals.x : totals.y) : 0.0f;
-      const float share = total > 0 ? 1 / total : total == 0 ? 0.0f : total;  // NaN stays
-      const int64_t at = int64_t{own} * run.width + column * Plan::columns;
-#pragma unroll
-      for (int j = 0; j < 16; ++j) {
-        sums[j * 4 + below * 2] *= share;
-        sums[j * 4 + below * 2 + 1] *= share;
-      }
-      if (run.bfloat16_output) {
-#pragma unroll
-        for (int j = 0; j < 16; j += 4) {
-          const uint4 eight = eight_columns(&sums[j * 4 + below * 2]);
-          if (own < run.query_rows)
-            *reinterpret_cast<uint4*>(static_cast<Bfloat16*>(run.output) + at + j * 8 + lane % 4 * 8) = eight;
-        }
-      } else if (own < run.query_rows) {
-#pragma unroll
-        for (int j = 0; j < 16; ++j) {
-          *reinterpret_cast<float2*>(static_cast<float*>(run.output) + at + j * 8 + lane % 4 * 2) =
-              make_float2(sums[j * 4 + below * 2], sums[j * 4 + below * 2 + 1]);
-        }
-      }
-      if (column == 0 && lane % 4 == 0 && own < run.query_rows)
-        run.log_sum_exp[own] = ((below == 0 ? highest.x : highest.y) + log2f(total)) * 0.6931471805599453f;
-    }
+    const ValueParts parts = value_parts(shape, unit, rank, group);
+    if (put_part(parts, unit.part, shape.parts, group, memory.came + group, sums, state))
+      join_parts(run, parts, shape.parts, row, unit.column);
   }
 }
 
@@ -336,15 +536,19 @@ __global__ void __launch_bounds__(ValuePlan::threads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Plan = ValuePlan;
   extern __shared__ __align__(1024) unsigned char product_memory[];
-  const ValueMemory memory{shared_address(product_memory)};
+  const ValueMemory memory{shared_address(product_memory), reinterpret_cast<int*>(product_memory + Plan::turn_at)};
   const uint32_t rank = rank_in_cluster();
   if (threadIdx.x == 0) {
     fetch_map(&exponentials);
     fetch_map(&states);
-    for (uint32_t stage = 0; stage < Plan::stages; ++stage) {
-      make_barrier(memory.full(stage), 1);
-      make_barrier(memory.free(stage), 2 * Plan::groups * 4);  // the warps of both blocks
-    }
+    const auto make = [](const ValueRing& ring, uint32_t stages, uint32_t readers) {
+      for (uint32_t stage = 0; stage < stages; ++stage) {
+        make_barrier(ring.full(stage), 1);
+        make_barrier(ring.free(stage), readers);
+      }
+    };
+    make(memory.exponentials(), Plan::stages, Plan::groups * 4);      // this block's warps
+    make(memory.values(), Plan::value_stages, 2 * Plan::groups * 4);  // both blocks'
     show_barriers();
   }
   arrive_at_cluster();

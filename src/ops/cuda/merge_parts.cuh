@@ -82,10 +82,22 @@ __device__ void store_merged(const PagedAttentionRun& run, int64_t at, float sha
   }
 }
 
-// The two kernels begin while the parts' kernel ends: the tables are read before it has.
-
 __device__ inline void store_log_sum_exp(const PagedAttentionRun& run, int64_t at, const MergedState& merged) {
   run.log_sum_exp[at] = (merged.maximum + log2f(merged.denominator)) * 0.6931471805599453f;  // no row: log2(0)
+}
+
+// Zeros for the rows of no sequence, of one group, by a thread block.
+template <class Plan>
+__device__ void store_rows_of_no_sequence(const PagedAttentionRun& run, int group) {
+  const int first = run.first_query[run.sequences], rows = static_cast<int>(run.query_rows) - first;
+  constexpr int fours = Plan::width / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < rows * fours; i += Plan::threads) {
+    const int64_t at = (first + i / fours) * run.groups + group;
+    const int four = i % fours;
+    const float zeros[4] = {};
+    store_merged(run, at * Plan::width + four * 4, 0, zeros);
+    if (four == 0) store_log_sum_exp(run, at, {});
+  }
 }
 
 // Of every `step`-th slot from `first` on, a lane's columns together, and their state. `at_once` are asked for at one
@@ -122,6 +134,8 @@ __device__ MergedState merge_slots(const RowParts<T>& parts, int first, int step
   }
   return state;
 }
+
+// The two kernels begin while the parts' kernel ends: the tables are read before it has.
 
 // One query row and group, `merge_columns` of its width: each of `warps` merges a share of the slots, then they meet. A
 // call with few query rows is the time of its loads.

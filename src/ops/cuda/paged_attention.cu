@@ -5,14 +5,16 @@
 // operations would take 35 us. Figures: docs/performance.md.
 // Design: paged_attention.cuh for the parts; their sums are merged here by their log-sum-exps. The sums of a part cost
 // rows * width * 4 bytes (2 of the latent kernel) written and read again, most of it within the second-level cache.
-// On Hopper latent_hopper.cu takes what it is faster at, and paged_cluster.cu few query rows over short contexts.
-// What holds it back where it is far from the bound (latent, 32 query rows and more: two warps a scheduler, 28 % of the
-// issue slots used): a block's registers are full of sums, so that there is one block a multiprocessor and nothing else
-// to do while a tile goes through scores, softmax and sums.
+// On Hopper latent_hopper.cu takes what it is faster at, latent_products.cu a thousand latent query rows of one
+// sequence and more, paged_cluster.cu few query rows over short contexts, causal_rows.cu texts. What holds it back
+// where it is far from the bound (latent, 32 query rows and more: two warps a scheduler, 28 % of the issue slots used):
+// a block's registers are full of sums, so that there is one block a multiprocessor and nothing else to do while a tile
+// goes through scores, softmax and sums.
 #include <algorithm>
 #include <array>
 #include <atomic>
 
+#include "ops/cuda/causal_rows.h"
 #include "ops/cuda/latent_int8.h"
 #include "ops/cuda/latent_products.h"
 #include "ops/cuda/merge_parts.cuh"
@@ -164,6 +166,7 @@ void choose(const PagedAttentionRun& run, Use& use) {
 }  // namespace
 
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
+  if (run.rows_of_token > 0) return takes_causal_rows(run) ? attend_causal_rows(run, stream) : cudaErrorNotSupported;
   if (const int clusters = product_clusters(run); clusters > 0) return attend_by_products(run, clusters, stream);
   if (const LatentCut latent = cut_of(run); latent.clusters > 0) {
     return attend_and_merge<Bfloat16>(run, latent.cut, latent.clusters, stream, [&](Bfloat16* sums, float2* states) {
@@ -177,11 +180,13 @@ cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
 }
 
 int64_t paged_attention_workspace(const PagedAttentionRun& run) {
-  if (product_clusters(run) > 0) return product_workspace(run);
+  constexpr int64_t none_needed = 16;  // 0 would say that there is no kernel
+  if (run.rows_of_token > 0) return takes_causal_rows(run) ? none_needed : 0;
+  if (const int clusters = product_clusters(run); clusters > 0) return product_workspace(run, clusters);
   if (const LatentCut latent = cut_of(run); latent.clusters > 0) {
     return bytes_of(workspace_of<Bfloat16>(run, latent.cut.query_rows, latent.clusters));
   }
-  if (cluster_blocks(run) > 0) return 16;  // none is needed, but 0 would say that there is no kernel
+  if (cluster_blocks(run) > 0) return none_needed;
   Bytes bytes{run};
   choose(run, bytes);
   return bytes.result;

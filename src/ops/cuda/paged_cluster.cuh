@@ -90,19 +90,6 @@ __device__ void fetch_tile(const PagedAttentionRun& run, const TableTile& tile, 
   asm volatile("prefetch.global.L2 [%0];\nprefetch.global.L2 [%1];" ::"l"(keys), "l"(values));
 }
 
-// What the kernel before may have written, read once; zeros where nothing is there.
-__device__ inline uint4 load_where(bool there, const Bfloat16* from) {
-  uint4 value = make_uint4(0, 0, 0, 0);
-  asm volatile(
-      "{\n.reg .pred there;\n"
-      "setp.ne.u32 there, %5, 0;\n"
-      "@there ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
-      : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w)
-      : "l"(from), "r"(static_cast<uint32_t>(there))
-      : "memory");
-  return value;
-}
-
 // A lane's columns of every slots-th row of a tile, of its keys or of its values.
 template <class Plan>
 __device__ void ask_for_rows(uint4 (&to)[Plan::loads], int64_t page, const TableTile& tile, int64_t stride, int group) {
@@ -346,19 +333,6 @@ __device__ MergedState merge_blocks(ClusterMemory<Plan>& memory, int blocks, flo
     parts[i] = read_four(place_in(part, i));
   }
   return merge_fours(states, parts, sum);
-}
-
-// Zeros for the rows of no sequence, of one group.
-template <class Plan>
-__device__ void store_rows_of_no_sequence(const PagedAttentionRun& run, int group) {
-  const int first = run.first_query[run.sequences], rows = static_cast<int>(run.query_rows) - first;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * Plan::row_fours; i += Plan::threads) {
-    const int64_t at = (first + i / Plan::row_fours) * run.groups + group;
-    const int four = i % Plan::row_fours;
-    const float zeros[4] = {};
-    store_merged(run, at * Plan::width + four * 4, 0, zeros);
-    if (four == 0) store_log_sum_exp(run, at, {});
-  }
 }
 
 template <class Plan>

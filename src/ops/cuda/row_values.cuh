@@ -15,6 +15,19 @@ __device__ inline uint4 load_once(const uint4* from) {
   return value;
 }
 
+// What the kernel before may have written, read once; zeros where nothing is there.
+__device__ inline uint4 load_where(bool there, const Bfloat16* from) {
+  uint4 value = make_uint4(0, 0, 0, 0);
+  asm volatile(
+      "{\n.reg .pred there;\n"
+      "setp.ne.u32 there, %5, 0;\n"
+      "@there ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
+      : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w)
+      : "l"(from), "r"(static_cast<uint32_t>(there))
+      : "memory");
+  return value;
+}
+
 // A bfloat16 is the upper half of a float32.
 __device__ inline float lower(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float upper(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }

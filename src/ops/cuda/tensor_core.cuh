@@ -33,6 +33,13 @@ __device__ inline void load_transposed(uint32_t (&to)[4], uint32_t from) {
                : "r"(from));
 }
 
+// An 8 x 8 matrix of 16-bit elements, of which lane l has (l / 4, 2 * (l % 4) + {0, 1}) -> likewise of its transpose.
+__device__ inline uint32_t transposed(uint32_t matrix) {
+  uint32_t result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
+  return result;
+}
+
 // sums [16, 8] += a [16, 16] b [16, 8]; lane l holds sums (l / 4 + {0, 0, 8, 8}, 2 * (l % 4) + {0, 1, 0, 1}).
 __device__ inline void multiply(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
