@@ -116,8 +116,10 @@ void BatchStep::run(Recording& recording) {
   recording.logits = model::logits(model_.decoder, forward(model_.decoder, layout, &cache_, cross));
 }
 
-bool BatchStep::continues(const Row& row, const Row& next) const {
-  return causal_ && next.blocks.data() == row.blocks.data() && next.position == row.position + 1;
+bool BatchStep::ends_sequence(std::span<const Row> rows, size_t index) const {
+  if (!causal_ || index + 1 == rows.size()) return true;
+  const Row &row = rows[index], &next = rows[index + 1];
+  return next.blocks.data() != row.blocks.data() || next.position != row.position + 1;
 }
 
 // Whether K and V of all contexts are kept, and reading them takes less time than the states.
@@ -158,7 +160,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
     if (model_.decoder.config.learned_positions && row.position >= model_.decoder.config.max_positions)
       refuse("position " + std::to_string(row.position) + " is beyond the model's learned ones");
     plan.longest = std::max(plan.longest, ++length);
-    if (i + 1 < rows.size() && continues(row, rows[i + 1])) continue;
+    if (!ends_sequence(rows, i)) continue;
     pages += row.position / block_rows_ + 1;
     ++sequences;
     length = 0;

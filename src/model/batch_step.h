@@ -61,8 +61,9 @@ class BatchStep {
   struct Plan;
   struct Recording;
   bool reads_kept(std::span<const Row> rows) const;
-  // Whether the second row is the next token of the first's text, and attention takes them as one sequence.
-  bool continues(const Row& row, const Row& next) const;
+  // Whether row `index` is the last of a sequence of the cache's tables: the next is not the next token of its text, or
+  // attention does not take them together.
+  bool ends_sequence(std::span<const Row> rows, size_t index) const;
   Recording& recording_for(const Plan& plan);
   void fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows);
   void fill_contexts(Recording& recording, std::span<const Row> rows);

@@ -166,7 +166,7 @@ void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<c
     numbers[batch + i] = position;
     numbers[2 * batch + i] =
         rows[i].blocks[static_cast<size_t>(position / block_rows_)] * block_rows_ + position % block_rows_;
-    if (i + 1 < rows.size() && continues(rows[i], rows[i + 1])) continue;
+    if (!ends_sequence(rows, i)) continue;
     for (int64_t row = 0; row <= position; row += block_rows_) {
       numbers.push_back(rows[i].blocks[static_cast<size_t>(row / block_rows_)] * block_bytes);
       page_rows.push_back(static_cast<int32_t>(std::min(block_rows_, position + 1 - row)));

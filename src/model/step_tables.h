@@ -30,8 +30,7 @@ struct StepTables {
   int64_t most_cache_rows = 1;          // query rows of one of them
   int64_t rows_of_token = 0;            // ops::BatchQueries: above 0 where a sequence may be a text
   // [B + 1] int32: the same for the context, whose sequences are groups of neighbours that share one ([2] where all of
-  // them do); and the most rows
-  // of such a group.
+  // them do); and the most rows of such a group.
   at::Tensor context_queries;
   int64_t most_context_rows = 1;
   StepMasses masses;                          // no pages: nobody asks

@@ -199,16 +199,11 @@ __device__ void soften_causal(float (&scores)[2][4], const int (&seen)[2], float
   }
 }
 
-__device__ inline uint32_t pair_of(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 template <class Plan>
 __device__ void add_causal(const float (&probabilities)[2][4], const CausalRows<Plan>& values, CausalSums<Plan>& own) {
   const auto &left = probabilities[0], &right = probabilities[1];
-  const uint32_t a[4] = {pair_of(left[0], left[1]), pair_of(left[2], left[3]), pair_of(right[0], right[1]),
-                         pair_of(right[2], right[3])};
+  const uint32_t a[4] = {packed_pair(left[0], left[1]), packed_pair(left[2], left[3]), packed_pair(right[0], right[1]),
+                         packed_pair(right[2], right[3])};
 #pragma unroll
   for (int part = 0; part < Plan::parts; ++part) {
     const uint4 &above = values[0][part], &below = values[1][part];

@@ -45,6 +45,12 @@ __device__ inline float rounded(float value) {
   return widened(narrowed<T>(value));
 }
 
+// Both as bfloat16, the first in the lower half.
+__device__ inline uint32_t packed_pair(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
 inline bool is_wide_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 inline unsigned blocks_for(int64_t threads, int64_t block) {
   return static_cast<unsigned>((threads + block - 1) / block);

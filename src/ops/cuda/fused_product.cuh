@@ -264,6 +264,26 @@ __device__ void make_products(const ProductTiles& tiles, const ProductMemory<Pla
   if (thread == 0) wait_for_stores<0>();
 }
 
+// Of a cluster whose barriers are made: one thread of the last warpgroup copies, each of the others does its own work.
+template <class Plan, class Copy, class Work>
+__device__ void share_work(const Copy& copy, const Work& work) {
+  arrive_at_cluster();
+  wait_for_cluster();
+  wait_for_predecessor();
+  let_successor_begin();
+  const int role = static_cast<int>(threadIdx.x) / Plan::group_threads;
+  if (role == Plan::groups) {
+    set_registers<Plan::copy_registers, Plan::launch_registers>();
+    if (threadIdx.x % Plan::group_threads == 0) copy();
+  } else {
+    set_registers<Plan::sum_registers, Plan::launch_registers>();
+    work(role);
+  }
+  __syncwarp();
+  arrive_at_cluster();
+  wait_for_cluster();  // the other block may still send to this one's memory and barriers
+}
+
 // A thread block's part of it all, from the barriers on. weight(rank) is what bring_product_blocks takes.
 template <class Result, class Weight>
 __device__ void run_products(const ProductTiles& tiles, const CUtensorMap* x, const CUtensorMap* y,
@@ -282,21 +302,8 @@ __device__ void run_products(const ProductTiles& tiles, const CUtensorMap* x, co
     for (int group = 0; group < Plan::groups; ++group) make_barrier(memory.turn(group), 1);
     show_barriers();
   }
-  arrive_at_cluster();
-  wait_for_cluster();
-  wait_for_predecessor();
-  let_successor_begin();
-  const int role = static_cast<int>(threadIdx.x) / Plan::group_threads;
-  if (role == Plan::groups) {
-    set_registers<Plan::copy_registers, Plan::launch_registers>();
-    if (threadIdx.x % Plan::group_threads == 0) bring_product_blocks(tiles, memory, rank, x, weight(rank));
-  } else {
-    set_registers<Plan::sum_registers, Plan::launch_registers>();
-    make_products(tiles, memory, rank, role, y, result);
-  }
-  __syncwarp();
-  arrive_at_cluster();
-  wait_for_cluster();  // the other block may still send to this one's memory and barriers
+  share_work<Plan>([&] { bring_product_blocks(tiles, memory, rank, x, weight(rank)); },
+                   [&](int group) { make_products(tiles, memory, rank, group, y, result); });
 }
 
 // Rows of the weight from `row` on, to both blocks.

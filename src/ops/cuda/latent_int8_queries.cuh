@@ -28,10 +28,7 @@ __device__ inline uint4 read_eight(const PagedAttentionRun& run, int64_t at) {
   const float* from = static_cast<const float*>(run.queries) + at;
   uint32_t pairs[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(from[i * 2], from[i * 2 + 1]);
-    pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
-  }
+  for (int i = 0; i < 4; ++i) pairs[i] = packed_pair(from[i * 2], from[i * 2 + 1]);
   return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 __device__ inline float value_of(const uint4& eight, int at) {

@@ -436,19 +436,14 @@ __device__ inline ValueParts value_parts(const LatentProducts& shape, const Valu
           shape.counters + tile};
 }
 
-__device__ inline uint32_t rounded_pair(const float* two) {
-  const Pair pair = __floats2bfloat162_rn(two[0], two[1]);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 // Whether all parts are there now: the warpgroup that comes last joins them.
 __device__ inline bool put_part(const ValueParts& parts, int part, int of_all, int group, int* came,
                                 const ValueSums& sums, const ValueState& state) {
 #pragma unroll
   for (int i = 0; i < ValueParts::packs; ++i) {
     const float* eight = &sums[i / 8][i % 8 * 8];
-    __stcg(parts.at(part, i),
-           make_uint4(rounded_pair(eight), rounded_pair(eight + 2), rounded_pair(eight + 4), rounded_pair(eight + 6)));
+    __stcg(parts.at(part, i), make_uint4(packed_pair(eight[0], eight[1]), packed_pair(eight[2], eight[3]),
+                                         packed_pair(eight[4], eight[5]), packed_pair(eight[6], eight[7])));
   }
   __stcg(reinterpret_cast<float4*>(parts.at(part, ValueParts::packs)),
          make_float4(state.highest.x, state.totals.x, state.highest.y, state.totals.y));
@@ -551,21 +546,8 @@ __global__ void __launch_bounds__(ValuePlan::threads, 1)
     make(memory.values(), Plan::value_stages, 2 * Plan::groups * 4);  // both blocks'
     show_barriers();
   }
-  arrive_at_cluster();
-  wait_for_cluster();
-  wait_for_predecessor();
-  let_successor_begin();
-  const int role = static_cast<int>(threadIdx.x) / Plan::group_threads;
-  if (role == Plan::groups) {
-    set_registers<Plan::copy_registers, Plan::launch_registers>();
-    if (threadIdx.x % Plan::group_threads == 0) bring_values(run, shape, memory, rank, &exponentials, &states);
-  } else {
-    set_registers<Plan::sum_registers, Plan::launch_registers>();
-    add_latent_values(run, shape, memory, rank, role);
-  }
-  __syncwarp();
-  arrive_at_cluster();
-  wait_for_cluster();  // the other block may still send to this one's memory and barriers
+  share_work<Plan>([&] { bring_values(run, shape, memory, rank, &exponentials, &states); },
+                   [&](int group) { add_latent_values(run, shape, memory, rank, group); });
 #endif
 }
 

@@ -46,8 +46,7 @@ __device__ inline float soften(const float (&scores)[16], float scale, RowState&
     const float first = power_of_two(scores[i * 2] * scale - base);
     const float second = power_of_two(scores[i * 2 + 1] * scale - base);
     sum += first + second;
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-    pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
+    pairs[i] = packed_pair(first, second);
   }
   state.denominator = state.denominator * factor + sum;
   return factor;

@@ -18,8 +18,7 @@ __device__ uint32_t query_pair(const PagedAttentionRun& run, const Part& part, i
   const int64_t at = ((part.first_query + row) * run.groups + part.group) * Plan::width + column;
   if (run.bfloat16_queries) return *reinterpret_cast<const uint32_t*>(static_cast<const Bfloat16*>(run.queries) + at);
   const float2 wide = *reinterpret_cast<const float2*>(static_cast<const float*>(run.queries) + at);
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(wide.x, wide.y);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+  return packed_pair(wide.x, wide.y);
 }
 
 // The warp's share of the scores, by its columns, of a tile: [rows, tile], left in the order of the registers.

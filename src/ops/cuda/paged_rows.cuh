@@ -94,11 +94,6 @@ __device__ void soften_rows(float (&scores)[Plan::key_tiles][4], int rows, float
   }
 }
 
-__device__ inline uint32_t packed_pair(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 template <class Plan>
 __device__ void add_rows(const float (&probabilities)[Plan::key_tiles][4], uint32_t values, RowSums<Plan>& own) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
