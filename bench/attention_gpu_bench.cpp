@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -31,13 +32,16 @@ struct Shape {
   bool shared = false;                         // one context for all
   bool layers = false;  // calls take tables of their own in turn, as a step's layers do: none reads what another has
   bool packed = false;  // states in 8 bits
+  bool zeros = false;   // states of zeros: what the kernels take where power is not the limit
 };
 
 std::vector<ops::RowPage> pages_of(const Shape& shape, at::Device device) {
   std::vector<ops::RowPage> pages;
   for (int64_t row = 0; row < shape.cached_rows; row += page_rows) {
     const auto random = [&] {
-      return at::randn({page_rows, shape.groups, shape.width}, at::TensorOptions(device).dtype(at::kBFloat16));
+      const auto options = at::TensorOptions(device).dtype(at::kBFloat16);
+      const std::array<int64_t, 3> sizes = {page_rows, shape.groups, shape.width};
+      return shape.zeros ? at::zeros(sizes, options) : at::randn(sizes, options);
     };
     const at::Tensor keys = shape.packed ? ops::int8_rows(random().squeeze(1)).unsqueeze(1) : random();
     pages.push_back({keys, shape.latent ? keys : random()});
@@ -90,6 +94,7 @@ void measure(const Shape& shape, at::Device device, double bandwidth) {
       static_cast<long long>(shape.cached_rows),
       shape.shared   ? " shared"
       : shape.layers ? " layers"
+      : shape.zeros  ? " zeros "
                      : "       ",
       seconds * 1e6, bytes / seconds * 1e-9, operations / seconds * 1e-12, bound * 1e6, bound / seconds);
 }
@@ -145,8 +150,17 @@ void measure_attention(c10::Device device, double bandwidth) {
   measure({1024, 1, true, 64, 32, context / 4, false}, device, bandwidth);
   measure({1024, 1, true, 64, 32, context, true}, device, bandwidth);
   for (const int64_t width : {512, 1024}) {  // a prompt of 64 tokens by 32 heads
-    for (const int64_t rows : {context / 8, context})
-      measure({width, 1, true, 1, 64 * 32, rows, false}, device, bandwidth);
+    for (const int64_t rows : {context / 8, context}) {
+      for (const bool zeros : {false, true})
+        measure({.width = width,
+                 .groups = 1,
+                 .latent = true,
+                 .sequences = 1,
+                 .query_rows = 64 * 32,
+                 .cached_rows = rows,
+                 .zeros = zeros},
+                device, bandwidth);
+    }
   }
   for (const int64_t width : {64, 96, 128, 256}) measure({width, 32, false, 1, 1, 32768, false}, device, bandwidth);
   for (const int64_t width : {64, 128}) measure({width, 32, false, 1, 1, 2048, false, true}, device, bandwidth);

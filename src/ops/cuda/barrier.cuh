@@ -75,6 +75,14 @@ struct Turn {
   }
 };
 
+// Of a warp whose lanes are all here, one. The compiler knows that it is: what an engine is asked for by a lane chosen
+// otherwise stands in a loop over lanes that might differ, of some 80 cycles a time.
+__device__ inline bool is_elected() {
+  uint32_t elected;
+  asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\nselp.u32 %0, 1, 0, one;\n}" : "=r"(elected));
+  return elected != 0;
+}
+
 __device__ inline uint32_t rank_in_cluster() {
   uint32_t rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -134,6 +142,16 @@ __device__ inline float4 read_four(uint32_t from) {
                : "r"(from)
                : "memory");
   return values;
+}
+
+// A word of device memory by which blocks tell one another that what stands before it in the program is written.
+__device__ inline void store_released(int* to, int value) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+__device__ inline int load_acquired(const int* from) {
+  int value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
 }
 
 // What this thread wrote to shared memory by ordinary stores is there for wgmma and the copy engine.

@@ -7,10 +7,12 @@
 // A thread block has 32 query rows over the whole width. A warp copies tiles of 64 rows, by halves; a warpgroup takes
 // scores and turns them into probabilities, times the scale of the row for the values' sake; two warpgroups add up
 // values, half of the columns each.
-// What holds it back (H200, 131072 rows, 32 query rows: 55 us of 32 at width 1024, 37 of 16 at 512): with no product
-// taken at all it is 50 and 32 us. Beginning, queries, the last tile, the parts and their merging are some 16 us; at
-// width 1024 two tiles are all that fits beside the queries, so that memory waits for the sums of the tile before last.
-// The tensor cores would need 1.2 us a tile of 2.07 us by the bytes (32 cycles a product of scores, 18 of values).
+// What holds it back (H200, 131072 rows, 32 query rows: 55 us of 32 at width 1024, 32 of 16 at 512): beginning,
+// queries, the last tile, the parts and their merging are some 16 us; at width 1024 two tiles are all that fits beside
+// the queries, so that memory waits for the sums of the tile before last (50 us with no product taken at all). At 512
+// the warp that copies held it back (36 us) while its lanes asked for boxes, which the compiler does one lane after
+// another. The tensor cores would need 1.2 us a tile of 2.07 us by the bytes (32 cycles a product of scores, 18 of
+// values).
 #pragma once
 
 #include <cuda_fp16.h>

@@ -99,6 +99,18 @@ __device__ void bring_half(const Int8Memory<Plan>& memory, const void* map, uint
                            int64_t scales_at, int rows) {
   const int lane = static_cast<int>(threadIdx.x) % warp;
   const uint32_t full = memory.full(stage, half), scales = memory.scales(stage) + half * Plan::half * 4;
+  const uint32_t to = memory.tile(stage) + half * Plan::half_bytes;
+  if (rows == Plan::half) {
+    if (is_elected()) {
+      arrive_and_expect(full, Plan::half_bytes + Plan::half * 4);
+#pragma unroll
+      for (int box = 0; box < Plan::half / box_rows; ++box)
+        copy_rows<Plan>(to + box * Plan::box_bytes, map, rows_at + box * Plan::box_bytes, 0, 0, full);
+      copy_bytes(scales, reinterpret_cast<const void*>(scales_at), Plan::half * 4, full);
+    }
+    __syncwarp();
+    return;
+  }
   const int fours = rows / 4;
   if (lane < rows % 4) {
     const float scale = reinterpret_cast<const float*>(scales_at)[fours * 4 + lane];
@@ -115,8 +127,7 @@ __device__ void bring_half(const Int8Memory<Plan>& memory, const void* map, uint
   __syncwarp();
   if (rows == 0) return;
   if (lane < Plan::half / box_rows) {
-    copy_rows_there<Plan>(memory.tile(stage) + half * Plan::half_bytes + lane * Plan::box_bytes, map, rows_at,
-                          Plan::width, lane * box_rows, rows, 0, full);
+    copy_rows_there<Plan>(to + lane * Plan::box_bytes, map, rows_at, Plan::width, lane * box_rows, rows, 0, full);
   } else if (lane == Plan::half / box_rows && fours > 0) {
     copy_bytes(scales, reinterpret_cast<const void*>(scales_at), fours * 16, full);
   }
@@ -140,14 +151,15 @@ __device__ void bring_int8_parts(const PagedAttentionRun& run, const Cut& cut, c
     }
     turn.next();
   };
-  const auto bring_tile = [&](const StatesTile& next) {
+  const auto bring_tile = [&](const StatesTile<Plan::tile>& next) {
+    const int rows = next.rows();
     for (int half = 0; half < 2; ++half) {
       const int first = next.first + half * Plan::half;
       wait_for(memory.free(tile.stage, half), tile.parity ^ 1);
-      if (half == 0 && lane == 0) board.rows[tile.stage] = next.rows;
+      if (half == 0 && lane == 0) board.rows[tile.stage] = rows;
       bring_half(memory, map, tile.stage, half, next.page + int64_t{first} * Plan::width,
                  next.page + (int64_t{next.page_rows} * Plan::width + first * 4),
-                 max(0, min(Plan::half, next.rows - half * Plan::half)));
+                 max(0, min(Plan::half, rows - half * Plan::half)));
     }
     tile.next();
   };
@@ -155,8 +167,8 @@ __device__ void bring_int8_parts(const PagedAttentionRun& run, const Cut& cut, c
     const Part part = part_at(run, cut, blockIdx.x, begin, end);
     tell_part(part);
     for (int index = 0; index < part.tiles; ++index) {
-      const StatesTile next = states_tile<Plan::tile>(run, cut, part, index);
-      if (next.rows > 0) bring_tile(next);
+      const auto next = states_tile<Plan::tile>(run, cut, part, index);
+      if (next.rows() > 0) bring_tile(next);
     }
     bring_tile({});
     begin += part.tiles;

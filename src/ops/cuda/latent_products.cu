@@ -23,34 +23,37 @@ LatentProducts shape_of(const PagedAttentionRun& run, int parts) {
           .exponents = nullptr,
           .sums = nullptr,
           .parts = parts,
-          .counters = nullptr,
+          .given = nullptr,
           .partial = nullptr};
 }
 
-// The exponentials [padded query rows, columns], and behind them the parts, the two tables and the counters.
+// The exponentials [padded query rows, columns], and behind them what warpgroups give one another, the two tables, and
+// which of it is given.
 struct Room {
-  int64_t rows, tiles, parts, counted;
+  int64_t rows, tiles, given;
   int64_t columns() const { return tiles * key_tile; }
   int64_t exponentials() const { return rows * columns() * 2; }
   int64_t partial() const {
-    return parts * ValueParts::all * ValuePlan::group_threads * static_cast<int64_t>(sizeof(uint4));
+    return given * HalfSums::all * ValuePlan::group_threads * static_cast<int64_t>(sizeof(uint4));
   }
   int64_t table() const { return rows * tiles * static_cast<int64_t>(sizeof(float)); }
-  int64_t bytes() const { return exponentials() + partial() + 2 * table() + counted * 4; }
+  int64_t bytes() const { return exponentials() + partial() + 2 * table() + given * 4; }
 };
 
 Room room_of(const LatentProducts& shape) {
-  const int64_t warpgroups = int64_t{shape.row_pairs} * shape.columns * 4;
-  return {int64_t{shape.row_pairs} * 2 * ValuePlan::rows, shape.room, shape.parts > 1 ? warpgroups * shape.parts : 0,
-          shape.counted()};
+  return {int64_t{shape.row_pairs} * 2 * ValuePlan::rows, shape.room, shape.all_given()};
 }
+
+// Of the second product: those that meet take their parts in the same round.
+int value_clusters(int clusters, int parts) { return clusters / parts * parts; }
 
 // The part of the tensor cores' time that the second product has something to do: its units come in whole rounds, its
 // rows in pairs of tiles.
 double share_at_work(const PagedAttentionRun& run, int clusters, int parts) {
   const LatentProducts shape = shape_of(run, parts);
-  const int64_t units = int64_t{shape.row_pairs} * shape.columns * parts;
-  const double of_rounds = static_cast<double>(units) / static_cast<double>(quotient_up(units, clusters) * clusters);
+  const int64_t units = int64_t{shape.row_pairs} * shape.columns * parts, at_once = value_clusters(clusters, parts);
+  if (at_once == 0) return 0;
+  const double of_rounds = static_cast<double>(units) / static_cast<double>(quotient_up(units, at_once) * clusters);
   return of_rounds * static_cast<double>(run.query_rows) / static_cast<double>(room_of(shape).rows);
 }
 
@@ -89,7 +92,7 @@ cudaError_t attend_by_products(const PagedAttentionRun& run, int clusters, cudaS
   shape.partial = reinterpret_cast<uint4*>(behind);
   shape.exponents = reinterpret_cast<float*>(behind + room.partial());
   shape.sums = reinterpret_cast<float*>(behind + room.partial() + room.table());
-  shape.counters = reinterpret_cast<int*>(behind + room.partial() + 2 * room.table());
+  shape.given = reinterpret_cast<int*>(behind + room.partial() + 2 * room.table());
   CUtensorMap queries, states, values, exponentials;
   if (!make_matrix_map(run.queries, run.query_rows, run.width, ValuePlan::rows, queries) ||
       !make_states_map(run, box_columns * 2, 1, states, key_half) ||
@@ -102,7 +105,7 @@ cudaError_t attend_by_products(const PagedAttentionRun& run, int clusters, cudaS
   cudaLaunchConfig_t config = hopper_configuration(score_shape, scorers, attributes, stream);
   const cudaError_t error = cudaLaunchKernelEx(&config, score_latent_rows, run, shape, queries, states, exponentials);
   if (error != cudaSuccess) return error;
-  config = hopper_configuration(value_shape, clusters, attributes, stream);
+  config = hopper_configuration(value_shape, value_clusters(clusters, shape.parts), attributes, stream);
   return cudaLaunchKernelEx(&config, add_latent_rows, run, shape, exponentials, values);
 }
 

@@ -10,12 +10,16 @@
 // takes tiles of 128 query rows each and the same 256 columns: two warpgroups of 64 rows each multiply what they read
 // by its tile's power over the row's largest so far, which is exact, on the way to the tensor cores. (Of 128 columns a
 // block of 64 cached rows is 32 KB for 512 cycles of products, as much as comes to a multiprocessor in that time; so 48
-// KB for 1,024.) Where there would be too few such tiles, two clusters share one's cached rows, and the warpgroups that
-// end last add up what both left in memory, as bfloat16. Where a page is short, its missing rows are zeros of the copy
-// engine. How near, 2,048 x 16,384 rows of 1024: either kernel takes 106 us. The tensor cores are busy for 0.75 of the
-// first one's cycles; of the second's main loop for 0.86, but meeting takes some 6 us. Tried: the exponentials straight
-// from memory to registers, a tile ahead: 199 us. A largest exponent found before the second product instead of on its
-// way: 4 us more. Sums that meet as float32: 2 us more, and 2 in the kernel after, whose memory has them to write.
+// KB for 1,024.) Where there would be too few such tiles, two clusters share one's cached rows, and their warpgroups
+// give each other, through memory and as bfloat16, the sums of half of the columns each: either stores the other half.
+// Where a page is short, its missing rows are zeros of the copy engine. How near, 2,048 x 16,384 rows of 1024: 104 and
+// 97 us within a prompt, the tensor cores busy for 0.75 of the first one's cycles and 0.86 of the second's main loop;
+// what else holds them back is power: with states of zeros both take 189 us, not 231 (in a row). Tried: the
+// exponentials straight from memory to registers, a tile ahead: 199 us for the second. A largest exponent found before
+// it instead of on its way: 4 us more. All sums of both left in memory and added up by whoever ends last: 5 us more;
+// and 4 more as float32. Results of the first one's two warpgroups through one place, which leaves room for a sixth
+// stage: nothing. Clusters of four, to which a third less would come from the second-level cache: only 30 are there
+// at one time.
 #pragma once
 
 #include "ops/cuda/approximate.cuh"
@@ -33,10 +37,10 @@ struct LatentProducts {
   int room;            // tiles of cached rows that the tables have room for
   // [row_pairs * 256, room], of each query row and tile: the power's exponent (-infinity: no row), the sum.
   float *exponents, *sums;
-  int parts;       // of the cached rows, by whole pages, where there would be too few tiles for all multiprocessors
-  int* counters;   // [tiles, 4 warpgroups]: parts that are written
-  uint4* partial;  // [tiles, 4 warpgroups, parts, 17, 128 threads]: ValueParts
-  __host__ __device__ int counted() const { return row_pairs * columns * 4; }
+  int parts;       // of the cached rows, by whole pages: two where there would be too few tiles for all multiprocessors
+  int* given;      // [tiles, 4 warpgroups, 2 parts]: whether `partial` is written
+  uint4* partial;  // [tiles, 4 warpgroups, 2 parts, 9, 128 threads]: HalfSums
+  __host__ __device__ int all_given() const { return parts > 1 ? row_pairs * columns * 4 * parts : 0; }
 };
 
 inline constexpr int key_tile = 128, key_half = 64;  // cached rows: of a tile, of a box
@@ -63,6 +67,14 @@ struct CopyRows {
     copy_box_to(0b11, to, states, 0, box.before, block, static_cast<int>(box.pieces & ((uint64_t{1} << map_bits) - 1)),
                 static_cast<int>(box.pieces >> map_bits), full);
   }
+};
+// Rows of a page of which nothing is reckoned before half() is called.
+struct PageRows {
+  const PagedAttentionRun* run;
+  const CUtensorMap* states;
+  int64_t page;
+  int page_rows, index;
+  __device__ CopyRows half() const { return {states, box_of<key_half>(*run, page, page_rows, index)}; }
 };
 
 // What becomes of the scores of query rows against a tile: powers of two relative to one exponent for each row, that of
@@ -159,12 +171,12 @@ __global__ void __launch_bounds__(ScoreResult::Plan::threads, 1)
     return [&, rank](int column) {
       const int page = first_page + column / shape.tiles_per_page;
       const int index = column % shape.tiles_per_page * 2 + static_cast<int>(rank);
-      return CopyRows{&states, box_of<key_half>(run, run.keys[page], run.rows[page], index)};
+      return PageRows{&run, &states, run.keys[page], run.rows[page], index};
     };
   });
   // What was in the workspace before is used no more, and the next kernel waits for this one.
   const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  for (int i = first; i < shape.counted(); i += static_cast<int>(gridDim.x * blockDim.x)) shape.counters[i] = 0;
+  for (int i = first; i < shape.all_given(); i += static_cast<int>(gridDim.x * blockDim.x)) shape.given[i] = 0;
 #endif
 }
 
@@ -178,7 +190,7 @@ struct ValuePlan {
   static constexpr int box_bytes = value_depth * box_columns * 2, half_bytes = 2 * box_bytes;
   static constexpr int value_stage_bytes = 2 * half_bytes;
   static constexpr int values_at = stages * stage_bytes, barrier_at = values_at + value_stages * value_stage_bytes;
-  static constexpr int turn_at = barrier_at + 2 * (stages + value_stages) * 8, shared_bytes = turn_at + groups * 4;
+  static constexpr int shared_bytes = barrier_at + 2 * (stages + value_stages) * 8;
   static_assert(copy_registers + groups * sum_registers <= launch_registers * (groups + 1) && shared_bytes <= 232448);
 };
 
@@ -191,7 +203,6 @@ struct ValueRing {
 };
 struct ValueMemory {
   uint32_t base;
-  int* came;  // of each warpgroup: how many parts of its tile were written before its own
   __device__ ValueRing exponentials() const { return {base, ValuePlan::stage_bytes, base + ValuePlan::barrier_at}; }
   __device__ ValueRing values() const {
     return {base + ValuePlan::values_at, ValuePlan::value_stage_bytes,
@@ -204,53 +215,64 @@ struct ValueTurns {
   Turn<ValuePlan::value_stages> values;
 };
 
-// What a cluster takes in turn: a pair of row tiles, a tile of columns, a part of the cached rows.
+// What a cluster takes in turn: a pair of row tiles, a tile of columns, a part of the cached rows. The parts of a tile
+// are neighbours, which two clusters take at one time.
 struct ValueUnit {
   int row_pair, column, part;
   int first_page, last_page;
 };
 __device__ inline int value_units(const LatentProducts& shape) { return shape.row_pairs * shape.columns * shape.parts; }
 __device__ inline ValueUnit value_unit(const PagedAttentionRun& run, const LatentProducts& shape, int index) {
-  const int tiles = shape.row_pairs * shape.columns, part = index / tiles;
+  const int tile = index / shape.parts, part = index % shape.parts;
   const int first = run.first_page[0], pages = run.first_page[1] - first;
-  return {index % shape.row_pairs, index % tiles / shape.row_pairs, part, first + pages * part / shape.parts,
+  return {tile % shape.row_pairs, tile / shape.row_pairs, part, first + pages * part / shape.parts,
           first + pages * (part + 1) / shape.parts};
 }
 
-// One thread: blocks of 64 cached rows, this block's rows of the exponentials and its half of the columns. A page's
-// address is asked for while the page before it is read.
-__device__ inline void bring_values(const PagedAttentionRun& run, const LatentProducts& shape,
-                                    const ValueMemory& memory, uint32_t rank, const CUtensorMap* exponentials,
-                                    const CUtensorMap* states) {
+// One thread: this block's rows of the exponentials, in blocks of 64 cached rows.
+__device__ inline void bring_exponentials(const PagedAttentionRun& run, const LatentProducts& shape,
+                                          const ValueMemory& memory, uint32_t rank, const CUtensorMap* exponentials) {
   using Plan = ValuePlan;
   const int clusters = static_cast<int>(gridDim.x) / 2, all = value_units(shape);
-  const ValueRing powers = memory.exponentials(), values = memory.values();
-  ValueTurns turns;
+  const ValueRing ring = memory.exponentials();
+  Turn<Plan::stages> turn;
+  for (int index = static_cast<int>(blockIdx.x) / 2; index < all; index += clusters) {
+    const ValueUnit unit = value_unit(run, shape, index);
+    const int row = (unit.row_pair * 2 + static_cast<int>(rank)) * Plan::rows;
+    const int page = shape.tiles_per_page * key_tile, end = (unit.last_page - run.first_page[0]) * page;
+    for (int key = (unit.first_page - run.first_page[0]) * page; key < end; key += Plan::depth, turn.next()) {
+      wait_in_block(ring.free(turn.stage), turn.parity ^ 1);
+      arrive_and_expect(ring.full(turn.stage), Plan::stage_bytes);
+      copy_box(ring.stage(turn.stage), exponentials, key, row, 0, 0, 0, ring.full(turn.stage));
+    }
+  }
+}
+
+// Another: its half of the columns, in blocks of 32 cached rows. A page's address is asked for while the page before it
+// is read.
+__device__ inline void bring_values(const PagedAttentionRun& run, const LatentProducts& shape,
+                                    const ValueMemory& memory, uint32_t rank, const CUtensorMap* states) {
+  using Plan = ValuePlan;
+  const int clusters = static_cast<int>(gridDim.x) / 2, all = value_units(shape);
+  const int boxes = shape.tiles_per_page * key_tile / Plan::value_depth;
+  const ValueRing ring = memory.values();
+  Turn<Plan::value_stages> turn;
   for (int index = static_cast<int>(blockIdx.x) / 2; index < all; index += clusters) {
     const ValueUnit unit = value_unit(run, shape, index);
     if (unit.first_page == unit.last_page) continue;
-    const int row = (unit.row_pair * 2 + static_cast<int>(rank)) * Plan::rows;
     const int block = (unit.column * 2 + static_cast<int>(rank)) * 2;
     int64_t next_address = run.keys[unit.first_page];
     int next_rows = run.rows[unit.first_page];
-    int key = (unit.first_page - run.first_page[0]) * shape.tiles_per_page * key_tile;
     for (int page = unit.first_page; page < unit.last_page; ++page) {
       const int64_t address = next_address;
       const int page_rows = next_rows, following = min(page + 1, unit.last_page - 1);
       next_address = run.keys[following];
       next_rows = run.rows[following];
-      for (int i = 0; i < shape.tiles_per_page * 2; ++i, key += Plan::depth, turns.exponentials.next()) {
-        const uint32_t stage = turns.exponentials.stage;
-        wait_in_block(powers.free(stage), turns.exponentials.parity ^ 1);
-        arrive_and_expect(powers.full(stage), Plan::stage_bytes);
-        copy_box(powers.stage(stage), exponentials, key, row, 0, 0, 0, powers.full(stage));
-        for (int k = 0; k < Plan::depth / Plan::value_depth; ++k, turns.values.next()) {
-          const uint32_t to = turns.values.stage;
-          wait_in_block(values.free(to), turns.values.parity ^ 1);
-          arrive_and_expect(values.full(to), Plan::value_stage_bytes);
-          CopyRows{states, box_of<Plan::value_depth>(run, address, page_rows, i * 2 + k)}(
-              block, values.stage(to) + rank * Plan::half_bytes, values.full(to));
-        }
+      for (int box = 0; box < boxes; ++box, turn.next()) {
+        wait_in_block(ring.free(turn.stage), turn.parity ^ 1);
+        arrive_and_expect(ring.full(turn.stage), Plan::value_stage_bytes);
+        CopyRows{states, box_of<Plan::value_depth>(run, address, page_rows, box)}(
+            block, ring.stage(turn.stage) + rank * Plan::half_bytes, ring.full(turn.stage));
       }
     }
   }
@@ -420,83 +442,80 @@ __device__ inline void store_values(const PagedAttentionRun& run, int row, int c
     store_eights(run, row, column * ValuePlan::columns + i * 32, &sums[i / 4][i % 4 * 16], shares);
 }
 
-// Where the parts of a warpgroup's tile meet: [parts, 17, threads], each thread's sums as bfloat16, two eights of
-// columns of its two rows side by side, and then its state.
-struct ValueParts {
-  static constexpr int packs = 16, all = packs + 1;
+// What a warpgroup gives the one that has the other part of its tile: its sums of the half of the columns that the
+// other stores, as bfloat16, two eights of columns of a thread's two rows side by side, and its state. [9, threads].
+struct HalfSums {
+  static constexpr int packs = 8, all = packs + 1;
   uint4* first;  // this thread's
-  int* counter;
-  __device__ uint4* at(int part, int pack) const { return first + (part * all + pack) * ValuePlan::group_threads; }
-  __device__ float4 state(int part) const { return __ldcg(reinterpret_cast<const float4*>(at(part, packs))); }
+  int* given;
+  __device__ uint4* at(int pack) const { return first + pack * ValuePlan::group_threads; }
 };
-__device__ inline ValueParts value_parts(const LatentProducts& shape, const ValueUnit& unit, uint32_t rank, int group) {
+__device__ inline HalfSums half_sums(const LatentProducts& shape, const ValueUnit& unit, uint32_t rank, int group,
+                                     int part) {
   const int tile = (unit.column * shape.row_pairs + unit.row_pair) * 4 + static_cast<int>(rank) * 2 + group;
-  return {shape.partial + int64_t{tile} * shape.parts * ValueParts::all * ValuePlan::group_threads +
-              threadIdx.x % ValuePlan::group_threads,
-          shape.counters + tile};
+  const int at = tile * 2 + part;
+  return {
+      shape.partial + int64_t{at} * HalfSums::all * ValuePlan::group_threads + threadIdx.x % ValuePlan::group_threads,
+      shape.given + at};
 }
 
-// Whether all parts are there now: the warpgroup that comes last joins them.
-__device__ inline bool put_part(const ValueParts& parts, int part, int of_all, int group, int* came,
-                                const ValueSums& sums, const ValueState& state) {
+__device__ inline void give(const HalfSums& to, const float (&sums)[64], const ValueState& state) {
 #pragma unroll
-  for (int i = 0; i < ValueParts::packs; ++i) {
-    const float* eight = &sums[i / 8][i % 8 * 8];
-    __stcg(parts.at(part, i), make_uint4(packed_pair(eight[0], eight[1]), packed_pair(eight[2], eight[3]),
-                                         packed_pair(eight[4], eight[5]), packed_pair(eight[6], eight[7])));
+  for (int i = 0; i < HalfSums::packs; ++i) {
+    const float* eight = sums + i * 8;
+    __stcg(to.at(i), make_uint4(packed_pair(eight[0], eight[1]), packed_pair(eight[2], eight[3]),
+                                packed_pair(eight[4], eight[5]), packed_pair(eight[6], eight[7])));
   }
-  __stcg(reinterpret_cast<float4*>(parts.at(part, ValueParts::packs)),
+  __stcg(reinterpret_cast<float4*>(to.at(HalfSums::packs)),
          make_float4(state.highest.x, state.totals.x, state.highest.y, state.totals.y));
+}
+
+__device__ inline void add_given(const HalfSums& from, const float (&mine)[2], const float (&its)[2],
+                                 float (&sums)[64]) {
+  uint4 packs[HalfSums::packs];
+#pragma unroll
+  for (int i = 0; i < HalfSums::packs; ++i) packs[i] = __ldcg(from.at(i));
+#pragma unroll
+  for (int i = 0; i < HalfSums::packs; ++i) {
+    const uint32_t pairs[4] = {packs[i].x, packs[i].y, packs[i].z, packs[i].w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const float2 two = __bfloat1622float2(*reinterpret_cast<const Pair*>(&pairs[k]));
+      float &first = sums[i * 8 + k * 2], &second = sums[i * 8 + k * 2 + 1];
+      first = mine[k % 2] * first + its[k % 2] * two.x;
+      second = mine[k % 2] * second + its[k % 2] * two.y;
+    }
+  }
+}
+
+// Two warpgroups of two clusters, of the same rows and columns, each with the sums over its part of the cached rows:
+// part 0 stores the first half of the columns, part 1 the other. Each gives before it waits, and both clusters are
+// there at one time, so that neither waits for long.
+template <int part>
+__device__ void meet(const PagedAttentionRun& run, const LatentProducts& shape, const ValueUnit& unit, uint32_t rank,
+                     int group, int row, ValueSums& sums, const ValueState& state) {
+  const HalfSums own = half_sums(shape, unit, rank, group, part), other = half_sums(shape, unit, rank, group, part ^ 1);
+  give(own, sums[part ^ 1], state);
   __threadfence();
   wait_for_group(group + 1);
   if (threadIdx.x % ValuePlan::group_threads == 0) {
-    *came = atomicAdd(parts.counter, 1);
-    __threadfence();
+    store_released(own.given, 1);
+    while (load_acquired(other.given) == 0) {
+    }
   }
   wait_for_group(group + 1);
-  return *came == of_all - 1;
-}
-
-// In the parts' order, whichever was last.
-__device__ inline void join_parts(const PagedAttentionRun& run, const ValueParts& parts, int of_all, int row,
-                                  int column) {
-  ValueState joined;
-  for (int part = 0; part < of_all; ++part) {
-    const float4 its = parts.state(part);
-    joined.highest = {fmaxf(joined.highest.x, its.x), fmaxf(joined.highest.y, its.z)};
-  }
-  for (int part = 0; part < of_all; ++part) {
-    const float4 its = parts.state(part);
-    joined.totals.x += relative(its.x, joined.highest.x) * its.y;
-    joined.totals.y += relative(its.z, joined.highest.y) * its.w;
-  }
-  const float2 shares = store_log_sum_exps(run, row, column == 0, joined);
-  constexpr int at_once = ValueParts::packs / 2;  // that are under way together: of 128 columns
-#pragma unroll 1
-  for (int half = 0; half < 2; ++half) {
-    float sums[at_once * 8] = {};
-#pragma unroll 1
-    for (int part = 0; part < of_all; ++part) {
-      const float4 state = parts.state(part);
-      uint4 its[at_once];
+  const float4 its = __ldcg(reinterpret_cast<const float4*>(other.at(HalfSums::packs)));
+  const ValueState joined = {{fmaxf(state.highest.x, its.x), fmaxf(state.highest.y, its.z)}, {}};
+  const float factors[2] = {relative(state.highest.x, joined.highest.x), relative(state.highest.y, joined.highest.y)};
+  const float its_factors[2] = {relative(its.x, joined.highest.x), relative(its.z, joined.highest.y)};
+  add_given(other, factors, its_factors, sums[part]);
+  const ValueState all = {
+      joined.highest,
+      {factors[0] * state.totals.x + its_factors[0] * its.y, factors[1] * state.totals.y + its_factors[1] * its.w}};
+  const float2 shares = store_log_sum_exps(run, row, unit.column == 0 && part == 0, all);
 #pragma unroll
-      for (int i = 0; i < at_once; ++i) its[i] = __ldcg(parts.at(part, half * at_once + i));
-      const float factors[2] = {relative(state.x, joined.highest.x), relative(state.z, joined.highest.y)};
-#pragma unroll
-      for (int i = 0; i < at_once; ++i) {
-        const uint32_t pairs[4] = {its[i].x, its[i].y, its[i].z, its[i].w};
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const float2 two = __bfloat1622float2(*reinterpret_cast<const Pair*>(&pairs[k]));
-          sums[i * 8 + k * 2] += factors[k % 2] * two.x;
-          sums[i * 8 + k * 2 + 1] += factors[k % 2] * two.y;
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      store_eights(run, row, column * ValuePlan::columns + half * 128 + i * 32, sums + i * 16, shares);
-  }
+  for (int i = 0; i < 4; ++i)
+    store_eights(run, row, unit.column * ValuePlan::columns + part * 128 + i * 32, &sums[part][i * 16], shares);
 }
 
 // A warpgroup: 64 rows of each of the cluster's units.
@@ -517,11 +536,11 @@ __device__ inline void add_latent_values(const PagedAttentionRun& run, const Lat
                       (unit.last_page - unit.first_page) * shape.tiles_per_page, turns, sums, state);
     if (shape.parts == 1) {
       store_values(run, row, unit.column, sums, state);
-      continue;
+    } else if (unit.part == 0) {
+      meet<0>(run, shape, unit, rank, group, row, sums, state);
+    } else {
+      meet<1>(run, shape, unit, rank, group, row, sums, state);
     }
-    const ValueParts parts = value_parts(shape, unit, rank, group);
-    if (put_part(parts, unit.part, shape.parts, group, memory.came + group, sums, state))
-      join_parts(run, parts, shape.parts, row, unit.column);
   }
 }
 
@@ -531,7 +550,7 @@ __global__ void __launch_bounds__(ValuePlan::threads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Plan = ValuePlan;
   extern __shared__ __align__(1024) unsigned char product_memory[];
-  const ValueMemory memory{shared_address(product_memory), reinterpret_cast<int*>(product_memory + Plan::turn_at)};
+  const ValueMemory memory{shared_address(product_memory)};
   const uint32_t rank = rank_in_cluster();
   if (threadIdx.x == 0) {
     fetch_map(&exponentials);
@@ -546,7 +565,8 @@ __global__ void __launch_bounds__(ValuePlan::threads, 1)
     make(memory.values(), Plan::value_stages, 2 * Plan::groups * 4);  // both blocks'
     show_barriers();
   }
-  share_work<Plan>([&] { bring_values(run, shape, memory, rank, &exponentials, &states); },
+  share_work<Plan>([&] { bring_exponentials(run, shape, memory, rank, &exponentials); },
+                   [&] { bring_values(run, shape, memory, rank, &states); },
                    [&](int group) { add_latent_values(run, shape, memory, rank, group); });
 #endif
 }

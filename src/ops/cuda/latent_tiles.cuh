@@ -129,6 +129,14 @@ __device__ void make_barriers(const LatentMemory<Plan>& memory) {
 inline constexpr uint64_t map_base = uint64_t{1} << 20;
 inline constexpr int map_bits = 31;
 
+// Eight rows at an address; of a box that begins `before` rows before the map's, as many are zeros.
+template <class Plan>
+__device__ void copy_rows(uint32_t to, const void* map, int64_t address, int before, uint32_t rank, uint32_t barrier) {
+  const uint64_t pieces = (static_cast<uint64_t>(address) - map_base) / 16;
+  copy_box(to, map, 0, before, static_cast<int>(rank) * Plan::blocks,
+           static_cast<int>(pieces & ((uint64_t{1} << map_bits) - 1)), static_cast<int>(pieces >> map_bits), barrier);
+}
+
 // Eight rows of a tile of `rows` (one at least), from the tile's row `first`. Where fewer are there, the box begins so
 // many rows before them, outside the map's eight, that those after the page's end lie outside too, where the engine
 // reads nothing and writes zeros. Where none is, rows that are there stand in for them: their probabilities are zero.
@@ -137,9 +145,7 @@ __device__ void copy_rows_there(uint32_t to, const void* map, int64_t tile, int6
                                 uint32_t rank, uint32_t barrier) {
   if (first >= rows) first = 0;
   const int before = max(0, box_rows - (rows - first));
-  const uint64_t pieces = (static_cast<uint64_t>(tile + (first - before) * row_bytes) - map_base) / 16;
-  copy_box(to, map, 0, before, static_cast<int>(rank) * Plan::blocks,
-           static_cast<int>(pieces & ((uint64_t{1} << map_bits) - 1)), static_cast<int>(pieces >> map_bits), barrier);
+  copy_rows<Plan>(to, map, tile + (first - before) * row_bytes, before, rank, barrier);
 }
 
 struct TileMaps {
@@ -151,31 +157,33 @@ struct TileMaps {
 template <class Plan>
 __device__ void bring_queries(const TileMaps& maps, const Part& part, const LatentMemory<Plan>& memory, uint32_t rank,
                               const Turn<Plan::stages>& tile) {
-  const int lane = static_cast<int>(threadIdx.x) % warp;
   constexpr int block_bytes = Plan::rows * box_columns * 2;
   static_assert(Plan::blocks * block_bytes <= Plan::tile_bytes);
   wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
   const uint32_t full = memory.tile_full(tile.stage);
-  if (lane == 0) arrive_and_expect(full, Plan::blocks * block_bytes);
+  if (is_elected()) {
+    arrive_and_expect(full, Plan::blocks * block_bytes);
+#pragma unroll
+    for (int block = 0; block < Plan::blocks; ++block)
+      copy_box(memory.tile(tile.stage) + block * block_bytes, maps.queries, 0, part.first_query,
+               static_cast<int>(rank) * Plan::blocks + block, 0, 0, full);
+  }
   __syncwarp();
-  if (lane >= Plan::blocks) return;
-  copy_box(memory.tile(tile.stage) + lane * block_bytes, maps.queries, 0, part.first_query,
-           static_cast<int>(rank) * Plan::blocks + lane, 0, 0, full);
 }
 
-// A part's tile where it lies.
+// A part's tile where it lies. The first two come from memory: nothing is reckoned from them before it is asked for.
+template <int tile>
 struct StatesTile {
   int64_t page;          // address of its page's first row
   int page_rows, first;  // rows of the page, and which of them is the tile's first
-  int rows;              // of the tile; none where a page is short
+  __device__ int rows() const { return min(tile, page_rows - first); }  // none where a page is short
 };
 
 template <int tile>
-__device__ StatesTile states_tile(const PagedAttentionRun& run, const Cut& cut, const Part& part, int index) {
+__device__ StatesTile<tile> states_tile(const PagedAttentionRun& run, const Cut& cut, const Part& part, int index) {
   const auto at = static_cast<unsigned>(part.first_tile + index), of_page = static_cast<unsigned>(cut.tiles_per_page);
   const int64_t page = part.first_page + at / of_page;
-  const int first = static_cast<int>(at % of_page) * tile, page_rows = run.rows[page];
-  return {run.keys[page], page_rows, first, min(tile, page_rows - first)};
+  return {run.keys[page], run.rows[page], static_cast<int>(at % of_page) * tile};
 }
 
 // One warp: all parts of this cluster, tile by tile, this block's columns. Neither the tables nor the states are what
@@ -201,22 +209,30 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
   };
   // The part's next tile, of those that have rows; false: there is none.
   const auto bring_tile = [&](const Part& part, int& index) {
-    StatesTile next = {};
-    while (next.rows <= 0) {
+    StatesTile<Plan::tile> next = {};
+    while (next.rows() <= 0) {
       if (index == part.tiles) return false;
       next = states_tile<Plan::tile>(run, cut, part, index++);
     }
     wait_for(memory.tile_free(tile.stage), tile.parity ^ 1);
     const uint32_t full = memory.tile_full(tile.stage);
     if (lane == 0) {
-      board.rows[tile.stage] = next.rows;
+      board.rows[tile.stage] = next.rows();
       arrive_and_expect(full, Plan::tile_bytes);
     }
     __syncwarp();
-    if (lane < Plan::tile / box_rows) {
-      copy_rows_there<Plan>(memory.tile(tile.stage) + lane * Plan::box_bytes, maps.states,
-                            next.page + next.first * row_bytes, row_bytes, lane * box_rows, next.rows, rank, full);
+    const int64_t at = next.page + next.first * row_bytes;
+    const uint32_t to = memory.tile(tile.stage);
+    if (next.rows() < Plan::tile) {
+      if (lane < Plan::tile / box_rows)
+        copy_rows_there<Plan>(to + lane * Plan::box_bytes, maps.states, at, row_bytes, lane * box_rows, next.rows(),
+                              rank, full);
+    } else if (is_elected()) {
+#pragma unroll
+      for (int box = 0; box < Plan::tile / box_rows; ++box)
+        copy_rows<Plan>(to + box * Plan::box_bytes, maps.states, at + box * box_rows * row_bytes, 0, rank, full);
     }
+    __syncwarp();
     tile.next();
     return true;
   };
