@@ -143,14 +143,6 @@ __device__ void bring_int8_parts(const PagedAttentionRun& run, const Cut& cut, c
   wait_for_cluster();  // the barriers are made
   Turn<Plan::stages> tile;
   Turn<2> turn;
-  const auto tell_part = [&](const Part& part) {
-    wait_for(memory.part_free(turn.stage), turn.parity ^ 1);
-    if (lane == 0) {
-      board.parts[turn.stage] = part;
-      arrive(memory.part_full(turn.stage));
-    }
-    turn.next();
-  };
   const auto bring_tile = [&](const StatesTile<Plan::tile>& next) {
     const int rows = next.rows();
     for (int half = 0; half < 2; ++half) {
@@ -165,7 +157,7 @@ __device__ void bring_int8_parts(const PagedAttentionRun& run, const Cut& cut, c
   };
   while (begin < end) {
     const Part part = part_at(run, cut, blockIdx.x, begin, end);
-    tell_part(part);
+    tell_part(memory, turn, part);
     for (int index = 0; index < part.tiles; ++index) {
       const auto next = states_tile<Plan::tile>(run, cut, part, index);
       if (next.rows() > 0) bring_tile(next);
@@ -173,7 +165,7 @@ __device__ void bring_int8_parts(const PagedAttentionRun& run, const Cut& cut, c
     bring_tile({});
     begin += part.tiles;
   }
-  tell_part({});
+  tell_part(memory, turn, {});
 }
 
 }  // namespace cepe::ops::cuda

@@ -186,6 +186,17 @@ __device__ StatesTile<tile> states_tile(const PagedAttentionRun& run, const Cut&
   return {run.keys[page], run.rows[page], static_cast<int>(at % of_page) * tile};
 }
 
+// One warp tells the others of the next part; one without query rows ends it all.
+template <class Memory>
+__device__ void tell_part(const Memory& memory, Turn<2>& turn, const Part& part) {
+  wait_for(memory.part_free(turn.stage), turn.parity ^ 1);
+  if (threadIdx.x % warp == 0) {
+    memory.board().parts[turn.stage] = part;
+    arrive(memory.part_full(turn.stage));
+  }
+  turn.next();
+}
+
 // One warp: all parts of this cluster, tile by tile, this block's columns. Neither the tables nor the states are what
 // the kernel before this one writes (ops/paged_attention.h): they are read before it is over, as many tiles as the ring
 // holds beside the queries.
@@ -199,14 +210,6 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
   wait_for_cluster();  // the barriers are made
   Turn<Plan::stages> tile;
   Turn<2> turn;
-  const auto tell_part = [&](const Part& part) {
-    wait_for(memory.part_free(turn.stage), turn.parity ^ 1);
-    if (lane == 0) {
-      board.parts[turn.stage] = part;
-      arrive(memory.part_full(turn.stage));
-    }
-    turn.next();
-  };
   // The part's next tile, of those that have rows; false: there is none.
   const auto bring_tile = [&](const Part& part, int& index) {
     StatesTile<Plan::tile> next = {};
@@ -239,7 +242,7 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
   bool has_waited = false;
   while (begin < end) {
     const Part part = part_at(run, cut, cluster, begin, end);
-    tell_part(part);
+    tell_part(memory, turn, part);
     const Turn<Plan::stages> of_queries = tile;
     tile.next();
     int index = 0;
@@ -259,7 +262,7 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
     tile.next();
     begin += part.tiles;
   }
-  tell_part({});
+  tell_part(memory, turn, {});
 }
 
 }  // namespace cepe::ops::cuda
