@@ -180,8 +180,14 @@ std::vector<int64_t> many_pages() {
 }
 
 TEST_F(PagedAttentionOnGpu, VeryManyLatentRowsOfOneSequence) {
-  for (const auto& [width, rows, spare] : std::vector<std::array<int64_t, 3>>{
-           {1024, 2048, 0}, {1024, 2001, 7}, {1024, 1500, 0}, {1024, 4000, 96}, {512, 4096, 0}, {512, 4095, 1}}) {
+  for (const auto& [width, rows, spare] :
+       std::vector<std::array<int64_t, 3>>{{1024, 2048, 0},
+                                           {1024, 2001, 7},
+                                           {1024, 1500, 0},
+                                           {1024, 4000, 96},
+                                           {1024, 4600, 8},  // parts of more tiles than clusters take at one time
+                                           {512, 4096, 0},
+                                           {512, 4095, 1}}) {
     const PagedShape shape{width, 1, true, {rows}, {many_pages()}};
     test::expect_paged(shape, at::kBFloat16, device(), spare);
     if (device().is_cpu()) continue;
