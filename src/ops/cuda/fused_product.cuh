@@ -1,7 +1,7 @@
 // x weight^T with what follows it done to its sums, in float32 registers, before they are written (Hopper, sm_90a).
 // Bound: 2 * rows * inputs * outputs / 989 TFLOP/s of the tensor cores, of which an H200 gives some 780 at its 700 W.
 // Design: a cluster of two thread blocks stays and takes tiles of 256 rows x 128 rows of the weight in turn; each block
-// has 128 of the rows. A warp brings blocks of 64 inputs by the copy engine into a ring, the weight's half by half,
+// has 128 of the rows. Two threads bring blocks of 64 inputs by the copy engine into a ring, the weight's half by half,
 // each half sent to both blocks at once. Two warpgroups take whole tiles by turns, 128 x 128 sums in registers: while
 // the one does what follows its product, which takes half as long as the product of 1,024 inputs, the other has the
 // tensor cores. (Both sharing each tile, 128 x 256, left them idle for 0.3 of the time, whatever the one was ahead: the
@@ -299,7 +299,7 @@ __device__ void share_work(const Rows& bring_rows, const Weight& bring_weight, c
   wait_for_cluster();  // the other block may still send to this one's memory and barriers
 }
 
-// A thread block's part of it all, from the barriers on. weight(rank) is what bring_product_blocks takes.
+// A thread block's part of it all, from the barriers on. weight(rank) is what bring_product_weight takes.
 template <class Result, class Weight>
 __device__ void run_products(const ProductTiles& tiles, const CUtensorMap* x, const CUtensorMap* y,
                              const Result& result, const Weight& weight) {

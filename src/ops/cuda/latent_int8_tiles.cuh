@@ -103,9 +103,7 @@ __device__ void bring_half(const Int8Memory<Plan>& memory, const void* map, uint
   if (rows == Plan::half) {
     if (is_elected()) {
       arrive_and_expect(full, Plan::half_bytes + Plan::half * 4);
-#pragma unroll
-      for (int box = 0; box < Plan::half / box_rows; ++box)
-        copy_rows<Plan>(to + box * Plan::box_bytes, map, rows_at + box * Plan::box_bytes, 0, 0, full);
+      copy_whole_rows<Plan, Plan::half / box_rows>(to, map, rows_at, Plan::width, 0, full);
       copy_bytes(scales, reinterpret_cast<const void*>(scales_at), Plan::half * 4, full);
     }
     __syncwarp();

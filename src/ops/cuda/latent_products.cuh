@@ -209,7 +209,7 @@ struct ValueMemory {
             base + ValuePlan::barrier_at + ValuePlan::stages * 16};
   }
 };
-// Where the two rings are read or filled next.
+// Where the two rings are read next.
 struct ValueTurns {
   Turn<ValuePlan::stages> exponentials;
   Turn<ValuePlan::value_stages> values;
@@ -434,12 +434,19 @@ __device__ inline float2 store_log_sum_exps(const PagedAttentionRun& run, int ro
   return {share_of(state.totals.x, row, rows), share_of(state.totals.y, row + 8, rows)};
 }
 
+// Half of the columns of a tile.
+__device__ inline void store_half(const PagedAttentionRun& run, int row, int column, int half, const ValueSums& sums,
+                                  float2 shares) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    store_eights(run, row, column * ValuePlan::columns + half * 128 + i * 32, &sums[half][i * 16], shares);
+}
+
 __device__ inline void store_values(const PagedAttentionRun& run, int row, int column, const ValueSums& sums,
                                     const ValueState& state) {
   const float2 shares = store_log_sum_exps(run, row, column == 0, state);
 #pragma unroll
-  for (int i = 0; i < 8; ++i)
-    store_eights(run, row, column * ValuePlan::columns + i * 32, &sums[i / 4][i % 4 * 16], shares);
+  for (int half = 0; half < 2; ++half) store_half(run, row, column, half, sums, shares);
 }
 
 // What a warpgroup gives the one that has the other part of its tile: its sums of the half of the columns that the
@@ -513,9 +520,7 @@ __device__ void meet(const PagedAttentionRun& run, const LatentProducts& shape, 
       joined.highest,
       {factors[0] * state.totals.x + its_factors[0] * its.y, factors[1] * state.totals.y + its_factors[1] * its.w}};
   const float2 shares = store_log_sum_exps(run, row, unit.column == 0 && part == 0, all);
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    store_eights(run, row, unit.column * ValuePlan::columns + part * 128 + i * 32, &sums[part][i * 16], shares);
+  store_half(run, row, unit.column, part, sums, shares);
 }
 
 // A warpgroup: 64 rows of each of the cluster's units.

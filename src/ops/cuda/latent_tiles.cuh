@@ -148,6 +148,15 @@ __device__ void copy_rows_there(uint32_t to, const void* map, int64_t tile, int6
   copy_rows<Plan>(to, map, tile + (first - before) * row_bytes, before, rank, barrier);
 }
 
+// So many boxes of eight rows that are all there, by one lane.
+template <class Plan, int boxes>
+__device__ void copy_whole_rows(uint32_t to, const void* map, int64_t address, int64_t row_bytes, uint32_t rank,
+                                uint32_t barrier) {
+#pragma unroll
+  for (int box = 0; box < boxes; ++box)
+    copy_rows<Plan>(to + box * Plan::box_bytes, map, address + box * box_rows * row_bytes, 0, rank, barrier);
+}
+
 struct TileMaps {
   const void *states, *queries;
 };
@@ -231,9 +240,7 @@ __device__ void bring_parts(const PagedAttentionRun& run, const Cut& cut, const 
         copy_rows_there<Plan>(to + lane * Plan::box_bytes, maps.states, at, row_bytes, lane * box_rows, next.rows(),
                               rank, full);
     } else if (is_elected()) {
-#pragma unroll
-      for (int box = 0; box < Plan::tile / box_rows; ++box)
-        copy_rows<Plan>(to + box * Plan::box_bytes, maps.states, at + box * box_rows * row_bytes, 0, rank, full);
+      copy_whole_rows<Plan, Plan::tile / box_rows>(to, maps.states, at, row_bytes, rank, full);
     }
     __syncwarp();
     tile.next();
