@@ -138,9 +138,10 @@ __device__ MergedState merge_slots(const RowParts<T>& parts, int first, int step
 // The two kernels begin while the parts' kernel ends: the tables are read before it has.
 
 // One query row and group, `merge_columns` of its width: each of `warps` merges a share of the slots, then they meet. A
-// call with few query rows is the time of its loads.
+// call with few query rows is the time of its loads. 32 warps share a multiprocessor: some 200 blocks are all there at
+// one time.
 template <class T, int warps, int at_once>
-__global__ void __launch_bounds__(warps* warp)
+__global__ void __launch_bounds__(warps* warp, 32 / warps)
     merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
                     int blocks) {
   __shared__ Pack<float, 4> partial[warps][merge_columns<T> / 4];

@@ -53,6 +53,11 @@ __device__ inline SequenceWork work_of(const PagedAttentionRun& run, const Cut& 
 // Before `stop` sequences; every lane of a warp calls it and gets it.
 __device__ inline Amount amount_before(const PagedAttentionRun& run, const Cut& cut, int stop) {
   Amount sum;
+  if (stop == 0) return {};
+  if (stop == 1) {  // without lanes that meet: a microsecond, which one sequence would wait for
+    const SequenceWork work = work_of(run, cut, 0);
+    return {int64_t{work.units} * work.tiles, work.units};
+  }
   for (int sequence = static_cast<int>(threadIdx.x) % warp; sequence < stop; sequence += warp) {
     const SequenceWork work = work_of(run, cut, sequence);
     sum.tiles += int64_t{work.units} * work.tiles;
@@ -68,6 +73,7 @@ __device__ inline Amount amount_before(const PagedAttentionRun& run, const Cut& 
 // The sequence of tile `tile`, and what lies before it; every lane calls it and gets it. There is such a tile.
 __device__ inline int sequence_of(const PagedAttentionRun& run, const Cut& cut, int64_t tile, Amount& before) {
   before = {};
+  if (run.sequences == 1) return 0;
   const int lane = static_cast<int>(threadIdx.x) % warp;
   for (int first = 0;; first += warp) {
     Amount own;
