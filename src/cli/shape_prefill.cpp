@@ -56,8 +56,9 @@ class ShortPrompts {
       return;
     }
     std::vector<model::BatchStep::Row> asked;
-    for (int64_t row = 0; row < count; ++row) asked.push_back({row, blocks_, &context});
-    at::argmax(step_->logits(prompt, asked)[count - 1]).item();
+    for (int64_t row = 0; row < count; ++row)
+      asked.push_back({.position = row, .blocks = blocks_, .context = &context, .asks_logits = row + 1 == count});
+    at::argmax(step_->logits(prompt, asked)).item();
   }
 
  private:

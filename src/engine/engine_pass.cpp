@@ -102,8 +102,9 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
     const Sequence& sequence = sequence_of(*piece.sequence);
     const int64_t end = piece.sequence->cached + piece.count;
     for (int64_t row = piece.sequence->cached; row < end; ++row) {
-      const bool asks = sequence.job->request.attribution && row + 1 == piece.sequence->length;
-      rows.push_back({row, piece.sequence->blocks, sequence.context.get(), asks});
+      const bool last = row + 1 == piece.sequence->length;
+      rows.push_back(
+          {row, piece.sequence->blocks, sequence.context.get(), last && sequence.job->request.attribution, last});
       tokens.push_back(sequence.tokens[static_cast<size_t>(row)]);
     }
   }
@@ -123,12 +124,12 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   at::Tensor masses = batch_step_->page_masses();
   if (masses.defined()) masses = masses.to(at::kCPU);
   const float* mass = masses.defined() ? masses.const_data_ptr<float>() : nullptr;
-  int64_t end = 0;  // of the piece's rows
+  int64_t end = 0, asked = 0;  // of the piece's rows, and of those that asked
   for (const Scheduler::Piece& piece : pieces) {
     end += piece.count;
     piece.sequence->cached += piece.count;
     if (piece.sequence->pending() > 0) continue;
-    sampled.push_back({&sequence_of(*piece.sequence), logits.narrow(0, end - 1, 1), {}});
+    sampled.push_back({&sequence_of(*piece.sequence), logits.narrow(0, asked++, 1), {}});
     const model::BatchStep::Row& last = rows[static_cast<size_t>(end - 1)];
     if (!last.asks_masses || last.context->rows == 0) continue;
     const float* const next = mass + last.context->pages.size();

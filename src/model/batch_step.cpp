@@ -113,7 +113,10 @@ void BatchStep::run(Recording& recording) {
   CrossAttentionInput cross;
   if (recording.tables->masses.sum.defined()) recording.tables->masses.sum.zero_();
   if (recording.plan.crossed()) cross = {cross_attention_blocks(model_), {recording.any_context}};
-  recording.logits = model::logits(model_.decoder, forward(model_.decoder, layout, &cache_, cross));
+  at::Tensor hidden = forward(model_.decoder, layout, &cache_, cross);
+  if (const int64_t asked = recording.plan.asked; asked > 0)
+    hidden = hidden.index_select(0, recording.numbers.narrow(0, 3 * batch + recording.plan.pages, asked));
+  recording.logits = model::logits(model_.decoder, hidden);
 }
 
 bool BatchStep::ends_sequence(std::span<const Row> rows, size_t index) const {
@@ -148,6 +151,8 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   plan.batch = rounded_up(count);
   plan.kept = reads_kept(rows);
   int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0, mass_pages = 0, sequences = 0, length = 0;
+  const int64_t asked = std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.asks_logits; });
+  if (asked < count) plan.asked = rounded_up(std::max<int64_t>(asked, 1));
   for (size_t i = 0; i < rows.size(); ++i) {
     const Row& row = rows[i];
     const auto blocks = static_cast<int64_t>(row.blocks.size());
@@ -206,7 +211,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   else
     run(recording);
   page_masses_ = mass_pages > 0 ? recording.tables->masses.sum.narrow(0, 0, mass_pages) : at::Tensor();
-  return recording.logits.narrow(0, 0, count);
+  return recording.logits.narrow(0, 0, asked);
 }
 
 }  // namespace cepe::model

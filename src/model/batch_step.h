@@ -23,6 +23,7 @@ class BatchStep {
     const ContextStates* context =
         nullptr;               // absorbed, unless K and V of all contexts of the batch are kept and cheaper
     bool asks_masses = false;  // what it gives to each page of its context is wanted (page_masses.h)
+    bool asks_logits = true;   // a text's are wanted of its last row alone
   };
 
   // Whether model and cache can be stepped so: kernels for these widths, no sliding window shorter than the cache, no
@@ -45,10 +46,10 @@ class BatchStep {
   BatchStep& operator=(const BatchStep&) = delete;
 
   // tokens int64 [B], on the CPU or the device; rows [B]. Rows of one context side by side read it together.
-  // -> logits of the next tokens [B, V] float32, overwritten by the next call. On a GPU a size is recorded (some 30 ms)
-  // when it is asked the second time, with several rows of one sequence the ninth: those save less by it, a tenth of a
-  // pass, and seldom return. Contexts must stay until the next call.
-  // Errors: invalid_argument for a row outside the cache or its blocks.
+  // -> logits of the next tokens of the rows that ask, in their order, [A, V] float32, overwritten by the next call. On
+  // a GPU a size is recorded (some 30 ms) when it is asked the second time, with several rows of one sequence the
+  // ninth: those save less by it, a tenth of a pass, and seldom return. Contexts must stay until the next call. Errors:
+  // invalid_argument for a row outside the cache or its blocks.
   at::Tensor logits(const at::Tensor& tokens, std::span<const Row> rows);
   // What the rows that asked in that call gave to their pages, mean over heads and layers: one row's pages after
   // another's, float32. Overwritten by the next call; undefined where none asked.

@@ -41,7 +41,7 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
   made->plan = plan;
   const int64_t batch = plan.batch, layers = config.layers, each = config.heads / config.groups;
   const int64_t bounds = plan.sequences + 1;
-  const int64_t numbers = 3 * batch + plan.pages, counts = 2 * bounds + plan.pages;
+  const int64_t numbers = 3 * batch + plan.pages + plan.asked, counts = 2 * bounds + plan.pages;
   made->uploaded = at::zeros({numbers + (counts + 1) / 2}, longs);
   made->numbers = made->uploaded.narrow(0, 0, numbers);
   made->counts = made->uploaded.narrow(0, numbers, (counts + 1) / 2).view(at::kInt).narrow(0, 0, counts);
@@ -179,6 +179,11 @@ void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<c
   first_query.resize(bounds, first_query.back());
   first_page.insert(first_page.end(), first_query.begin(), first_query.end());
   first_page.insert(first_page.end(), page_rows.begin(), page_rows.end());
+  if (recording.plan.asked > 0) {
+    numbers.resize(3 * batch + static_cast<size_t>(recording.plan.pages), 0);
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (rows[i].asks_logits) numbers.push_back(static_cast<int64_t>(i));
+  }
   // The counts, half as wide, behind the numbers: one upload a step.
   const auto longs = static_cast<size_t>(recording.numbers.size(0));
   numbers.resize(longs + (first_page.size() + 1) / 2, 0);

@@ -20,6 +20,7 @@ inline constexpr int64_t kept_page_rows = 256;
 // What a recording is good for.
 struct BatchStep::Plan {
   int64_t batch = 0, pages = 0;                // sizes of the tables
+  int64_t asked = 0;                           // rows whose logits are wanted; 0: all
   int64_t sequences = 0, longest = 1;          // of the cache's tables, and the tokens of one of them, at most
   int64_t context_pages = 0, neighbours = 0;   // neighbours: sequences that share a context, at most
   int64_t context_page_rows = kept_page_rows;  // of a page, at most
@@ -36,7 +37,8 @@ struct BatchStep::Recording {
   Plan plan;
   std::shared_ptr<StepTables> tables = std::make_shared<StepTables>();
   at::Tensor uploaded;        // int64: the memory of the next two
-  at::Tensor numbers;         // int64: tokens, positions, slots [B each], offsets of the cache's pages in bytes [P]
+  at::Tensor numbers;         // int64: tokens, positions, slots [B each], offsets of the cache's pages in bytes [P],
+                              // rows whose logits are wanted [A]
   at::Tensor counts;          // int32: first page, first query row of each sequence [S + 1 each], rows of the pages [P]
   at::Tensor addresses;       // int64 [2, L, P]: the cache's pages, by layer
   at::Tensor context_counts;  // int32: first page, first query row of each group [B + 1 each], rows of the pages [Q]

@@ -115,6 +115,24 @@ TEST_F(BatchSteps, ContextsOfABatchMayChangeFromStepToStep) {
   EXPECT_EQ(step.sizes(), 1);
 }
 
+TEST_F(BatchSteps, LogitsOfTheRowsThatAskAlone) {
+  const ContextStates context = states({8, 2});
+  const std::vector<Text> texts = {text(9, 0, 3, &context), text(5, 10, 1, nullptr)};
+  const at::Tensor tokens = random.tokens({2}, 96);
+  const auto found = [&](const std::vector<bool>& asks) {
+    KvCache kv = cache();
+    for (const Text& text : texts) usual(text, 0, text.prompt, kv);
+    BatchStep step(model, kv, block_rows, padding);
+    std::vector<BatchStep::Row> rows = rows_at(texts, 0);
+    for (size_t i = 0; i < rows.size(); ++i) rows[i].asks_logits = asks[i];
+    return step.logits(tokens, rows);
+  };
+  const at::Tensor all = found({true, true});
+  EXPECT_LE(test::distance(found({false, true}), all.narrow(0, 1, 1)), 1e-5);  // by a product of one row
+  EXPECT_LE(test::distance(found({true, false}), all.narrow(0, 0, 1)), 1e-5);
+  EXPECT_EQ(found({false, false}).size(0), 0);
+}
+
 TEST_F(BatchSteps, WhatFillsABatchTouchesNothing) {
   KvCache kv = cache();
   for (auto* tensors : {&kv.keys, &kv.values})
