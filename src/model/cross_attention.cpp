@@ -354,11 +354,11 @@ at::Tensor attend_shared(const CrossAttention& block, const at::Tensor& queries,
 
 namespace {
 
-// The pages of the contexts for query rows [B * R, G, W] of a step -> the same shape.
+// Kept keys and values of the contexts for query rows [B * R, G, W] of a step -> the same shape.
 at::Tensor attend_contexts(const at::Tensor& rows, const StepTables& step, const HeadShape& shape, int64_t layer) {
-  const ops::PageTable& table = step.context.at(step.absorbed ? 0 : static_cast<size_t>(layer));
-  const ops::BatchAttention found = ops::paged_attention({rows, step.context_queries, step.most_context_rows}, table,
-                                                         scale_of(shape), rows.scalar_type());
+  const ops::BatchAttention found =
+      ops::paged_attention({rows, step.context_queries, step.most_context_rows},
+                           step.context.at(static_cast<size_t>(layer)), scale_of(shape), rows.scalar_type());
   if (!step.masses.pages.empty()) add_step_masses(step.masses, rows, found.log_sum_exp, scale_of(shape), layer);
   return found.output;
 }
@@ -373,9 +373,12 @@ at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, c
   const at::ScalarType type = queries.scalar_type();
   const int64_t encoder_width = step.context.front().width;
   const at::Tensor wide = ops::transposed_head_product(queries, dense_weight(block.key, type), shape.groups);
-  const at::Tensor gathered = attend_contexts(wide.reshape({-1, 1, encoder_width}), step, shape, layer);
-  return ops::head_product(gathered.reshape({-1, shape.heads, encoder_width}), dense_weight(block.value, type),
-                           shape.groups);
+  const at::Tensor rows = wide.reshape({-1, 1, encoder_width});
+  const ops::HeadAttention found =
+      ops::attention_into_heads({rows, step.context_queries, step.most_context_rows}, step.context.front(),
+                                scale_of(shape), dense_weight(block.value, type), shape.heads, shape.groups);
+  if (!step.masses.pages.empty()) add_step_masses(step.masses, rows, found.log_sum_exp, scale_of(shape), layer);
+  return found.output;
 }
 
 }  // namespace

@@ -6,12 +6,14 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "base/error.h"
 #include "ops/cuda/loaded.h"
+#include "ops/head_product.h"
 #include "ops/int8_rows.h"
 
 namespace cepe::ops {
@@ -52,7 +54,8 @@ int64_t stride_of(std::span<const std::vector<RowPage>> sequences, at::Tensor Ro
   return otherwise;
 }
 
-void check_pages(const BatchQueries& queries, const PageTable& table, const BatchAttention& result) {
+// width: of the result's rows.
+void check_pages(const BatchQueries& queries, const PageTable& table, const BatchAttention& result, int64_t width) {
   const at::Tensor& rows = queries.rows;
   const auto is = [&](const at::Tensor& tensor, at::ScalarType type) {
     return tensor.defined() && tensor.scalar_type() == type && tensor.is_contiguous() &&
@@ -71,8 +74,9 @@ void check_pages(const BatchQueries& queries, const PageTable& table, const Batc
       (table.values.defined() && table.values.numel() != table.keys.numel())) {
     refuse_pages("the tables must be int32 (addresses int64), contiguous, on the queries' device and of equal lengths");
   }
-  if (!is_real(result.output) || result.output.sizes() != rows.sizes() || !is(result.log_sum_exp, at::kFloat) ||
-      result.log_sum_exp.numel() != rows.size(0) * rows.size(1)) {
+  const std::array<int64_t, 3> sizes = {rows.size(0), rows.size(1), width};
+  if (!is_real(result.output) || result.output.sizes() != at::IntArrayRef(sizes) ||
+      !is(result.log_sum_exp, at::kFloat) || result.log_sum_exp.numel() != rows.size(0) * rows.size(1)) {
     refuse_pages("the output must be contiguous [N, G, D] as the queries, the log-sum-exp float32 [N, G]");
   }
 }
@@ -246,8 +250,28 @@ int64_t paged_attention_bytes(const BatchQueries& queries, const PageTable& tabl
   return kernels ? kernels->paged_attention_bytes(run_of(queries, table)) : 0;
 }
 
-void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
-  check_pages(queries, table, result);
+namespace {
+
+// heads: what of a run is beside the attention itself; {}: nothing.
+struct Heads {
+  at::Tensor weight;
+  int64_t count = 0, groups = 0;
+  int64_t width() const { return weight.size(0) / groups; }
+};
+
+cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& table, const Heads& heads) {
+  cuda::PagedAttentionRun run = run_of(queries, table);
+  if (!heads.weight.defined()) return run;
+  run.head_weight = heads.weight.const_data_ptr();
+  run.heads = heads.count;
+  run.head_groups = heads.groups;
+  run.head_width = heads.width();
+  return run;
+}
+
+void attend(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result,
+            const Heads& heads) {
+  check_pages(queries, table, result, heads.weight.defined() ? heads.width() : queries.rows.size(2));
   if (queries.rows.numel() == 0) return;
   if (table.keys.numel() == 0) {
     result.output.zero_();
@@ -271,7 +295,7 @@ void paged_attention(const BatchQueries& queries, const PageTable& table, double
       static_cast<int64_t>(workspace.nbytes()) < bytes || address_of(workspace) % 16 != 0) {
     refuse_pages("the workspace must be " + std::to_string(bytes) + " bytes on the queries' device");
   }
-  cuda::PagedAttentionRun run = run_of(queries, table);
+  cuda::PagedAttentionRun run = run_of(queries, table, heads);
   run.output = result.output.mutable_data_ptr();
   run.log_sum_exp = result.log_sum_exp.mutable_data_ptr<float>();
   run.workspace = result.workspace.mutable_data_ptr();
@@ -280,15 +304,50 @@ void paged_attention(const BatchQueries& queries, const PageTable& table, double
   cuda::check(cuda::kernels()->paged_attention(run), "paged_attention");
 }
 
+BatchAttention attended(const BatchQueries& queries, const PageTable& table, double scale, at::ScalarType output_type,
+                        const Heads& heads) {
+  const at::TensorOptions options = queries.rows.options();
+  const int64_t rows = queries.rows.size(0), groups = queries.rows.size(1);
+  const int64_t width = heads.weight.defined() ? heads.width() : queries.rows.size(2);
+  BatchAttention result = {
+      at::empty({rows, groups, width}, options.dtype(output_type)),
+      at::empty({rows, groups}, options.dtype(at::kFloat)),
+      at::empty({std::max<int64_t>(1, paged_attention_bytes(queries, table))}, options.dtype(at::kByte))};
+  attend(queries, table, scale, result, heads);
+  return result;
+}
+
+bool attends_into_heads(const BatchQueries& queries, const PageTable& table, const Heads& heads) {
+  const at::Tensor &rows = queries.rows, &weight = heads.weight;
+  if (!rows.is_cuda() || !cuda::kernels() || table.values.defined() || table.keys.numel() == 0 ||
+      weight.scalar_type() != at::kBFloat16 || !weight.is_contiguous() || address_of(weight) % 16 != 0)
+    return false;
+  cuda::PagedAttentionRun run = run_of(queries, table, heads);
+  run.bfloat16_output = rows.scalar_type() == at::kBFloat16;
+  return cuda::kernels()->attends_into_heads(run);
+}
+
+}  // namespace
+
+void paged_attention(const BatchQueries& queries, const PageTable& table, double scale, BatchAttention& result) {
+  attend(queries, table, scale, result, {});
+}
+
 BatchAttention paged_attention(const BatchQueries& queries, const PageTable& table, double scale,
                                at::ScalarType output_type) {
-  const at::TensorOptions options = queries.rows.options();
-  BatchAttention result = {
-      at::empty(queries.rows.sizes(), options.dtype(output_type)),
-      at::empty({queries.rows.size(0), queries.rows.size(1)}, options.dtype(at::kFloat)),
-      at::empty({std::max<int64_t>(1, paged_attention_bytes(queries, table))}, options.dtype(at::kByte))};
-  paged_attention(queries, table, scale, result);
-  return result;
+  return attended(queries, table, scale, output_type, {});
+}
+
+HeadAttention attention_into_heads(const BatchQueries& queries, const PageTable& table, double scale,
+                                   const at::Tensor& weight, int64_t heads, int64_t groups) {
+  const Heads into = {weight, heads, groups};
+  const at::ScalarType type = queries.rows.scalar_type();
+  if (attends_into_heads(queries, table, into)) {
+    const BatchAttention found = attended(queries, table, scale, type, into);
+    return {found.output.reshape({-1, heads, into.width()}), found.log_sum_exp};
+  }
+  const BatchAttention found = attended(queries, table, scale, type, {});
+  return {head_product(found.output.reshape({-1, heads, queries.rows.size(2)}), weight, groups), found.log_sum_exp};
 }
 
 }  // namespace cepe::ops

@@ -80,4 +80,15 @@ void paged_attention(const BatchQueries& queries, const PageTable& table, double
 BatchAttention paged_attention(const BatchQueries& queries, const PageTable& table, double scale,
                                at::ScalarType output_type = at::kFloat);
 
+// Of query rows [B * H, 1, E] over pages whose keys are their values: each row of the attention times its head's matrix
+// of weight [G * D, E], as head_product (head_product.h) has it.
+struct HeadAttention {
+  at::Tensor output;       // [B, H, D] of the queries' type
+  at::Tensor log_sum_exp;  // [B * H, 1] float32
+};
+// On a GPU of sm_90 parts are merged and multiplied by one kernel for the rows of one or two tokens. The weight is read
+// while the kernel before the attention still runs.
+HeadAttention attention_into_heads(const BatchQueries& queries, const PageTable& table, double scale,
+                                   const at::Tensor& weight, int64_t heads, int64_t groups);
+
 }  // namespace cepe::ops

@@ -1,5 +1,6 @@
 // Paged attention on a GPU: every width that has a kernel, one to three blocks of query rows, pages of any length.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/randn.h>
 
 #include <array>
 #include <cmath>
@@ -7,6 +8,8 @@
 
 #include "base/error.h"
 #include "gpu.h"
+#include "ops/device.h"
+#include "ops/head_product.h"
 #include "paged_cases.h"
 
 namespace cepe::ops {
@@ -194,6 +197,38 @@ TEST_F(PagedAttentionOnGpu, VeryManyLatentRowsOfOneSequence) {
     test::PagedCase made = test::make_paged_case(shape, at::kBFloat16, device(), 0.03, spare);
     made.batch.rows = made.batch.rows.to(at::kBFloat16);
     EXPECT_GT(paged_attention_bytes(made.batch, page_table(made.pages, device())), rows * 20 * 256 * 2);
+  }
+}
+
+// What attention and then its product with each head's matrix are, the same bits where row_product has that: heads of a
+// group, none and few cached rows, parts of all multiprocessors.
+TEST_F(PagedAttentionOnGpu, LatentRowsGoIntoHeads) {
+  for (const int64_t width : {512, 576, 1024}) {
+    for (const auto& [heads, groups, head_width] :
+         std::vector<std::array<int64_t, 3>>{{9, 3, 64}, {32, 32, 128}, {32, 8, 96}, {6, 6, 80}}) {
+      for (const int64_t tokens : {1, 2, 3}) {
+        for (const int64_t pages : {0, 1, 40}) {
+          PagedShape shape{width, 1, true, {}, {}};
+          for (int64_t i = 0; i < tokens; ++i) {
+            shape.query_rows.push_back(heads);
+            shape.page_rows.emplace_back(i == 1 ? 1 : pages, i == 1 ? 17 : 256);
+          }
+          test::PagedCase made = test::make_paged_case(shape, at::kBFloat16, device(), 0.3);
+          made.batch.rows = made.batch.rows.to(at::kBFloat16);
+          const PageTable table = page_table(made.pages, device());
+          const at::Tensor weight = at::randn({groups * head_width, width}).to(device(), at::kBFloat16);
+          const BatchAttention apart = paged_attention(made.batch, table, 0.3, at::kBFloat16);
+          synchronise(device());
+          const HeadAttention together = attention_into_heads(made.batch, table, 0.3, weight, heads, groups);
+          const at::Tensor product = head_product(apart.output.reshape({-1, heads, width}), weight, groups);
+          const double far = (together.output - product).abs().max().item<double>();
+          const bool by_rows = tokens * heads / groups <= 4;  // more are ATen's products
+          EXPECT_LE(far, by_rows ? 0 : product.abs().max().item<double>() / 100)
+              << width << " " << heads << " " << tokens << " " << pages;
+          EXPECT_TRUE(together.log_sum_exp.equal(apart.log_sum_exp));
+        }
+      }
+    }
   }
 }
 

@@ -173,6 +173,9 @@ struct PagedAttentionRun {
   bool int8_pages;
   bool bfloat16_queries, bfloat16_output;
   int device;
+  // Where given, each head's row goes on into its matrix, and the output is [query_rows, head_width].
+  const void* head_weight;  // bfloat16 [head_groups * head_width, width]
+  int64_t heads, head_groups, head_width;
 };
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
@@ -246,6 +249,8 @@ struct CudaKernels {
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
+  // Whether it takes head_weight.
+  bool (*attends_into_heads)(const PagedAttentionRun&);
   const char* (*page_log_sum_exps)(const PageLogSumExpsRun&);
   bool (*takes_page_log_sum_exps)(int64_t width, bool int8_pages);
   const char* (*merge_attention)(const MergeAttentionRun&);

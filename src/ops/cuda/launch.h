@@ -25,6 +25,7 @@ cudaError_t launch(const MergeAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PackedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const UnpackRun& run, cudaStream_t stream);
 int64_t paged_attention_workspace(const PagedAttentionRun& run);  // on the current device
+bool takes_heads(const PagedAttentionRun& run);                   // likewise
 
 // Whether the current device has machine code for the kernels.
 bool has_machine_code();

@@ -6,6 +6,7 @@
 #include "ops/cuda/elements.cuh"
 #include "ops/cuda/in_line.cuh"
 #include "ops/cuda/page_walk.cuh"
+#include "ops/cuda/row_values.cuh"
 
 namespace cepe::ops::cuda {
 
@@ -100,48 +101,65 @@ __device__ void store_rows_of_no_sequence(const PagedAttentionRun& run, int grou
   }
 }
 
-// Of every `step`-th slot from `first` on, a lane's columns together, and their state. `at_once` are asked for at one
-// time, the last one again where there are fewer, so that no load waits for a branch.
+// Of every `step`-th slot from `first` on, a lane's columns together, and their state; every lane of a warp calls it.
+// `at_once` are asked for at one time, and with them the states of all, one a lane: what follows is the time of a load.
 template <int at_once, class T>
 __device__ MergedState merge_slots(const RowParts<T>& parts, int first, int step, float (&sum)[wide<T>]) {
+  static_assert(at_once <= warp);
+  const int lane = static_cast<int>(threadIdx.x) % warp;
   MergedState state;
   for (; first < parts.count; first += at_once * step) {
-    Pack<T, wide<T>> read[at_once];
-    float2 states[at_once];
-    MergedState more = state;
+    uint4 read[at_once];
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
-      const int slot = min(first + i * step, parts.count - 1);
-      read[i] = load<wide<T>>(parts.sums + slot * parts.sum_step);
-      states[i] = parts.states[slot * parts.state_step];
+      const int slot = first + i * step;
+      read[i] = load_where(slot < parts.count, parts.sums + slot * parts.sum_step);
     }
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      if (first + i * step >= parts.count) states[i] = make_float2(-INFINITY, 0);
-      more.maximum = fmaxf(more.maximum, states[i].x);
-    }
-    const float kept = exp2f(state.maximum - more.base());
-    more.denominator *= kept;
+    const int slot = first + lane * step;
+    const float2 own =
+        lane < at_once && slot < parts.count ? parts.states[slot * parts.state_step] : make_float2(-INFINITY, 0);
+    MergedState more = {fmaxf(state.maximum, largest_of_warp(own.x))};
+    const float kept = exp2f(state.maximum - more.base()), weight = exp2f(own.x - more.base());
+    more.denominator = kept * state.denominator + sum_of_warp(weight * own.y);
 #pragma unroll
     for (float& column : sum) column *= kept;
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
-      const float weight = exp2f(states[i].x - more.base());
-      more.denominator += weight * states[i].y;
-      add(sum, weight, read[i]);
+      add(sum, __shfl_sync(0xffffffffu, weight, i), *reinterpret_cast<const Pack<T, wide<T>>*>(&read[i]));
     }
     state = more;
   }
   return state;
 }
 
-// The two kernels begin while the parts' kernel ends: the tables are read before it has.
+// Four columns of what the warps of a block have merged.
+struct MergedFour {
+  MergedState state;
+  Pack<float, 4> sum;
+};
+template <int warps, int fours>
+__device__ MergedFour merged_four(const Pack<float, 4> (&partial)[warps][fours], const MergedState (&of_warps)[warps],
+                                  int four) {
+  MergedState merged;
+#pragma unroll
+  for (int i = 0; i < warps; ++i) merged.maximum = fmaxf(merged.maximum, of_warps[i].maximum);
+  float total[4] = {};
+#pragma unroll
+  for (int i = 0; i < warps; ++i) {
+    const float weight = exp2f(of_warps[i].maximum - merged.base());
+    merged.denominator += weight * of_warps[i].denominator;
+    add(total, weight, partial[i][four]);
+  }
+  return {merged, {total[0], total[1], total[2], total[3]}};
+}
+
+// The kernels begin while the parts' kernel ends: the tables are read before it has.
 
 // One query row and group, `merge_columns` of its width: each of `warps` merges a share of the slots, then they meet. A
-// call with few query rows is the time of its loads. 32 warps share a multiprocessor: some 200 blocks are all there at
-// one time.
+// call with few query rows is the time of its loads. Blocks of 16 warps share a multiprocessor by two: 192 of them, of
+// 64 rows of width 576, are all there at one time.
 template <class T, int warps, int at_once>
-__global__ void __launch_bounds__(warps* warp, 32 / warps)
+__global__ void __launch_bounds__(warps* warp, warps == 16 ? 2 : 3)
     merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
                     int blocks) {
   __shared__ Pack<float, 4> partial[warps][merge_columns<T> / 4];
@@ -157,25 +175,18 @@ __global__ void __launch_bounds__(warps* warp, 32 / warps)
   float sum[wide<T>] = {};
   const MergedState state = merge_slots<at_once>(parts, own, warps, sum);
 #pragma unroll
-  for (int i = 0; i < wide<T>; ++i) partial[own][(lane * wide<T> + i) / 4].at[i % 4] = sum[i];
+  for (int i = 0; i < wide<T>; i += 4) {
+    partial[own][(lane * wide<T> + i) / 4] = {{sum[i], sum[i + 1], sum[i + 2], sum[i + 3]}};
+  }
   if (lane == 0) of_warps[own] = state;
   __syncthreads();
   const int four = static_cast<int>(threadIdx.x);
   if (four >= merge_columns<T> / 4) return;
-  MergedState merged;
-#pragma unroll
-  for (int i = 0; i < warps; ++i) merged.maximum = fmaxf(merged.maximum, of_warps[i].maximum);
-  float total[4] = {};
-#pragma unroll
-  for (int i = 0; i < warps; ++i) {
-    const float weight = exp2f(of_warps[i].maximum - merged.base());
-    merged.denominator += weight * of_warps[i].denominator;
-    add(total, weight, partial[i][four]);
-  }
+  const auto [merged, total] = merged_four(partial, of_warps, four);
   if (blockIdx.y == 0 && four == 0) store_log_sum_exp(run, at, merged);
   if (first_column + four * 4 >= width) return;
   store_merged(run, at * width + first_column + four * 4, merged.denominator > 0 ? 1 / merged.denominator : 0.0f,
-               total);
+               total.at);
 }
 
 // Many query rows have few parts each: a warp merges all parts of a row and group, `merge_columns` of its width;

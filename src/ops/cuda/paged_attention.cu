@@ -17,6 +17,7 @@
 #include "ops/cuda/causal_rows.h"
 #include "ops/cuda/latent_int8.h"
 #include "ops/cuda/latent_products.h"
+#include "ops/cuda/merge_into_heads.cuh"
 #include "ops/cuda/merge_parts.cuh"
 #include "ops/cuda/paged_attention.cuh"
 #include "ops/cuda/paged_cluster.h"
@@ -76,6 +77,9 @@ cudaError_t attend_and_merge(const PagedAttentionRun& run, const Cut& cut, int b
                                            workspace_of<T>(run, cut.query_rows, blocks).sums);
   const cudaError_t error = attend(sums, states);
   if (error != cudaSuccess) return error;
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if (run.head_weight) return launch_merge_into_heads(run, cut, sums, states, blocks, stream);
+  }
   return launch_merge(run, cut, sums, states, blocks, stream);
 }
 
@@ -177,6 +181,10 @@ cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream) {
   Launch launch{run, stream};
   choose(run, launch);
   return launch.result;
+}
+
+bool takes_heads(const PagedAttentionRun& run) {
+  return merges_into_heads(run) && run.rows_of_token == 0 && product_clusters(run) == 0 && cut_of(run).clusters > 0;
 }
 
 int64_t paged_attention_workspace(const PagedAttentionRun& run) {

@@ -10,4 +10,9 @@ int64_t paged_attention_bytes(const PagedAttentionRun& run) {
   return paged_attention_workspace(run);
 }
 
+bool attends_into_heads(const PagedAttentionRun& run) {
+  const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(run.device));
+  return takes_heads(run);
+}
+
 }  // namespace cepe::ops::cuda

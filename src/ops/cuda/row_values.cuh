@@ -15,8 +15,9 @@ __device__ inline uint4 load_once(const uint4* from) {
   return value;
 }
 
-// What the kernel before may have written, read once; zeros where nothing is there.
-__device__ inline uint4 load_where(bool there, const Bfloat16* from) {
+// What the kernel before may have written, read once; zeros where nothing is there. Asked for where it stands: nvcc
+// moves a load that it knows to where its value is wanted, when it would rather save registers.
+__device__ inline uint4 load_where(bool there, const void* from) {
   uint4 value = make_uint4(0, 0, 0, 0);
   asm volatile(
       "{\n.reg .pred there;\n"

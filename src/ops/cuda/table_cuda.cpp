@@ -32,6 +32,7 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         rotated_product,
                                         paged_attention,
                                         paged_attention_bytes,
+                                        attends_into_heads,
                                         page_log_sum_exps,
                                         takes_page_log_sum_exps,
                                         merge_attention,
