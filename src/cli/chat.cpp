@@ -43,7 +43,7 @@ context::Arrangement arrange_turn(const Conversation& conversation) {
 }
 
 int64_t set_context(Conversation& conversation, const context::Arrangement& arrangement) {
-  if (arrangement.chunks.empty()) return 0;
+  if (arrangement.chunks.empty()) return conversation.engine.context().rows;
   if (arrangement.moved > 0) {
     base::notice("the conversation is longer than the decoder's window: its oldest " +
                  std::to_string(arrangement.moved) + " tokens go to the encoder");
@@ -72,6 +72,7 @@ void answer_turn(Conversation& conversation) {
 
 void forget(Conversation& conversation) {
   std::erase_if(conversation.messages, [](const text::ChatMessage& message) { return message.role != "system"; });
+  conversation.engine.set_context({});
   conversation.context_is_set = false;
 }
 

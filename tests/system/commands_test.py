@@ -278,6 +278,15 @@ class Commands(ProgramTest):
         self.assertGreater(sizes[1], sizes[0])
         self.assertEqual(sizes[2], sizes[0])
 
+    def test_what_chat_forgot_is_no_context_of_the_next_answer(self):
+        outcome = self.succeed("chat", "--model", self.model, "--adapter", self.adapter, "--max-tokens", "8",
+                               "--decoder-tokens", "48", "--verbose",
+                               stdin="some more words of text " * 30 + "\n/new\nhello\n/quit\n")
+        sizes = [int(size) for size in re.findall(r"(\d+) context \+ \d+ decoder tokens", outcome.err)]
+        self.assertEqual(len(sizes), 2)
+        self.assertGreater(sizes[0], 0)
+        self.assertEqual(sizes[1], 0)
+
     def test_completion_scripts_are_accepted_by_their_shells(self):
         for shell in ("bash", "zsh", "fish"):
             script = self.write(f"completion.{shell}", self.succeed("completion", shell).out)
