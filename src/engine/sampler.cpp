@@ -3,12 +3,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/argsort.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/ones_like.h>
-#include <ATen/ops/sort.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/where.h>
@@ -44,8 +44,18 @@ at::Tensor column(std::span<Sampler* const> samplers, at::Device device, const N
 }
 
 struct Candidates {
-  at::Tensor logits, ids;  // [R, n], best first
+  at::Tensor logits, ids;  // [R, n], best first, of equals the smaller id
 };
+
+// float32 [R, V] -> int64 [R, V]: in the order of the values, and of equals the smaller id above: no two are the same,
+// so that nobody's order depends on how many the other rows want.
+at::Tensor order_of(const at::Tensor& logits) {
+  const at::Tensor bits = logits.contiguous().view(at::kInt);
+  const at::Tensor ascending = at::where(bits < 0, bits.bitwise_xor(std::numeric_limits<int32_t>::max()), bits);
+  const int64_t last = logits.size(1) - 1;
+  const at::Tensor ids = at::arange(last, -1, -1, bits.options().dtype(at::kLong));
+  return ascending.to(at::kLong).mul_(int64_t{1} << 32).add_(ids);
+}
 
 // As many of the best as any row may take.
 Candidates candidates(const at::Tensor& logits, std::span<Sampler* const> samplers) {
@@ -55,12 +65,9 @@ Candidates candidates(const at::Tensor& logits, std::span<Sampler* const> sample
     most = wanted == 0 ? logits.size(1) : std::max(most, wanted);
     if (wanted == 0) break;
   }
-  if (most < logits.size(1)) {
-    auto [best, ids] = at::topk(logits, most);
-    return {best, ids};
-  }
-  auto [best, ids] = at::sort(logits, true, 1, true);  // stable: of equals the smaller id first
-  return {best, ids};
+  const at::Tensor order = order_of(logits);
+  const at::Tensor ids = most < logits.size(1) ? std::get<1>(at::topk(order, most)) : order.argsort(1, true);
+  return {logits.gather(1, ids), ids};
 }
 
 // Rows with a temperature: logits [R, V] -> tokens [R] int64. The inverse of the cumulative distribution of what top-k,
@@ -78,9 +85,9 @@ at::Tensor draw(const at::Tensor& logits, std::span<Sampler* const> samplers) {
   const at::Tensor rank = at::arange(found.ids.size(1), at::TensorOptions(device).dtype(at::kLong)).unsqueeze(0);
   at::Tensor weights = at::exp((found.logits - found.logits.narrow(1, 0, 1)).to(at::kDouble) / temperature);
   weights = weights * (rank < top_k);
-  const at::Tensor before = at::cumsum(weights, 1) - weights;  // of everything better
-  const at::Tensor stays =
-      ((before < top_p * weights.sum(1, true)) & (weights >= min_p)) | (rank == 0);  // the best weighs 1
+  const at::Tensor up_to = at::cumsum(weights, 1), before = up_to - weights;  // of everything better
+  const at::Tensor all = up_to.narrow(1, up_to.size(1) - 1, 1);  // not by sum(): how it adds depends on the length
+  const at::Tensor stays = ((before < top_p * all) & (weights >= min_p)) | (rank == 0);  // the best weighs 1
   const at::Tensor summed = at::cumsum(weights * stays, 1);
   const at::Tensor last = (stays & (rank < top_k)).sum(1, true) - 1;
   const at::Tensor place = (summed <= uniform * summed.narrow(1, summed.size(1) - 1, 1)).sum(1, true).minimum(last);
@@ -91,7 +98,7 @@ at::Tensor draw(const at::Tensor& logits, std::span<Sampler* const> samplers) {
 at::Tensor modified(const at::Tensor& logits, std::span<Sampler* const> samplers) {
   const auto modifies = [](const Sampler* sampler) { return sampler->modifies(); };
   if (std::none_of(samplers.begin(), samplers.end(), modifies)) return logits;
-  const at::Tensor changed = logits.clone();
+  at::Tensor changed = logits.clone();
   for (size_t i = 0; i < samplers.size(); ++i) {
     if (samplers[i]->modifies()) samplers[i]->modify(changed[static_cast<int64_t>(i)]);
   }
@@ -173,7 +180,7 @@ bool Sampler::penalises() const {
   return sampling_.repetition_penalty != 1 || sampling_.frequency_penalty != 0 || sampling_.presence_penalty != 0;
 }
 
-void Sampler::modify(at::Tensor logits) const {
+void Sampler::modify(const at::Tensor& logits) const {
   if (penalises()) {
     const double repetition = sampling_.repetition_penalty;
     const at::Tensor repeated = at::where(logits > 0, logits / repetition, logits * repetition);

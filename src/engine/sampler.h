@@ -45,7 +45,7 @@ class Sampler {
   const Sampling& sampling() const { return sampling_; }
   bool modifies() const { return penalises() || bias_.defined(); }
   // logits [V] float32, in place.
-  void modify(at::Tensor logits) const;
+  void modify(const at::Tensor& logits) const;
   void count(const at::Tensor& chosen);  // [1] int64, a token that was generated
   double draw() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 

@@ -11,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "expect_error.h"
@@ -166,6 +167,28 @@ TEST(Sampler, LogProbabilitiesAreOfTheUnmodifiedLogits) {
   EXPECT_NEAR(list[0].log_probability, 1 - std::log(total), 1e-5);
   EXPECT_EQ(list[1].token, 3);
   EXPECT_NEAR(list[1].log_probability, 3 - std::log(total), 1e-5);
+}
+
+// Logits in bfloat16 tie often: which of equals is drawn is a matter of the row's seed and of nothing else.
+TEST(Sampler, WhoElseIsInTheBatchDoesNotMoveADrawAmongEquals) {
+  const int64_t vocabulary = 5000;
+  const at::Tensor tied = at::randn({2, vocabulary}).to(at::kBFloat16).to(at::kFloat);
+  const auto drawn = [&](uint64_t seed, std::optional<int64_t> top_k_of_neighbour) {
+    Sampling own, other;
+    own.temperature = other.temperature = 3;
+    own.top_k = 40;
+    own.seed = seed;
+    other.top_k = top_k_of_neighbour.value_or(0);
+    Sampler first(own, {}, vocabulary, at::kCPU), second(other, {}, vocabulary, at::kCPU);
+    if (!top_k_of_neighbour)
+      return choose(tied.narrow(0, 0, 1), std::array{&first}, std::array{int64_t{-1}}).front().token;
+    return choose(tied, std::array{&first, &second}, std::array{int64_t{-1}, int64_t{-1}}).front().token;
+  };
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    const text::Token alone = drawn(seed, std::nullopt);
+    EXPECT_EQ(drawn(seed, 0), alone);
+    EXPECT_EQ(drawn(seed, 100), alone);
+  }
 }
 
 }  // namespace
