@@ -23,6 +23,7 @@ using base::Error;
 using base::ErrorCode;
 
 constexpr int64_t most_blocks = int64_t{1} << 24;  // a billion rows
+constexpr int64_t most_samples = int64_t{1} << 16;
 
 // float32 weights mean that exactness is wanted; otherwise the cache is bfloat16, half the bytes to read a token.
 at::ScalarType cache_type(const model::Decoder& decoder) {
@@ -44,6 +45,15 @@ int64_t cache_blocks(const model::Decoder& decoder, const EngineOptions& options
   }
   const int64_t padding = steps_by_tables(decoder, options) ? 1 : 0;
   return std::clamp<int64_t>((rows + block_rows - 1) / block_rows, 1, most_blocks) + padding;
+}
+
+std::string too_large_to_keep(int64_t rows, int64_t bytes) {
+  return "K and V of a context of " + std::to_string(rows) + " tokens take " + base::human_bytes(bytes) +
+         ", for which there is no memory";
+}
+[[noreturn]] void refuse_to_keep(int64_t rows, int64_t bytes) {
+  throw Error(ErrorCode::out_of_memory,
+              too_large_to_keep(rows, bytes) + "; give --cross-attention absorbed, which reads the states");
 }
 
 }  // namespace
@@ -84,33 +94,19 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
       options_.path == model::CrossAttentionPath::kept ||
       (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, form.bytes, kept_budget()));
   if (wanted && !keep_what_fits(*model_, context, form)) {
-    const std::string what = "K and V of a context of " + std::to_string(context.rows) + " tokens take " +
-                             base::human_bytes(form.bytes) + ", for which there is no memory";
-    if (options_.path == model::CrossAttentionPath::kept)
-      throw Error(ErrorCode::out_of_memory, what + "; give --cross-attention absorbed, which reads the states");
-    base::warn(what + ": the encoded states are read instead");
+    if (options_.path == model::CrossAttentionPath::kept) refuse_to_keep(context.rows, form.bytes);
+    base::warn(too_large_to_keep(context.rows, form.bytes) + ": the encoded states are read instead");
   }
   if (context.kept.empty() && cost.cpu) context = model::dense_pages(std::move(context));
   return std::make_shared<const model::ContextStates>(std::move(context));
 }
 
-// The pages of both, and where K and V are kept, those of the new pages behind the others.
-ContextPointer Engine::extended(const ContextPointer& context, model::ContextStates added) const {
-  if (context->rows == 0) return prepare(std::move(added));
-  auto joined = std::make_shared<model::ContextStates>(*context);
-  int64_t bytes = 0;  // of all that will be kept
-  for (const auto& kept : joined->kept) bytes += kept.bytes();
-  bytes = bytes / context->rows * (context->rows + added.rows);
-  if (bytes > kept_budget()) joined->kept.clear();
-  if (!joined->kept.empty()) {
-    model::keep_projections(added, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
-                            joined->kept.front().type());
-  } else if (model_->decoder.device().is_cpu()) {
-    *joined = model::dense_pages(std::move(*joined));
-    added = model::dense_pages(std::move(added));
-  }
-  for (size_t i = 0; i < joined->kept.size(); ++i) {
-    model::ContextStates::Projected& kept = joined->kept[i];
+// K and V of `added` behind those of `joined`.
+void Engine::extend_kept(model::ContextStates& joined, model::ContextStates& added) const {
+  model::keep_projections(added, model::cross_attention_blocks(*model_), model::head_shape(model_->decoder.config),
+                          joined.kept.front().type());
+  for (size_t i = 0; i < joined.kept.size(); ++i) {
+    model::ContextStates::Projected& kept = joined.kept[i];
     if (kept.in_8_bits) {
       ops::Int8Context both = *kept.in_8_bits;
       both.append(*added.kept[i].in_8_bits);
@@ -118,6 +114,30 @@ ContextPointer Engine::extended(const ContextPointer& context, model::ContextSta
     } else {
       kept = {at::cat({kept.keys, added.kept[i].keys}, 0), at::cat({kept.values, added.kept[i].values}, 0)};
     }
+  }
+}
+
+// The pages of both, and where K and V are kept and the budget and the memory allow it, K and V of both.
+ContextPointer Engine::extended(const ContextPointer& context, model::ContextStates added) const {
+  if (context->rows == 0) return prepare(std::move(added));
+  auto joined = std::make_shared<model::ContextStates>(*context);
+  const bool must_keep = options_.path == model::CrossAttentionPath::kept;
+  int64_t bytes = 0;  // of all that will be kept
+  for (const auto& kept : joined->kept) bytes += kept.bytes();
+  bytes = bytes / context->rows * (context->rows + added.rows);
+  if (!must_keep && bytes > kept_budget()) joined->kept.clear();
+  if (!joined->kept.empty()) {
+    try {
+      extend_kept(*joined, added);
+    } catch (const c10::OutOfMemoryError&) {
+      if (must_keep) refuse_to_keep(joined->rows + added.rows, bytes);
+      joined->kept.clear();
+      added.kept.clear();
+    }
+  }
+  if (joined->kept.empty() && model_->decoder.device().is_cpu()) {
+    *joined = model::dense_pages(std::move(*joined));
+    added = model::dense_pages(std::move(added));
   }
   for (const at::Tensor& page : added.pages) joined->append(page);
   return joined;
@@ -130,7 +150,8 @@ int64_t Engine::window_of(const Request& request) const {
 
 // Rows of the cache that one of its answers may come to need.
 int64_t Engine::rows_of(const Request& request) const {
-  return std::min(window_of(request), static_cast<int64_t>(request.prompt.size()) + request.max_tokens);
+  const int64_t window = window_of(request);
+  return std::min(window, static_cast<int64_t>(request.prompt.size()) + std::min(request.max_tokens, window));
 }
 
 void Engine::check(const Request& request) const {
@@ -142,9 +163,12 @@ void Engine::check(const Request& request) const {
                                                  " tokens; the decoder reads at most " + std::to_string(window));
   }
   check_ids(request.prompt, model_->decoder.config.vocabulary);
-  if (request.samples < 1)
+  if (request.samples < 1 || request.samples > most_samples)
+    throw Error(ErrorCode::invalid_argument, std::to_string(request.samples) + " answers asked for; it must be 1 to " +
+                                                 std::to_string(most_samples));
+  if (request.endless.keep_first < 0)
     throw Error(ErrorCode::invalid_argument,
-                std::to_string(request.samples) + " answers asked for; it must be at least 1");
+                "the first " + std::to_string(request.endless.keep_first) + " tokens of a window cannot be kept");
   if (request.endless.store && !model_->adapter)
     throw Error(ErrorCode::invalid_argument,
                 "a conversation without end needs an adapter: what leaves the decoder's window goes to the encoder");
@@ -194,7 +218,8 @@ void Engine::discard(RequestId id) {
 }
 
 std::vector<Completion> Engine::generate_samples(Request request) {
-  std::vector<Completion> found(static_cast<size_t>(std::max<int64_t>(request.samples, 0)));
+  check(request);
+  std::vector<Completion> found(static_cast<size_t>(request.samples));
   size_t done = 0;
   request.on_finish = [&found, &done, also = std::move(request.on_finish)](const Completion& completion) {
     found.at(static_cast<size_t>(completion.sample)) = completion;

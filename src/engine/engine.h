@@ -10,6 +10,7 @@
 // One thread at a time; callbacks are called within step() and may call cancel() and submit().
 #pragma once
 
+#include <exception>
 #include <map>
 #include <memory>
 #include <span>
@@ -76,8 +77,9 @@ class Engine {
   // the model's positions, ids outside the vocabulary, sampling out of range, endless without adapter), out_of_memory
   // where the cache could never hold it, with the figures.
   RequestId submit(Request request);
-  // One pass for whoever is next. False where nothing is left to do. An exception of a callback ends its answer as
-  // cancelled and is thrown on when the step is done.
+  // One pass for whoever is next. False where nothing is left to do. An exception of a callback, or of a sequence whose
+  // pass fails also when it is alone, ends its answer as cancelled and is thrown on when the step is done: others go on
+  // with the next.
   bool step();
   // Its answers end as cancelled, and its blocks are free, before the next pass. False where there is no such request.
   bool cancel(RequestId id);
@@ -97,6 +99,7 @@ class Engine {
   void check(const Request& request) const;
   int64_t window_of(const Request& request) const;
   int64_t rows_of(const Request& request) const;
+  void extend_kept(model::ContextStates& joined, model::ContextStates& added) const;
   ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
   int64_t kept_budget() const;
   void discard(RequestId id);
@@ -105,11 +108,15 @@ class Engine {
   Sequence& sequence_of(const Scheduled& rows) { return *sequences_.at(rows.age); }
   Sequence& add_sequence(std::unique_ptr<Sequence> sequence);
   void drop_finished();
+  void drop_all_finished();
   void keep_hot();
   void count_passes(std::span<const Scheduler::Piece> pieces);
   void slide(Sequence& sequence);
+  void slide_windows(std::exception_ptr& error);
+  bool grow(int64_t slots);
   bool reserve();
   void give_up_beyond(int64_t slots);
+  void pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled, std::exception_ptr& error);
   void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   std::pair<std::vector<Scheduler::Piece>, std::vector<Scheduler::Piece>> parted(

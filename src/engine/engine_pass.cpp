@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -163,11 +164,10 @@ void Engine::run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sa
   counters_.rows += hidden.size(0);
 
   std::vector<at::Tensor> last;
-  const size_t first = sampled.size();
+  std::vector<Sampled> read;  // to their end
   for (size_t i = 0; i < pieces.size(); ++i) {
-    Scheduled& scheduled = *pieces[i].sequence;
-    scheduled.cached += pieces[i].count;
-    if (scheduled.pending() > 0) continue;
+    const Scheduled& scheduled = *pieces[i].sequence;
+    if (scheduled.pending() > pieces[i].count) continue;
     const model::SequenceRows& at = layout.sequences[i];
     last.push_back(hidden.narrow(0, at.first + at.count - 1, 1));
     Sampled next = {&sequence_of(scheduled), {}, {}};
@@ -175,12 +175,15 @@ void Engine::run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sa
       const at::Tensor mean = masses[i].sum.div(static_cast<double>(masses[i].layers)).to(at::kCPU).contiguous();
       next.masses.assign(mean.const_data_ptr<float>(), mean.const_data_ptr<float>() + mean.numel());
     }
-    sampled.push_back(std::move(next));
+    read.push_back(std::move(next));
   }
-  if (last.empty()) return;
-  const at::Tensor logits = model::logits(model_->decoder, last.size() == 1 ? last.front() : at::cat(last, 0));
-  for (size_t i = first; i < sampled.size(); ++i)
-    sampled[i].logits = logits.narrow(0, static_cast<int64_t>(i - first), 1);
+  if (!last.empty()) {
+    const at::Tensor logits = model::logits(model_->decoder, last.size() == 1 ? last.front() : at::cat(last, 0));
+    for (size_t i = 0; i < read.size(); ++i) read[i].logits = logits.narrow(0, static_cast<int64_t>(i), 1);
+  }
+  // Nothing fails from here on: a row counts as computed where what it leaves is there.
+  for (const Scheduler::Piece& piece : pieces) piece.sequence->cached += piece.count;
+  std::ranges::move(read, std::back_inserter(sampled));
 }
 
 }  // namespace cepe::engine

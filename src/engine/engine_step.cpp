@@ -6,19 +6,27 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
+#include <span>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "context/chunk.h"
 #include "engine/sampled.h"
 
 namespace cepe::engine {
+namespace {
+
+constexpr size_t most_drawn = 64;  // rows of logits at one time: a request may ask for thousands of answers
+
+}  // namespace
 
 Sequence& Engine::add_sequence(std::unique_ptr<Sequence> sequence) {
   sequence->rows.age = next_age_++;
   return *sequences_.emplace(sequence->rows.age, std::move(sequence)).first->second;
 }
 
-// Takes out what has ended, then tells of it: the callback may ask for more.
+// Takes out what has ended, then tells of it: the callback may ask for more, or end others.
 void Engine::drop_finished() {
   std::vector<std::unique_ptr<Sequence>> ended;
   for (auto at = sequences_.begin(); at != sequences_.end();) {
@@ -39,6 +47,14 @@ void Engine::drop_finished() {
     }
   }
   if (first_error) std::rethrow_exception(first_error);
+}
+
+// And of whoever, of those that are there now, a callback ends meanwhile.
+void Engine::drop_all_finished() {
+  const uint64_t newer = next_age_;
+  const auto has_ended = [](const auto& entry) { return entry.second->finish.has_value(); };
+  do drop_finished();
+  while (std::any_of(sequences_.begin(), sequences_.lower_bound(newer), has_ended));
 }
 
 // Contexts that have become hot, for all that read them.
@@ -68,27 +84,90 @@ void Engine::slide(Sequence& sequence) {
   sequence.rows.length = sequence.rows.text = static_cast<int64_t>(sequence.tokens.size());
 }
 
+void Engine::slide_windows(std::exception_ptr& error) {
+  for (const auto& [age, sequence] : sequences_) {
+    if (static_cast<int64_t>(sequence->tokens.size()) <= window_of(sequence->job->request)) continue;
+    try {
+      slide(*sequence);
+    } catch (...) {
+      sequence->finish = Finish::cancelled;
+      if (!error) error = std::current_exception();
+    }
+  }
+}
+
+// A pass that fails is tried again sequence by sequence: whoever fails alone is ended, the others need not be.
+void Engine::pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled, std::exception_ptr& error) {
+  std::vector<int64_t> before;
+  before.reserve(pieces.size());
+  for (const Scheduler::Piece& piece : pieces) before.push_back(piece.sequence->cached);
+  try {
+    run(pieces, sampled);
+  } catch (const std::exception& failure) {
+    if (pieces.size() == 1) {
+      sequence_of(*pieces.front().sequence).finish = Finish::cancelled;
+      if (!error) error = std::current_exception();
+      return;
+    }
+    base::detail(std::string("engine: a pass over several sequences failed, they go one by one: ") + failure.what());
+    for (size_t i = 0; i < pieces.size(); ++i)
+      if (pieces[i].sequence->cached == before[i]) pass({pieces[i]}, sampled, error);
+  }
+}
+
 bool Engine::step() {
   const at::NoGradGuard none;
-  drop_finished();
+  drop_all_finished();
   keep_hot();
-  for (const auto& [age, sequence] : sequences_) {
-    if (static_cast<int64_t>(sequence->tokens.size()) > window_of(sequence->job->request)) slide(*sequence);
+  std::exception_ptr error;
+  slide_windows(error);
+  if (error) drop_all_finished();
+  if (!sequences_.empty()) {
+    std::vector<Scheduler::Piece> pieces;
+    do pieces = scheduler_.plan();
+    while (!reserve());
+    std::vector<Sampled> sampled;
+    try {
+      if (options_.batch_invariant) {
+        for (const Scheduler::Piece& piece : pieces) pass({piece}, sampled, error);
+      } else {
+        pass(std::move(pieces), sampled, error);
+      }
+      sample(sampled);
+    } catch (...) {  // a text that was read and has no next token is read again
+      for (const auto& [age, sequence] : sequences_)
+        if (sequence->rows.pending() == 0) scheduler_.forget(sequence->rows);
+      throw;
+    }
+    drop_finished();
   }
-  if (sequences_.empty()) return false;
-  std::vector<Scheduler::Piece> pieces;
-  do pieces = scheduler_.plan();
-  while (!reserve());
-
-  std::vector<Sampled> sampled;
-  if (options_.batch_invariant) {
-    for (const Scheduler::Piece& piece : pieces) run({piece}, sampled);
-  } else {
-    run(std::move(pieces), sampled);
-  }
-  sample(sampled);
-  drop_finished();
+  if (error) std::rethrow_exception(error);
   return !sequences_.empty();
+}
+
+// The cache's tensors become at least so long, one at a time: at no time are there two caches. False where there is no
+// memory; some may be longer then.
+bool Engine::grow(int64_t slots) {
+  batch_step_.reset();  // it refers to the cache
+  try {
+    if (cache_.keys.empty()) {
+      cache_ = make_cache(slots);
+      return true;
+    }
+    for (auto* tensors : {&cache_.keys, &cache_.values}) {
+      for (at::Tensor& tensor : *tensors) {
+        if (tensor.size(0) >= slots) continue;
+        std::vector<int64_t> shape = tensor.sizes().vec();
+        shape.front() = slots;
+        const at::Tensor larger = tensor.new_empty(shape);
+        larger.narrow(0, 0, tensor.size(0)).copy_(tensor);
+        tensor = larger;
+      }
+    }
+  } catch (const c10::OutOfMemoryError&) {
+    return false;
+  }
+  return true;
 }
 
 // The cache gets the blocks that were taken. False where there is no memory for them: whoever had one lost it.
@@ -106,46 +185,33 @@ bool Engine::reserve() {
   const int64_t rounded =
       (std::max(by_tables_ ? all : largest, needed + there / 4) + block_rows - 1) / block_rows * block_rows;
   const int64_t wanted = std::max(needed, std::min(rounded, pool_.count() * block_rows));
-  batch_step_.reset();  // it refers to the cache
-  try {
-    if (cache_.keys.empty()) {
-      cache_ = make_cache(wanted);
-      return true;
-    }
-    for (auto* tensors : {&cache_.keys, &cache_.values}) {
-      for (at::Tensor& tensor : *tensors) {  // one at a time: at no time are there two caches
-        std::vector<int64_t> shape = tensor.sizes().vec();
-        shape.front() = wanted;
-        const at::Tensor larger = tensor.new_empty(shape);
-        larger.narrow(0, 0, tensor.size(0)).copy_(tensor);
-        tensor = larger;
-      }
-    }
-  } catch (const c10::OutOfMemoryError&) {
-    if (hot_.forget()) return reserve();
-    give_up_beyond(there);
-    return false;
-  }
-  return true;
+  do {
+    if (grow(wanted) || grow(needed)) return true;
+  } while (hot_.forget());
+  give_up_beyond(there);
+  return false;
 }
 
 // The cache stays as it is: whoever has blocks beyond waits, and whoever could never come to its end is refused.
 void Engine::give_up_beyond(int64_t slots) {
-  const int64_t blocks = slots / block_rows;
+  const int64_t blocks = std::max<int64_t>(slots / block_rows, padding_block_ + 1);
   const std::vector<Scheduled*> running = scheduler_.running_sequences();
   for (Scheduled* rows : running) {
     if (std::any_of(rows->blocks.begin(), rows->blocks.end(), [&](int32_t block) { return block >= blocks; }))
       scheduler_.preempt(*rows);
   }
   pool_.shrink(blocks);
+  int64_t most = 0;
   for (const auto& [age, sequence] : sequences_) {
     const int64_t rows = rows_of(sequence->job->request);
     if (scheduler_.fits(rows)) continue;
     sequence->finish = Finish::cancelled;
-    throw base::Error(base::ErrorCode::out_of_memory, "a request needs a self-attention cache of " +
-                                                          std::to_string(rows) + " rows; there is memory for " +
-                                                          std::to_string(slots));
+    most = std::max(most, rows);
   }
+  if (most > 0)
+    throw base::Error(base::ErrorCode::out_of_memory, "a request needs a self-attention cache of " +
+                                                          std::to_string(most) + " rows; there is memory for " +
+                                                          std::to_string(slots));
 }
 
 void Engine::copy_block(int32_t from, int32_t to) {
@@ -158,16 +224,17 @@ void Engine::copy_block(int32_t from, int32_t to) {
 // The other answers to a prompt that has just been read: they go on from the same row.
 void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
   Sequence& from = *parent.sequence;
-  for (int64_t sample = 1; sample <= from.forks; ++sample) {
+  while (from.forks > 0 && !from.finish) {
+    const int64_t sample = from.job->request.samples - from.forks;
     Sequence& other = add_sequence(std::make_unique<Sequence>(
         from.job, sample, from.context, *tokenizer_, model_->decoder.config.vocabulary, model_->decoder.device()));
+    --from.forks;
     other.tokens = from.tokens;  // a window that slid before the first token
     other.rows.length = other.rows.text = from.rows.length;
     if (scheduler_.fork(other.rows, from.rows) && reserve() && other.rows.cached % block_rows != 0)
       copy_block(from.rows.blocks.back(), other.rows.blocks.back());
     sampled.push_back({&other, parent.logits, parent.masses});
   }
-  from.forks = 0;
 }
 
 void Engine::sample(std::vector<Sampled>& sampled) {
@@ -176,16 +243,19 @@ void Engine::sample(std::vector<Sampled>& sampled) {
     const Sampled parent = sampled[i];
     fork(parent, sampled);
   }
-  std::vector<at::Tensor> rows;
-  std::vector<Sampler*> samplers;
-  std::vector<int64_t> alternatives;
-  for (const Sampled& one : sampled) {
-    rows.push_back(one.logits);
-    samplers.push_back(&one.sequence->sampler);
-    alternatives.push_back(one.sequence->job->request.log_probabilities);
+  std::vector<Choice> choices;
+  for (size_t first = 0; first < sampled.size(); first += most_drawn) {
+    std::vector<at::Tensor> rows;
+    std::vector<Sampler*> samplers;
+    std::vector<int64_t> alternatives;
+    for (const Sampled& one : std::span(sampled).subspan(first, std::min(most_drawn, sampled.size() - first))) {
+      rows.push_back(one.logits);
+      samplers.push_back(&one.sequence->sampler);
+      alternatives.push_back(one.sequence->job->request.log_probabilities);
+    }
+    std::ranges::move(choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives),
+                      std::back_inserter(choices));
   }
-  const std::vector<Choice> choices =
-      choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives);
   std::exception_ptr first_error;
   for (size_t i = 0; i < sampled.size(); ++i) {
     Sequence& sequence = *sampled[i].sequence;

@@ -134,6 +134,15 @@ void Scheduler::read_texts(const std::vector<Scheduled*>& reading, int64_t budge
 }
 
 std::vector<Scheduler::Piece> Scheduler::plan() {
+  // Again where the only one that ran lost its blocks to itself: another has them then.
+  for (int64_t left = running() + waiting(); left >= 0; --left) {
+    plan_once();
+    if (!pieces_.empty() || waiting_.empty()) return pieces_;
+  }
+  throw base::Error(base::ErrorCode::internal, "no sequence fits the cache of " + std::to_string(blocks()) + " blocks");
+}
+
+void Scheduler::plan_once() {
   pieces_.clear();
   std::sort(running_.begin(), running_.end(), goes_first);
   admit();
@@ -144,8 +153,6 @@ std::vector<Scheduler::Piece> Scheduler::plan() {
   }
   const int64_t decoded = options_.fixed_pieces ? 0 : static_cast<int64_t>(pieces_.size());
   read_texts(reading, std::max<int64_t>(1, options_.step_rows - decoded));
-  if (pieces_.empty() && !waiting_.empty()) return plan();  // the only one that ran lost its blocks to itself
-  return pieces_;
 }
 
 }  // namespace cepe::engine

@@ -61,7 +61,7 @@ class Scheduler {
   // forget, and waits again.
   void preempt(Scheduled& sequence);
 
-  // Empty only where there is no sequence.
+  // Empty only where there is no sequence. Errors: internal where none that is there fits the cache.
   std::vector<Piece> plan();
 
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
@@ -75,6 +75,7 @@ class Scheduler {
   void admit();
   bool make_room(Scheduled& sequence, int64_t rows);
   int64_t piece_rows(const Scheduled& sequence, int64_t share) const;
+  void plan_once();
   void give(Scheduled& sequence, int64_t rows);
   void read_texts(const std::vector<Scheduled*>& reading, int64_t budget);
 

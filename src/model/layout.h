@@ -60,7 +60,9 @@ struct KvCache {
   std::vector<at::Tensor> keys;    // L x [slots, G, D]
   std::vector<at::Tensor> values;  // L x [slots, G, D]
 
-  int64_t slots() const { return keys.empty() ? 0 : keys.front().size(0); }
+  int64_t slots() const {
+    return values.empty() ? 0 : values.back().size(0);
+  }  // where they grow, it is the last that does
 };
 
 KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options);

@@ -1,0 +1,232 @@
+// What fails in a step: whose it is ends, the others are answered as if alone, and everything comes to an end.
+#include <c10/core/CPUAllocator.h>
+#include <c10/util/Exception.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/engine.h"
+#include "engine_bench.h"
+#include "expect_error.h"
+
+namespace cepe::engine {
+namespace {
+
+// While one is there, the CPU has no memory for a cache's tensors of at least `rows` rows, but for the first `spared`
+// of them, and then again after `refused` refusals. What is not of whole blocks is none of them.
+class ShortMemory : public c10::Allocator {
+ public:
+  ShortMemory(int64_t row_bytes, int64_t rows, int64_t spared = 0,
+              int64_t refused = std::numeric_limits<int64_t>::max())
+      : block_bytes_(row_bytes * block_rows),
+        bytes_(row_bytes * rows),
+        spared_(spared),
+        refused_(refused),
+        real_(c10::GetCPUAllocator()) {
+    c10::SetCPUAllocator(this, most_important);
+  }
+  ~ShortMemory() override { c10::SetCPUAllocator(real_, most_important); }
+  ShortMemory(const ShortMemory&) = delete;
+  ShortMemory& operator=(const ShortMemory&) = delete;
+
+  c10::DataPtr allocate(size_t size) override {
+    const auto asked = static_cast<int64_t>(size);
+    if (asked >= bytes_ && asked % block_bytes_ == 0 && --spared_ < 0 && --refused_ >= 0)
+      TORCH_CHECK_WITH(OutOfMemoryError, false, "no memory");
+    return real_->allocate(size);
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
+  void copy_data(void* to, const void* from, std::size_t count) const override { real_->copy_data(to, from, count); }
+
+ private:
+  static constexpr uint8_t most_important = 255;
+  int64_t block_bytes_, bytes_, spared_, refused_;
+  c10::Allocator* real_;
+};
+
+struct Failures : testing::Test, test::EngineBench {
+  struct Outcome {
+    std::vector<std::optional<Finish>> finishes;
+    std::vector<size_t> tokens;
+    std::string error;  // the last
+    int errors = 0;
+  };
+  int64_t row_bytes() const { return model.decoder.config.groups * model.decoder.config.head_width * 4; }
+  int64_t cache_rows(const Engine& engine) const {
+    return engine.counters().cache_bytes / model.decoder.config.layers / 2 / row_bytes();
+  }
+
+  // Runs them to their ends, through what steps throw.
+  static Outcome run(Engine& engine, std::vector<Request> requests) {
+    Outcome outcome;
+    outcome.finishes.resize(requests.size());
+    outcome.tokens.resize(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      requests[i].on_finish = [&outcome, i](const Completion& completion) {
+        outcome.finishes[i] = completion.finish;
+        outcome.tokens[i] += completion.tokens.size();
+      };
+      engine.submit(std::move(requests[i]));
+    }
+    for (int step = 0; step < 500; ++step) {
+      try {
+        if (!engine.step()) return outcome;
+      } catch (const std::exception& failure) {
+        ++outcome.errors;
+        outcome.error = failure.what();
+      }
+    }
+    ADD_FAILURE() << "no end: " << outcome.error;
+    return outcome;
+  }
+};
+
+TEST_F(Failures, ACacheThatCannotBeMadeEndsTheRequestWithTheFigures) {
+  for (const bool tables : {false, true}) {
+    EngineOptions options;
+    options.steps_by_tables_on_cpu = tables;
+    Engine engine(model, tokenizer, options);
+    const ShortMemory memory(row_bytes(), block_rows);
+    const Outcome outcome = run(engine, {request(50, 20)});
+    EXPECT_EQ(outcome.finishes[0], Finish::cancelled);
+    EXPECT_EQ(outcome.errors, 1);
+    EXPECT_NE(outcome.error.find("there is memory for 0"), std::string::npos) << outcome.error;
+  }
+}
+
+TEST_F(Failures, AllThatNoLongerFitAreEndedAtOnce) {
+  EngineOptions options;
+  options.prefill_rows = 61;
+  options.cache_rows = 4096;
+  Engine engine(model, tokenizer, options);
+  engine.generate(request(10, 20));
+  const ShortMemory memory(row_bytes(), cache_rows(engine) + 1);
+  const Outcome outcome = run(engine, {request(400, 20), request(400, 20), request(20, 9)});
+  EXPECT_EQ(outcome.finishes[0], Finish::cancelled);
+  EXPECT_EQ(outcome.finishes[1], Finish::cancelled);
+  EXPECT_EQ(outcome.finishes[2], Finish::length);
+  EXPECT_EQ(outcome.tokens[2], 9u);
+  EXPECT_EQ(outcome.errors, 1);
+}
+
+TEST_F(Failures, ACacheWhoseGrowthFailedHalfwayGrowsToWhatIsNeeded) {
+  Request long_one = request(300, 20);
+  const Completion alone = Engine(model, tokenizer).generate(long_one);
+  for (const bool tables : {false, true}) {
+    EngineOptions options;
+    options.steps_by_tables_on_cpu = tables;
+    Engine engine(model, tokenizer, options);
+    engine.generate(request(10, 20));
+    const ShortMemory memory(row_bytes(), 300, 1, 1);  // of the second layer's keys, once
+    test::expect_close(engine.generate(long_one), alone, 1e-4);
+  }
+}
+
+TEST_F(Failures, WithoutMemoryForAnAnswersBlocksTheOthersComeToTheirEnd) {
+  EngineOptions options;
+  options.prefill_rows = 200;
+  options.cache_rows = 4096;
+  Engine engine(model, tokenizer, options);
+  engine.generate(request(200, 20));
+  Request several = request(100, 20);
+  several.samples = 4;
+  several.sampling.temperature = 1;
+  const ShortMemory memory(row_bytes(), cache_rows(engine) + 1);
+  const Outcome outcome = run(engine, {request(30, 30), several, request(1, 400)});
+  EXPECT_EQ(outcome.finishes[0], Finish::length);
+  EXPECT_EQ(outcome.tokens[0], 30u);
+  EXPECT_EQ(outcome.finishes[1], Finish::length);
+  EXPECT_EQ(outcome.tokens[1], 80u);
+  EXPECT_EQ(outcome.finishes[2], Finish::cancelled);
+}
+
+// A context whose K and V nobody kept, in an engine that reads nothing else.
+TEST_F(Failures, ASequenceWhosePassFailsEndsAloneAndTheOthersAreAnswered) {
+  const ContextPointer unkept = std::make_shared<const model::ContextStates>(states(ids(30)));
+  const Request good = request(8, 30);
+  for (const bool invariant : {false, true}) {
+    EngineOptions options;
+    options.path = model::CrossAttentionPath::kept;
+    options.batch_invariant = invariant;
+    Engine engine(model, tokenizer, options);
+    Request bad = request(10, 60);
+    bad.context = unkept;
+    const Outcome outcome = run(engine, {good, bad, good});
+    EXPECT_EQ(outcome.finishes[1], Finish::cancelled);
+    EXPECT_EQ(outcome.errors, 1);
+    for (const size_t i : {0, 2}) {
+      EXPECT_EQ(outcome.finishes[i], Finish::length);
+      EXPECT_EQ(outcome.tokens[i], 30u);
+    }
+  }
+}
+
+TEST_F(Failures, AWindowThatCannotSlideEndsItsRequestAlone) {
+  model.decoder.config.max_positions = 40;
+  model::CepeModel other = test::tiny_model(41);
+  other.adapter->encoder.config.vocabulary = 2;  // its encoder refuses the text
+  context::ContextStore refusing(*other.adapter, {});
+  Request endless = request(10, 60);
+  endless.endless = {&refusing, 1, 0};
+  Engine engine(model, tokenizer);
+  const Outcome outcome = run(engine, {endless, request(5, 34)});
+  EXPECT_EQ(outcome.finishes[0], Finish::cancelled);
+  EXPECT_EQ(outcome.finishes[1], Finish::length);
+  EXPECT_EQ(outcome.tokens[1], 34u);
+  EXPECT_EQ(outcome.errors, 1);
+}
+
+TEST_F(Failures, KeptContextsGrowBeyondTheBudgetWhereNothingElseIsRead) {
+  model.decoder.config.max_positions = 40;
+  EngineOptions options;
+  options.path = model::CrossAttentionPath::kept;
+  options.kept_bytes = 0;
+  Engine engine(model, tokenizer, options);
+  Request endless = request(10, 120);
+  endless.endless = {&store, 1, 0};
+  EXPECT_EQ(engine.generate(endless).tokens.size(), 120u);
+}
+
+TEST_F(Failures, NumbersBeyondAnyUseAreRefused) {
+  EngineOptions options;
+  options.cache_rows = 128;
+  Engine engine(model, tokenizer, options);
+  test::expect_error(base::ErrorCode::out_of_memory, "self-attention cache",
+                     [&] { engine.submit(request(5, std::numeric_limits<int64_t>::max())); });
+  Request many = request(5, 5);
+  many.samples = int64_t{1} << 40;
+  test::expect_error(base::ErrorCode::invalid_argument, "answers asked for", [&] { engine.generate_samples(many); });
+  Request kept = request(5, 5);
+  kept.endless = {&store, -3, 0};
+  test::expect_error(base::ErrorCode::invalid_argument, "-3", [&] { engine.submit(kept); });
+}
+
+TEST_F(Failures, WhatAnOnFinishCancelsHasNoFurtherPass) {
+  Engine engine(model, tokenizer);
+  RequestId victim = 0;
+  int64_t after = 0;
+  std::vector<Finish> finishes;
+  Request first = request(5, 100);
+  first.on_finish = [&](const Completion&) { EXPECT_TRUE(engine.cancel(victim)); };
+  const RequestId cancelled = engine.submit(first);
+  engine.step();
+  Request several = request(9, 50);
+  several.samples = 3;
+  several.sampling.temperature = 1;
+  several.on_step = [&](const Step&) { return ++after > 0; };
+  several.on_finish = [&](const Completion& completion) { finishes.push_back(completion.finish); };
+  victim = engine.submit(several);
+  engine.cancel(cancelled);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(after, 0);
+  EXPECT_EQ(finishes, std::vector<Finish>(3, Finish::cancelled));
+}
+
+}  // namespace
+}  // namespace cepe::engine
