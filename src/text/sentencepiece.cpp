@@ -8,6 +8,14 @@
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
+// Debian's SentencePiece and LibTorch export a variable of this name each, of 32 bytes and of 4: whichever is found
+// first serves both, and the larger was made over what lies behind the smaller (after which LibTorch aborted where it
+// has no memory). The program's own is found before theirs, and has room for either.
+extern "C" {
+extern char FLAGS_minloglevel[64];
+alignas(64) char FLAGS_minloglevel[64];
+}
+
 namespace cepe::text {
 namespace {
 
@@ -21,6 +29,7 @@ class SentencePieceModel final : public Model {
     if (!status.ok())
       throw Error(ErrorCode::corrupt, where + ": is no SentencePiece model: " + std::string(status.message()));
     std::vector<std::string> pieces;
+    pieces.reserve(static_cast<size_t>(processor_.GetPieceSize()));
     for (int id = 0; id < processor_.GetPieceSize(); ++id) pieces.push_back(replace_invalid(processor_.IdToPiece(id)));
     if (pieces.empty()) throw Error(ErrorCode::corrupt, where + ": has no pieces");
     vocabulary_ = Vocabulary(std::move(pieces));
