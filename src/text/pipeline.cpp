@@ -92,6 +92,10 @@ std::unique_ptr<Detokenizer> PipelineTokenizer::detokenizer(bool skip_special) c
   return std::make_unique<PipelineDetokenizer>(*this, skip_special);
 }
 
+bool PipelineTokenizer::has(Token id) const {
+  return id >= 0 && (parts_.added.find(id) || parts_.model->vocabulary().contains(id));
+}
+
 std::string_view PipelineTokenizer::text_of(Token id) const {
   if (const AddedToken* token = parts_.added.find(id)) return token->content;
   if (parts_.model->vocabulary().contains(id)) return parts_.model->vocabulary().token(id);

@@ -30,6 +30,7 @@ class PipelineTokenizer final : public Tokenizer {
   std::vector<Token> encode(std::string_view text, const EncodeOptions& options = {}) const override;
   std::unique_ptr<Detokenizer> detokenizer(bool skip_special) const override;
   int64_t vocabulary_size() const override { return size_; }
+  bool has(Token id) const override;
   std::optional<Token> id_of(std::string_view token) const override;
   std::string token_of(Token id) const override;
   bool is_special(Token id) const override;

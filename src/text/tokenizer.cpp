@@ -11,11 +11,11 @@ std::string Tokenizer::decode(std::span<const Token> ids, bool skip_special) con
 }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
-    : detokenizer_(tokenizer.detokenizer(skip_special)) {}
+    : tokenizer_(&tokenizer), detokenizer_(tokenizer.detokenizer(skip_special)) {}
 
 std::string StreamDecoder::put(Token id) {
   std::string text;
-  detokenizer_->put(id, text);
+  if (tokenizer_->has(id)) detokenizer_->put(id, text);
   return text;
 }
 

@@ -46,7 +46,9 @@ class Tokenizer {
   // What decode puts all ids through. The tokenizer must outlive it.
   virtual std::unique_ptr<Detokenizer> detokenizer(bool skip_special = true) const = 0;
 
-  virtual int64_t vocabulary_size() const = 0;                           // largest id + 1
+  virtual int64_t vocabulary_size() const = 0;  // largest id + 1
+  // Models have ids beyond it where their embedding was rounded up.
+  virtual bool has(Token id) const { return id >= 0 && id < vocabulary_size(); }
   virtual std::optional<Token> id_of(std::string_view token) const = 0;  // exact vocabulary or added token
   virtual std::string token_of(Token id) const = 0;                      // as in the vocabulary, for people
   virtual bool is_special(Token id) const = 0;
@@ -64,7 +66,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const base::Path& path);
 std::unique_ptr<Tokenizer> load_gguf_tokenizer(const formats::Checkpoint& checkpoint);
 
 // Turns ids that arrive one by one into text, never emitting half a character: what is incomplete waits for the next
-// id. All parts together equal Tokenizer::decode.
+// id. All parts together equal Tokenizer::decode; ids without a token, which a model may choose, are no text.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
@@ -72,6 +74,7 @@ class StreamDecoder {
   std::string finish();       // what was held back (an incomplete character becomes U+FFFD)
 
  private:
+  const Tokenizer* tokenizer_;
   std::unique_ptr<Detokenizer> detokenizer_;
 };
 

@@ -81,6 +81,17 @@ TEST(StreamDecoder, ACharacterOfSeveralTokensAppearsWhenItIsWhole) {
   EXPECT_EQ(cut.finish(), "\xEF\xBF\xBD");
 }
 
+// A model whose embedding was rounded up may choose such an id.
+TEST(StreamDecoder, AnIdWithoutATokenIsNoText) {
+  const auto tokenizer = load_tokenizer(golden / "gpt2-like");
+  StreamDecoder stream(*tokenizer);
+  std::string text;
+  for (const Token id : tokenizer->encode("one")) text += stream.put(id);
+  text += stream.put(static_cast<Token>(tokenizer->vocabulary_size()));
+  for (const Token id : tokenizer->encode(" two")) text += stream.put(id);
+  EXPECT_EQ(text + stream.finish(), " one two");  // it puts a space in front
+}
+
 TEST(Tokenizer, AMegabyteWithoutASpaceTakesSeconds) {
   std::string varied;
   for (size_t i = 0; i < (size_t{1} << 20); ++i) varied += static_cast<char>('a' + (i * i / 7) % 26);
