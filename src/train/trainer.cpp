@@ -98,6 +98,19 @@ void check_same_recipe(const std::string& before, const std::string& now, const 
                                                "', now '" + line(now) + "'); choose another output folder");
 }
 
+// Without a checkpoint nothing says that a run has been there: what it would replace may be somebody's.
+void check_is_free(const Recipe& recipe) {
+  const base::Path folder = recipe.output, copy = folder / "recipe.yaml", result = folder / "result";
+  const auto refuse = [](const base::Path& path) {
+    throw Error(ErrorCode::invalid_argument,
+                path.string() + ": is there, and not of this run; move it away or choose another output folder");
+  };
+  std::error_code none;
+  if (std::filesystem::exists(result, none)) refuse(result);
+  if (std::filesystem::exists(copy, none) && base::read_file(copy, size_t{1} << 20) != print_recipe(recipe, false))
+    refuse(copy);
+}
+
 // Two runs in one folder would take each other's half-written checkpoints for leftovers.
 std::unique_ptr<data::FolderLock> lock_of(const Recipe& recipe, const TrainOptions& options) {
   if (options.export_only) return nullptr;  // beside a run that goes on
@@ -124,6 +137,7 @@ class Trainer {
   TrainResult run() {
     restore();
     if (options_.export_only) return export_newest();
+    if (!checkpoints_.newest()) check_is_free(recipe_);
     RunLog log(recipe_, step_, count(optimiser().parameters()), {options_.devices.size(), options_.device_memory});
     const auto start = Clock::now();
     auto last_saved = start;

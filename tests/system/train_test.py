@@ -174,6 +174,14 @@ class Refused(Training):
         self.refuse(["same", "another recipe", "rate: 0.005", "rate: 0.5", "another output folder"],
                     *self.arguments("same", "phases.0.steps=1", "phases.1.steps=1", "optimiser.rate=0.5"))
 
+    def test_a_folder_with_files_of_somebody_elses_is_refused(self):
+        notes = "# my notes\n" + self.recipe.read_text()
+        recipe = self.write("mine/recipe.yaml", notes)
+        self.refuse(["mine/recipe.yaml", "another output folder"], *self.arguments("mine"))
+        self.assertEqual(recipe.read_text(), notes)
+        self.write("theirs/result/config.json", "{}")
+        self.refuse(["theirs/result", "another output folder"], *self.arguments("theirs"))
+
     def test_what_is_missing_is_named(self):
         self.refuse(str(self.root / "no-corpus"), "train", self.recipe, f"data.corpus={self.root / 'no-corpus'}",
                     f"output={self.root / 'none'}")
