@@ -33,10 +33,9 @@ void initialise(const InitOptions& options, const CommonOptions& common) {
   shape.start = model::cross_attention_start(options.start);
   if (!options.layers.empty())
     shape.cross_attention_layers = base::parse_layers(options.layers, "--cross-attention-layers");
-  const Path output = options.output;
+  const Path output = options.output, path = model::locate_model(options.model, common.cache());
+  check_is_another(output, path);
   check_output_folder(output, options.force, "--output");
-
-  const Path path = model::locate_model(options.model, common.cache());
   const model::ModelSource source = model::open_model(path);
   if (options.layers.empty()) {
     for (int64_t layer = 0; layer < source.decoder.layers; ++layer) shape.cross_attention_layers.push_back(layer);
@@ -55,9 +54,10 @@ struct QuantiseOptions {
 };
 
 void quantise(const QuantiseOptions& options, const CommonOptions& common) {
-  const Path output = options.output;
+  const Path output = options.output, path = model::locate_model(options.model, common.cache());
+  check_is_another(output, path);
+  check_is_another(output, options.adapter);
   check_output_folder(output, options.force, "--output");
-  const Path path = model::locate_model(options.model, common.cache());
   const model::LoadOptions dense = {.type = model::WeightType::float32};
   const model::Decoder decoder = model::load_decoder(model::open_model(path), dense);
   const model::Adapter adapter = model::load_adapter(options.adapter, decoder, dense);
@@ -90,7 +90,7 @@ void add_adapter(CLI::App& program, CommonOptions& common) {
   init->add_option("--chunk-size", options->shape.chunk_size, "tokens of a chunk")
       ->check(CLI::Range(int64_t{1}, int64_t{65536}))
       ->capture_default_str();
-  init->add_option("--seed", options->shape.seed, "of the random weights")->capture_default_str();
+  init->add_option("--seed", options->shape.seed, "of the random weights")->check(seed_range())->capture_default_str();
   init->add_flag("--int8", options->int8, "keep 8 bits a weight, with a scale for each row");
   init->add_option("-o,--output", options->output, "folder to make")->required();
   init->add_flag("--force", options->force, "write into a folder that is not empty");

@@ -18,15 +18,6 @@ struct ConvertOptions {
   bool force = false;
 };
 
-// Where the folder itself is the input, what was read would be replaced while it is read.
-void check_is_another(const Path& output, const Path& input) {
-  std::error_code none;
-  if (std::filesystem::equivalent(output, input, none)) {
-    throw base::Error(base::ErrorCode::invalid_argument,
-                      "--output " + output.string() + ": this is the folder to be converted; choose another");
-  }
-}
-
 void convert(const ConvertOptions& options, const CommonOptions& common) {
   const Path path = model::locate_model(options.model, common.cache());
   const Path output = options.output;

@@ -53,6 +53,13 @@ void export_corpus(const ExportOptions& options) {
     throw Error(ErrorCode::invalid_argument, "give one of --mds FOLDER and --npy FILE");
   const data::TokenCorpus corpus = data::TokenCorpus::open(options.folder);
   if (!options.npy.empty()) {
+    std::error_code none;
+    const base::Path file = options.npy;
+    if (std::filesystem::equivalent(file.parent_path() / ".", options.folder, none))
+      throw Error(ErrorCode::invalid_argument,
+                  "--npy " + options.npy + ": this is in the corpus; choose another place");
+    if (!options.force && std::filesystem::exists(file, none))
+      throw Error(ErrorCode::invalid_argument, "--npy " + options.npy + ": is there; choose another or pass --force");
     data::write_published_documents(corpus, options.npy);
     base::notice(std::to_string(corpus.documents().size()) + " documents");
     write_output(options.npy + "\n");
@@ -100,7 +107,7 @@ void add_data_export(CLI::App& group, CommonOptions& common) {
   command->add_option("--previous-tokens", options->previous, "prev_token_ids of a sample; 0: no such column")
       ->capture_default_str();
   command->add_flag("--zstd", options->zstd, "compressed shards");
-  command->add_flag("--force", options->force, "write into a folder that is not empty");
+  command->add_flag("--force", options->force, "write into a folder that is not empty, or over a file");
 }
 
 }  // namespace cepe::cli

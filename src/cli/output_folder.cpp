@@ -20,4 +20,12 @@ void check_output_folder(const base::Path& folder, bool force, const std::string
   if (problem) throw Error(ErrorCode::io, what + ": cannot be made: " + problem.message());
 }
 
+void check_is_another(const base::Path& output, const base::Path& input) {
+  std::error_code none;
+  if (std::filesystem::equivalent(output, input, none)) {
+    throw base::Error(base::ErrorCode::invalid_argument,
+                      "--output " + output.string() + ": this is what is read; choose another folder");
+  }
+}
+
 }  // namespace cepe::cli

@@ -71,6 +71,8 @@ class Data(ProgramTest):
         self.build("own", text)
         own = self.root / "own"
         self.succeed("data", "export", own, "--npy", self.root / "own.npy")
+        self.refuse("pass --force", "data", "export", own, "--npy", self.root / "own.npy")
+        self.refuse("this is in the corpus", "data", "export", own, "--npy", f"{own}/corpus.json", "--force")
         numbers = (self.root / "own.npy").read_bytes()[128:]
         self.assertEqual(struct.unpack(f"<{len(numbers) // 8}q", numbers), (2, 10, 3, *b"abcdefghijxyz"))
         self.succeed("data", "import", "--npy", self.root / "own.npy", "--model", self.model, "--output",
