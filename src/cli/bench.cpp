@@ -269,7 +269,7 @@ void add_bench(CLI::App& program, CommonOptions& common) {
   command->add_flag("--own-contexts", options->own_contexts, "with --sequences: a context for each of them");
   command->add_flag("--batch-invariant", options->batch_invariant,
                     "each sequence passes alone: the same bits whoever else is there");
-  command->add_option("--seed", options->seed, "of the random ids")->capture_default_str();
+  command->add_option("--seed", options->seed, "of the random ids")->check(seed_range())->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object instead of text");
   add_shape_options(*command, options->shape);
   const char* group = "A document";

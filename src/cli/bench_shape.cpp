@@ -42,10 +42,15 @@ std::string shape_text(const Json& result) {
     const std::string peak =
         row.contains("peak_memory_bytes") ? base::human_bytes(row.at("peak_memory_bytes").get<int64_t>()) : "-";
     const double seconds = row.at("seconds").get<double>();
-    std::snprintf(
-        line, sizeof line, "%-52s %9lld %10.5f %10.5f %7.3f %9.1f %10s\n", row.at("what").get<std::string>().c_str(),
-        static_cast<long long>(row.at("context_tokens").get<int64_t>()), seconds, row.at("bound_seconds").get<double>(),
-        row.at("ratio").get<double>(), row.at("sequences").get<double>() / seconds, peak.c_str());
+    const std::string what = row.at("what");
+    // Of a step the tokens that it makes, of the encoder those that it reads; the others read and make at once.
+    const auto tokens = row.at(what == "encode" ? "context_tokens" : "sequences").get<double>();
+    const bool has_rate = what == "encode" || what.starts_with("a token") || tokens > 1;
+    char rate[32] = "-";
+    if (has_rate) std::snprintf(rate, sizeof rate, "%.1f", tokens / seconds);
+    std::snprintf(line, sizeof line, "%-52s %9lld %10.5f %10.5f %7.3f %9s %10s\n", what.c_str(),
+                  static_cast<long long>(row.at("context_tokens").get<int64_t>()), seconds,
+                  row.at("bound_seconds").get<double>(), row.at("ratio").get<double>(), rate, peak.c_str());
     text += line;
   }
   return text;

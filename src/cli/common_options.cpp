@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <charconv>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/version.h"
@@ -67,6 +69,16 @@ void apply(const CommonOptions& common) {
   // Both may be set once only in a process, before the first parallel work.
   at::set_num_interop_threads(1);
   if (common.threads > 0) at::set_num_threads(common.threads);
+}
+
+CLI::Validator seed_range() {
+  const auto refusal = [](const std::string& text) {
+    uint64_t seed = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), seed);
+    const bool whole = problem == std::errc() && end == text.data() + text.size();
+    return whole ? std::string() : "'" + text + "' is not a whole number from 0 to 18446744073709551615";
+  };
+  return CLI::Validator(refusal, "");
 }
 
 }  // namespace cepe::cli

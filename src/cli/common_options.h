@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <CLI/Validators.hpp>
 #include <functional>
 #include <string>
 
@@ -31,5 +32,8 @@ void add_common_options(CLI::App& command, CommonOptions& common);
 
 // Log level and threads, before a body runs. Errors: invalid_argument.
 void apply(const CommonOptions& common);
+
+// A whole number from 0 to 2^64 - 1; CLI11 takes what is beyond for the largest.
+CLI::Validator seed_range();
 
 }  // namespace cepe::cli

@@ -79,10 +79,7 @@ void read_folder_into(const Path& folder, std::vector<Document>& documents) {
 
 Document read_input() {
   announce_waiting("reading the document from standard input");
-  std::string text = read_standard_input();
-  if (const std::string refusal = data::refusal_of(std::string_view(text).substr(0, 4096)); !refusal.empty())
-    throw Error(ErrorCode::invalid_argument, "--document - (standard input): " + refusal);
-  return {"-", std::move(text)};
+  return {"-", data::plain_text(read_standard_input(), "--document - (standard input)")};
 }
 
 }  // namespace

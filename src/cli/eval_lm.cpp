@@ -121,7 +121,10 @@ void add_protocol_options(CLI::App& command, EvalLmOptions& options) {
   command.add_option("--documents", options.measured.documents, "at most so many documents; 0: all")
       ->capture_default_str()
       ->group(group);
-  command.add_option("--seed", options.measured.seed, "of the windows' places")->capture_default_str()->group(group);
+  command.add_option("--seed", options.measured.seed, "of the windows' places")
+      ->check(seed_range())
+      ->capture_default_str()
+      ->group(group);
   CLI::Option* json =
       command
           .add_flag("--json", options.json,

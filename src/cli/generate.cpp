@@ -16,6 +16,7 @@
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "context/chunk.h"
+#include "data/documents.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
@@ -42,7 +43,8 @@ std::optional<std::string> read_prompt(const GenerateOptions& options) {
   if (options.prompt) return options.prompt;
   bool document_takes_input = false;
   for (const std::string& document : options.documents) document_takes_input |= document == "-";
-  if (!options.prompt_file.empty() && options.prompt_file != "-") return base::read_file(options.prompt_file);
+  if (!options.prompt_file.empty() && options.prompt_file != "-")
+    return data::utf8_text(base::read_file(options.prompt_file), options.prompt_file);
   if (document_takes_input) {
     if (!options.prompt_file.empty())
       throw Error(ErrorCode::invalid_argument,
@@ -53,7 +55,7 @@ std::optional<std::string> read_prompt(const GenerateOptions& options) {
   if (!asked && !standard_input_is_fed()) return std::nullopt;
   announce_waiting(asked ? "reading the prompt from standard input (Ctrl-D ends it)"
                          : "waiting for the prompt on standard input (--prompt TEXT gives one, </dev/null none)");
-  std::string text = read_standard_input();
+  std::string text = data::utf8_text(read_standard_input(), "the prompt (standard input)");
   if (text.empty() && !asked) return std::nullopt;
   return text;
 }

@@ -73,7 +73,10 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
                 "no limit to the answer but --max-tokens: where the decoder's window is full, its oldest half goes to "
                 "the encoder")
       ->group(group);
-  command.add_option("--seed", sampling.seed, "of the random choices")->capture_default_str()->group(group);
+  command.add_option("--seed", sampling.seed, "of the random choices")
+      ->check(seed_range())
+      ->capture_default_str()
+      ->group(group);
 }
 
 int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document) {

@@ -29,11 +29,17 @@ bool is_allocation_failure(std::string_view message) {
 // What CLI11 says of a wrong command line, with the command whose --help tells more.
 int report_command_line(const CLI::App& program, const CLI::ParseError& error) {
   std::string command = program.get_name();
-  for (const CLI::App* at = &program; !at->get_subcommands().empty();) {
+  const CLI::App* at = &program;
+  while (!at->get_subcommands().empty()) {
     at = at->get_subcommands().front();
     command += " " + at->get_name();
   }
-  base::log(base::LogLevel::error, std::string(error.what()) + "\nSee: " + command + " --help");
+  const std::vector<std::string> unknown = at->remaining();
+  const bool misspelt = error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) && !unknown.empty() &&
+                        at->get_require_subcommand_min() > 0;
+  base::log(base::LogLevel::error,
+            (misspelt ? "there is no command '" + command + " " + unknown.front() + "'" : std::string(error.what())) +
+                "\nSee: " + command + " --help");
   return exit_mistake;
 }
 

@@ -145,19 +145,26 @@ Document DocumentReader::parse_line(const std::string& line) const {
   return document;
 }
 
+std::string plain_text(std::string bytes, const std::string& name) {
+  const std::string refusal = refusal_of(std::string_view(bytes).substr(0, 4096));
+  if (!refusal.empty()) throw Error(ErrorCode::invalid_argument, name + ": " + refusal);
+  return utf8_text(std::move(bytes), name);
+}
+
+std::string utf8_text(std::string bytes, const std::string& name) {
+  const size_t valid = valid_prefix(bytes);
+  if (valid < bytes.size()) {
+    const auto line = std::count(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(valid), '\n') + 1;
+    throw Error(ErrorCode::corrupt, name + ", line " + std::to_string(line) + ": not UTF-8; convert it first (iconv)");
+  }
+  if (bytes.starts_with("\xef\xbb\xbf")) bytes.erase(0, 3);
+  return bytes;
+}
+
 Document DocumentReader::read_text(const base::Path& path) const {
   const std::string name = path.string();
   Document document;
-  document.text = base::read_file(path, options_.max_file_bytes);
-  const std::string refusal = refusal_of(std::string_view(document.text).substr(0, 4096));
-  if (!refusal.empty()) throw Error(ErrorCode::invalid_argument, name + ": " + refusal);
-  const size_t valid = valid_prefix(document.text);
-  if (valid < document.text.size()) {
-    const auto line =
-        std::count(document.text.begin(), document.text.begin() + static_cast<ptrdiff_t>(valid), '\n') + 1;
-    throw Error(ErrorCode::corrupt, name + ", line " + std::to_string(line) + ": not UTF-8; convert it first (iconv)");
-  }
-  if (document.text.starts_with("\xef\xbb\xbf")) document.text.erase(0, 3);
+  document.text = plain_text(base::read_file(path, options_.max_file_bytes), name);
   document.id = name;
   document.source = name;
   document.fields = base::Json::object();

@@ -35,6 +35,10 @@ std::vector<base::Path> list_document_files(const base::Path& path);
 
 // Why the beginning of a file shows that it holds no plain text, and what to do; empty where it may be text.
 std::string refusal_of(std::string_view beginning);
+// What was read from `name`, without a byte order mark. Errors: corrupt where it is not UTF-8, with the line.
+std::string utf8_text(std::string bytes, const std::string& name);
+// The same of a document. Errors: invalid_argument, too, where it is no plain text.
+std::string plain_text(std::string bytes, const std::string& name);
 
 class DocumentReader {
  public:

@@ -287,6 +287,30 @@ class Commands(ProgramTest):
         self.assertGreater(sizes[0], 0)
         self.assertEqual(sizes[1], 0)
 
+    def test_what_is_read_is_not_replaced(self):
+        model, adapter = self.root / "own-model", self.root / "own-adapter"
+        shutil.copytree(self.model, model)
+        shutil.copytree(self.adapter, adapter)
+        config = (model / "config.json").read_text()
+        self.refuse("this is what is read", "adapter", "init", "--model", model, "--encoder-layers", "1", "--output",
+                    model, "--force")
+        self.assertEqual((model / "config.json").read_text(), config)
+        self.refuse("this is what is read", "adapter", "quantise", adapter, "--model", self.model, "--output", adapter,
+                    "--force")
+
+    def test_without_memory_it_says_so(self):
+        self.refuse("not enough memory", "bench", "--shape", "tiny", "--sequences", "65536", "--row-tokens", "1048576",
+                    "--contexts", "256", "--parts", "batches", "--runs", "1", "--tokens", "2", code=1)
+
+    def test_text_that_is_not_utf8_is_refused_wherever_it_comes_from(self):
+        latin = self.root / "latin.txt"
+        latin.write_bytes(b"a\ncaf\xe9")
+        self.refuse("line 2: not UTF-8", "generate", "--model", self.model, "--prompt-file", latin)
+
+    def test_a_wrong_word_and_a_wrong_number_are_named(self):
+        self.refuse("there is no command 'cepe genrate'", "genrate", "--prompt", "x")
+        self.refuse("'-1' is not a whole number", "generate", "--prompt", "x", "--seed", "-1")
+
     def test_completion_scripts_are_accepted_by_their_shells(self):
         for shell in ("bash", "zsh", "fish"):
             script = self.write(f"completion.{shell}", self.succeed("completion", shell).out)
