@@ -129,7 +129,8 @@ ContextPointer Engine::extended(const ContextPointer& context, model::ContextSta
   if (!joined->kept.empty()) {
     try {
       extend_kept(*joined, added);
-    } catch (const c10::OutOfMemoryError&) {
+    } catch (const std::exception& error) {
+      if (!ops::is_out_of_memory(error)) throw;
       if (must_keep) refuse_to_keep(joined->rows + added.rows, bytes);
       joined->kept.clear();
       added.kept.clear();

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "engine/sampled.h"
 #include "engine/token_ids.h"
+#include "ops/device.h"
 
 namespace cepe::engine {
 namespace {
@@ -112,7 +113,8 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   at::Tensor logits;
   try {
     logits = batch_step_->logits(token_tensor(tokens, at::kCPU), rows);
-  } catch (const c10::OutOfMemoryError&) {
+  } catch (const std::exception& error) {
+    if (!ops::is_out_of_memory(error)) throw;
     base::detail("engine: no memory to record a step of " + std::to_string(rows.size()) + " rows");
     batch_step_.reset();
     by_tables_ = std::exchange(texts_by_tables_, false);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "context/chunk.h"
 #include "engine/sampled.h"
+#include "ops/device.h"
 
 namespace cepe::engine {
 namespace {
@@ -164,7 +165,8 @@ bool Engine::grow(int64_t slots) {
         tensor = larger;
       }
     }
-  } catch (const c10::OutOfMemoryError&) {
+  } catch (const std::exception& error) {
+    if (!ops::is_out_of_memory(error)) throw;
     return false;
   }
   return true;

@@ -37,7 +37,7 @@ class ShortMemory : public c10::Allocator {
   c10::DataPtr allocate(size_t size) override {
     const auto asked = static_cast<int64_t>(size);
     if (asked >= bytes_ && asked % block_bytes_ == 0 && --spared_ < 0 && --refused_ >= 0)
-      TORCH_CHECK_WITH(OutOfMemoryError, false, "no memory");
+      TORCH_CHECK(false, "DefaultCPUAllocator: can't allocate memory");
     return real_->allocate(size);
   }
   c10::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }

@@ -35,7 +35,8 @@ bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context
   try {
     model::keep_projections(context, model::cross_attention_blocks(model), model::head_shape(model.decoder.config),
                             form.type);
-  } catch (const c10::OutOfMemoryError&) {
+  } catch (const std::exception& error) {
+    if (!ops::is_out_of_memory(error)) throw;
     context.kept.clear();
     return false;
   }

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <tuple>
 
 #include "expect_error.h"
 #include "golden_tensors.h"
@@ -143,6 +144,40 @@ TEST_F(AdapterFolder, RefusesAnotherDecoderAndNamesItsOwn) {
   LoadOptions allowed = as_stored;
   allowed.allow_mismatch = true;
   EXPECT_EQ(load_adapter(folder, tiny_decoder(4), allowed).chunk_size, 8);
+}
+
+// What only one of a model's two files calls otherwise.
+TEST_F(AdapterFolder, AFamilyOfTheSameBlocksIsNoOtherDecoder) {
+  save();
+  Decoder renamed = model.decoder;
+  renamed.config.family = "mistral";
+  EXPECT_NO_THROW(load_adapter(folder, renamed, as_stored));
+  renamed.config.family = "gpt2";
+  expect_error(ErrorCode::mismatch, "gpt2", [&] { load_adapter(folder, renamed, as_stored); });
+}
+
+TEST_F(AdapterFolder, TheEncodersRopeComesBackWhole) {
+  RopeConfig yarn = {10000, 8, RopeScaling::yarn, 4, 512};
+  yarn.beta_fast = 16, yarn.beta_slow = 2, yarn.attention_factor = 1.25;
+  RopeConfig llama3 = {500000, 8, RopeScaling::llama3, 32, 256};
+  llama3.low_frequency_factor = 2, llama3.high_frequency_factor = 6;
+  RopeConfig partial = {10000, 6};
+  RopeConfig stated = {10000, 8};
+  stated.divisors = {1, 1.5, 8, 8};
+  for (const RopeConfig& rope : {yarn, llama3, partial, stated, RopeConfig{20000, 8, RopeScaling::dynamic, 2, 128},
+                                 RopeConfig{10000, 8, RopeScaling::linear, 4, 64}}) {
+    EncoderConfig config = model.adapter->encoder.config;
+    config.head_width = 8;
+    config.rope = rope;
+    const RopeConfig back = read_encoder_config(write_encoder_config(config), "config.json").rope;
+    EXPECT_EQ(std::tie(back.theta, back.width, back.scaling, back.factor, back.divisors),
+              std::tie(rope.theta, rope.width, rope.scaling, rope.factor, rope.divisors));
+    if (rope.scaling == RopeScaling::none) continue;
+    EXPECT_EQ(std::tie(back.original_positions, back.low_frequency_factor, back.high_frequency_factor, back.beta_fast,
+                       back.beta_slow, back.attention_factor),
+              std::tie(rope.original_positions, rope.low_frequency_factor, rope.high_frequency_factor, rope.beta_fast,
+                       rope.beta_slow, rope.attention_factor));
+  }
 }
 
 TEST_F(AdapterFolder, RefusesADecoderOfWhichOneTableIsAnothers) {

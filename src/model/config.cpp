@@ -31,6 +31,21 @@ RopeScaling scaling_named(const std::string& type, const std::string& where) {
               where + ": rope type '" + type + "' is not supported; known are default, linear, dynamic, yarn, llama3");
 }
 
+const char* name_of(RopeScaling scaling) {
+  switch (scaling) {
+    case RopeScaling::linear:
+      return "linear";
+    case RopeScaling::dynamic:
+      return "dynamic";
+    case RopeScaling::yarn:
+      return "yarn";
+    case RopeScaling::llama3:
+      return "llama3";
+    default:
+      return "default";
+  }
+}
+
 // The object that holds the rope's numbers, in either generation of config.json; null where there is none.
 Json rope_object(const Json& config, const char* layer_type) {
   const char* field = base::json_has(config, "rope_parameters") ? "rope_parameters" : "rope_scaling";
@@ -185,6 +200,41 @@ void validate(const DecoderConfig& config, const std::string& where) {
   }
 }
 
+namespace {
+
+// What read_rope reads, and the divisors that a GGUF file stated.
+void write_rope(const RopeConfig& rope, int64_t head_width, Json& json) {
+  json["rope_theta"] = rope.theta;
+  // Half a channel more, so that reading it rounds down to the width.
+  if (rope.width < head_width)
+    json["partial_rotary_factor"] = (static_cast<double>(rope.width) + 0.5) / static_cast<double>(head_width);
+  if (!rope.divisors.empty()) json["rope_divisors"] = rope.divisors;
+  if (rope.scaling == RopeScaling::none) return;
+  Json scaling = {{"rope_type", name_of(rope.scaling)},
+                  {"factor", rope.factor},
+                  {"original_max_position_embeddings", rope.original_positions},
+                  {"low_freq_factor", rope.low_frequency_factor},
+                  {"high_freq_factor", rope.high_frequency_factor},
+                  {"beta_fast", rope.beta_fast},
+                  {"beta_slow", rope.beta_slow}};
+  if (rope.attention_factor > 0) scaling["attention_factor"] = rope.attention_factor;
+  json["rope_scaling"] = std::move(scaling);
+  if (rope.scaling == RopeScaling::dynamic) json["max_position_embeddings"] = rope.original_positions;
+}
+
+void read_divisors(const Json& config, RopeConfig& rope, const std::string& where) {
+  if (!base::json_has(config, "rope_divisors")) return;
+  const Json& list = config.at("rope_divisors");
+  const auto is_number = [](const Json& value) { return value.is_number() && value.get<double>() > 0; };
+  if (!list.is_array() || static_cast<int64_t>(list.size()) != rope.width / 2 ||
+      !std::all_of(list.begin(), list.end(), is_number))
+    throw Error(ErrorCode::corrupt,
+                where + ": field 'rope_divisors' must list " + std::to_string(rope.width / 2) + " numbers above 0");
+  rope.divisors = list.get<std::vector<float>>();
+}
+
+}  // namespace
+
 EncoderConfig read_encoder_config(const Json& config, const std::string& where) {
   Json full = config;
   EncoderConfig encoder;
@@ -202,6 +252,7 @@ EncoderConfig read_encoder_config(const Json& config, const std::string& where) 
   encoder.activation = blocks.activation;
   encoder.norm_eps = blocks.norm_eps;
   encoder.rope = blocks.rope;
+  read_divisors(config, encoder.rope, where);
   return encoder;
 }
 
@@ -213,8 +264,8 @@ Json write_encoder_config(const EncoderConfig& config) {
                {"head_dim", config.head_width},
                {"intermediate_size", config.feed_forward},
                {"hidden_act", ops::name_of(config.activation)},
-               {"rms_norm_eps", config.norm_eps},
-               {"rope_theta", config.rope.theta}};
+               {"rms_norm_eps", config.norm_eps}};
+  write_rope(config.rope, config.head_width, json);
   if (config.shares_embeddings) {
     json["embeddings"] = "decoder";
   } else {

@@ -308,11 +308,8 @@ bool come_from_int8(const ContextStates& context, std::span<const CrossAttention
          std::all_of(blocks.begin(), blocks.end(), [](const auto* block) { return !block || takes_int8(*block); });
 }
 
-}  // namespace
-
-void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
-                      at::ScalarType type) {
-  context.kept.clear();
+void project_all(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
+                 at::ScalarType type) {
   if (type == at::kByte) return keep_in_8_bits(context, blocks, shape);
   const bool as_they_are = come_from_int8(context, blocks, type);
   const std::vector<at::Tensor> parts = as_they_are ? std::vector<at::Tensor>() : tiles(context, tile_rows(1));
@@ -334,6 +331,19 @@ void keep_projections(ContextStates& context, std::span<const CrossAttention* co
       values.push_back(kv.values.to(type));
     }
     context.kept.push_back({at::cat(keys, 0), at::cat(values, 0)});
+  }
+}
+
+}  // namespace
+
+void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
+                      at::ScalarType type) {
+  context.kept.clear();
+  try {
+    project_all(context, blocks, shape, type);
+  } catch (...) {
+    context.kept.clear();  // all layers or none
+    throw;
   }
 }
 

@@ -25,7 +25,10 @@ at::Tensor random_normal(int64_t rows, int64_t columns, double deviation, at::Ge
 Linear thawed(const Linear& linear) {
   return {dense_weight(linear, at::kFloat).to(at::kCPU, at::kFloat).clone(), {}, nullptr};
 }
-Norm thawed(const Norm& norm) { return {norm.weight.to(at::kCPU, at::kFloat).clone(), {}, norm.eps, NormKind::rms}; }
+Norm thawed(const Norm& norm) {
+  const at::Tensor weight = norm.weight.to(at::kCPU, at::kFloat);
+  return {norm.kind == NormKind::rms_unit_offset ? weight + 1 : weight.clone(), {}, norm.eps, NormKind::rms};
+}
 
 // The fused self-attention's rows [q; k; v], whatever their layout.
 std::vector<at::Tensor> split_query_key_value(const DecoderConfig& config, const SelfAttention& attention) {

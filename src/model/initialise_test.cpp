@@ -42,6 +42,17 @@ TEST_F(Start, QueryKeyValueAndNormComeFromTheLayer) {
   }
 }
 
+// Gemma's folders state a norm's distance from one.
+TEST_F(Start, ANormWithAUnitOffsetIsTakenWithIt) {
+  Decoder gemma = decoder;
+  Norm& norm = gemma.layers[layer_number].feed_forward_norm;
+  norm = {norm.weight - 1, {}, norm.eps, NormKind::rms_unit_offset};
+  const CrossAttention block =
+      initialise_cross_attention(gemma, layer_number, encoder_width, CrossAttentionStart::copy, 1);
+  EXPECT_TRUE(block.norm.weight.equal(norm.weight + 1));
+  EXPECT_EQ(block.norm.kind, NormKind::rms);
+}
+
 TEST_F(Start, OutputIsCopiedZeroOrKaimingNormal) {
   EXPECT_TRUE(begin(CrossAttentionStart::copy).output.weight.equal(own_output));
   EXPECT_EQ(begin(CrossAttentionStart::zero).output.weight.sizes(), own_output.sizes());

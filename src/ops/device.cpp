@@ -3,13 +3,16 @@
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Exception.h>
 #include <dlfcn.h>
 
 #include <atomic>
 #include <charconv>
 #include <filesystem>
 #include <mutex>
+#include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -237,4 +240,10 @@ void check(const char* error, const char* kernel) {
 }
 
 }  // namespace cuda
+bool is_out_of_memory(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const c10::OutOfMemoryError*>(&error)) return true;
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  return torch && std::string_view(torch->what_without_backtrace()).find("allocate memory") != std::string_view::npos;
+}
+
 }  // namespace cepe::ops

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string_view>
 
@@ -35,5 +36,7 @@ void reset_peak_device_bytes(at::Device device);
 // Bytes that new tensors can take on a device: what is free on an opened GPU and what LibTorch keeps unused of it; on
 // the CPU base::available_bytes.
 int64_t available_bytes(at::Device device);
+// Whether this says that a tensor found no memory. LibTorch's allocator of the CPU has no exception of its own.
+bool is_out_of_memory(const std::exception& error);
 
 }  // namespace cepe::ops
