@@ -17,8 +17,9 @@
 namespace cepe::base {
 namespace {
 
-[[noreturn]] void fail(const Path& path, std::string_view action, const std::error_code& reason) {
-  const ErrorCode code = reason == std::errc::no_such_file_or_directory ? ErrorCode::not_found : ErrorCode::io;
+[[noreturn]] void fail(const Path& path, std::string_view action, const std::error_code& reason,
+                       ErrorCode otherwise = ErrorCode::io) {
+  const ErrorCode code = reason == std::errc::no_such_file_or_directory ? ErrorCode::not_found : otherwise;
   throw Error(code, path.string() + ": cannot " + std::string(action) + ": " + std::strerror(reason.value()));
 }
 
@@ -105,7 +106,7 @@ class ReadFile : public FileLayer::Reading {
       const ssize_t count =
           ::pread(file_.get(), bytes.data() + done, bytes.size() - done, place + static_cast<int64_t>(done));
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail(path_, "read", last_error());
+      if (count < 0) fail(path_, "read", last_error(), errno == EIO ? ErrorCode::corrupt : ErrorCode::io);
       if (count == 0) break;
       done += static_cast<size_t>(count);
     }

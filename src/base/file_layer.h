@@ -1,6 +1,6 @@
 // What saving a checkpoint and keeping encoded text ask of a file system, step by step, so that a test can put one in
 // its place that loses everything which was not synced. Every error is base::Error: io with the operating system's
-// reason, or not_found.
+// reason, not_found, or where a record is read corrupt.
 #pragma once
 
 #include <cstddef>
@@ -45,7 +45,8 @@ class FileLayer {
    public:
     virtual ~Reading() = default;
     virtual int64_t size() = 0;
-    // Fewer bytes than asked for only at the end of the file. Any thread at any time.
+    // Fewer bytes than asked for only at the end of the file. Any thread at any time. Errors: corrupt where the medium
+    // has lost them (EIO), io for all that may be otherwise the next time.
     virtual size_t read(int64_t place, std::span<std::byte> bytes) = 0;
   };
 

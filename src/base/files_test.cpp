@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "base/error.h"
+#include "base/file_layer.h"
 
 namespace cepe::base {
 namespace {
@@ -26,6 +29,17 @@ TEST_F(Files, ReplacingKeepsTheOldFileUntilCommit) {
   replace_file(path, "new");
   EXPECT_EQ(read_file(path), "new");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1) << "temporary files stay behind";
+}
+
+TEST_F(Files, BytesThatTheMediumCannotGiveAreToldFromOtherErrors) {
+  const auto file = disk().open("/proc/self/mem");  // has no first byte: EIO
+  std::array<std::byte, 8> bytes;
+  try {
+    file->read(0, bytes);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::corrupt) << error.what();
+  }
 }
 
 TEST_F(Files, AMissingFileIsNamed) {

@@ -77,11 +77,19 @@ void verify_store(const StoreCommand& command, const CommonOptions& common) {
         {{"folder", common.chunks().string()},
          {"chunks", verified.records},
          {"bytes", verified.bytes},
-         {"damaged", verified.damaged}},
-        words(verified.records, verified.bytes) + " read, " + std::to_string(verified.damaged) + " damaged");
-  if (verified.damaged == 0) return;
-  throw base::Error(base::ErrorCode::corrupt, common.chunks().string() + ": " + std::to_string(verified.damaged) +
-                                                  " damaged chunks; dropped, they are encoded again when needed");
+         {"damaged", verified.damaged},
+         {"unreadable", verified.unreadable}},
+        words(verified.records, verified.bytes) + " looked at, " + std::to_string(verified.damaged) + " damaged, " +
+            std::to_string(verified.unreadable) + " could not be read");
+  if (verified.damaged > 0) {
+    throw base::Error(base::ErrorCode::corrupt, common.chunks().string() + ": " + std::to_string(verified.damaged) +
+                                                    " damaged chunks; dropped, they are encoded again when needed");
+  }
+  if (verified.unreadable > 0) {
+    throw base::Error(base::ErrorCode::io,
+                      common.chunks().string() + ": " + std::to_string(verified.unreadable) +
+                          " chunks could not be read and are kept; mend what is said above, then " + "verify again");
+  }
 }
 
 void collect(const StoreCommand& command, const CommonOptions& common) {

@@ -68,13 +68,18 @@ DiskTier::Verified DiskTier::verify() {
                            record.shape.rows < record.place.length && record.shape.width < record.place.length &&
                            static_cast<int64_t>(record.shape.payload_bytes()) < record.place.length;
     std::string wrong = "its place in the catalogue is impossible";
-    if (plausible) {
-      values.resize(record.shape.payload_bytes());
-      wrong = read_at(record, record.key, record.shape, values);
-    }
-    if (!wrong.empty()) {
-      drop(record, wrong);
-      ++verified.damaged;
+    try {
+      if (plausible) {
+        values.resize(record.shape.payload_bytes());
+        wrong = read_at(record, record.key, record.shape, values);
+      }
+      if (!wrong.empty()) {
+        drop(record, wrong);
+        ++verified.damaged;
+      }
+    } catch (const Error& error) {
+      pass_over(error.what());
+      ++verified.unreadable;
     }
     progress.advance(1);
   }

@@ -119,26 +119,47 @@ std::shared_ptr<base::FileLayer::Reading> DiskTier::reader(const std::string& se
   const std::scoped_lock lock(mutex_);
   if (const auto known = readers_.find(segment); known != readers_.end()) return known->second;
   if (!is_segment_name(segment)) return nullptr;
-  std::shared_ptr<base::FileLayer::Reading> opened = files_.open(folder_ / segment);
+  std::shared_ptr<base::FileLayer::Reading> opened;
+  try {
+    opened = files_.open(folder_ / segment);
+  } catch (const Error&) {
+    if (readers_.empty()) throw;
+    readers_.clear();  // so many files may not be open at once
+    opened = files_.open(folder_ / segment);
+  }
   if (!opened) return nullptr;
   if (readers_.size() >= most_readers) readers_.clear();
   return readers_[segment] = std::move(opened);
 }
 
+// Fills `values`. "" or what is wrong with the record. Errors: io where it cannot be read now and may be sound.
 std::string DiskTier::read_at(const CatalogueRecord& record, const ChunkKey& key, const RecordShape& shape,
                               std::span<std::byte> values) {
+  const auto segment = reader(record.place.segment);
+  if (!segment) return "its segment is gone";
   try {
-    const auto segment = reader(record.place.segment);
-    return segment ? read_record(*segment, record.place, key, shape, values) : "its segment is gone";
+    return read_record(*segment, record.place, key, shape, values);
   } catch (const Error& error) {
+    if (error.code() != ErrorCode::corrupt) throw;
     return error.what();
   }
+}
+
+void DiskTier::pass_over(const std::string& why) {
+  const std::scoped_lock lock(mutex_);
+  if (!std::exchange(passed_over_said_, true)) base::warn(why + "; what cannot be read now is passed over");
 }
 
 bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
   std::optional<CatalogueRecord> record = find(key);
   while (record) {
-    const std::string wrong = read_at(*record, key, shape, values);
+    std::string wrong;
+    try {
+      wrong = read_at(*record, key, shape, values);
+    } catch (const Error& error) {
+      pass_over(error.what());
+      return false;
+    }
     if (wrong.empty()) {
       const std::scoped_lock lock(mutex_);
       touched_[key] = wall_clock();

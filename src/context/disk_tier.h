@@ -2,7 +2,8 @@
 //
 // Several processes may share a folder, each appending to a segment of its own. `write` returns true once the records
 // are acknowledged: their bytes synced, then the catalogue committed. From there on no crash of the process or the
-// machine loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). Where the
+// machine loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). What cannot
+// be opened or read at the moment (too many files are open, no memory) is passed over, said once and stays. Where the
 // folder cannot be used or the disk is full, that is said once, and nothing is kept from then on. Links are not
 // followed. Any thread at any time.
 #pragma once
@@ -72,7 +73,8 @@ class DiskTier {
   DiskUsage usage();
   struct Verified {
     int64_t records = 0, bytes = 0;
-    int64_t damaged = 0;  // and dropped
+    int64_t damaged = 0;     // and dropped
+    int64_t unreadable = 0;  // at the moment, and kept
   };
   Verified verify();  // reads every record
   struct Collected {
@@ -100,6 +102,7 @@ class DiskTier {
   std::optional<CatalogueRecord> find(const ChunkKey& key);
   std::string read_at(const CatalogueRecord& record, const ChunkKey& key, const RecordShape& shape,
                       std::span<std::byte> values);
+  void pass_over(const std::string& why);
   void drop(const CatalogueRecord& record, const std::string& why);
   std::shared_ptr<base::FileLayer::Reading> reader(const std::string& segment);
 
@@ -130,6 +133,7 @@ class DiskTier {
   bool writable_ = true;
   bool refused_ = false;  // and said so
   bool full_said_ = false;
+  bool passed_over_said_ = false;
   int64_t full_since_ = -1;  // the request for which nothing more can go
   int rebuilt_ = 0;
   unsigned dropped_ = 0;  // damaged records

@@ -336,6 +336,51 @@ TEST_F(Disk, VerifyingNamesAndDropsWhatIsDamaged) {
   EXPECT_EQ(tier.usage().chunks, 2);
 }
 
+// No further file can be opened, however many are.
+class NoMoreFiles {
+ public:
+  NoMoreFiles() {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    const int next = ::dup(STDERR_FILENO);  // the lowest number that is free
+    ::close(next);
+    rlimit limit = before_;
+    limit.rlim_cur = static_cast<rlim_t>(next);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  ~NoMoreFiles() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  NoMoreFiles(const NoMoreFiles&) = delete;
+  NoMoreFiles& operator=(const NoMoreFiles&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(Disk, WhatCannotBeOpenedAtTheMomentIsPassedOverAndKept) {
+  DiskTier tier(options());
+  put(tier, {1, 2, 3});
+  testing::internal::CaptureStderr();
+  {
+    const NoMoreFiles none;
+    EXPECT_FALSE(has(tier, 1));
+    const DiskTier::Verified verified = tier.verify();
+    EXPECT_EQ(verified.damaged, 0);
+    EXPECT_EQ(verified.unreadable, 3);
+  }
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_THAT(said, HasSubstr("Too many open files"));
+  for (int number = 1; number <= 3; ++number) EXPECT_TRUE(has(tier, number)) << number;
+}
+
+TEST_F(Disk, LetsGoOfOpenSegmentsWhereNoMoreFilesMayBeOpen) {
+  DiskTier tier(options());
+  for (int number = 0; number < 14; ++number) put(tier, {number});  // 7 in each of two
+  EXPECT_TRUE(has(tier, 0));
+  const NoMoreFiles none;
+  EXPECT_TRUE(has(tier, 13));
+  EXPECT_TRUE(has(tier, 0));
+}
+
 TEST_F(Disk, TellsWhichDocumentsItHolds) {
   DiskTier tier(options());
   put(tier, {1, 2}, "a.txt");

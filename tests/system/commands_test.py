@@ -229,7 +229,7 @@ class Commands(ProgramTest):
         self.assertLess(store("ls")["bytes"], 2 * listed["bytes"])
 
         self.assertEqual(store("verify"), {"folder": listed["folder"], "chunks": 2 * first["chunks"],
-                                           "bytes": store("ls")["bytes"], "damaged": 0})
+                                           "bytes": store("ls")["bytes"], "damaged": 0, "unreadable": 0})
         segment = Path(listed["folder"]) / listed["segments"][0]["file"]
         content = bytearray(segment.read_bytes())
         content[500] ^= 1
