@@ -15,24 +15,35 @@ namespace {
 
 constexpr size_t chunks_at_once = 256;  // of those that nobody is handed
 
+// What is used or written from here on is not evicted for what is asked for meanwhile.
+struct Started {
+  std::mutex& mutex;
+  std::multiset<int64_t>& starts;
+  int64_t time = wall_clock();
+
+  Started(std::mutex& guard, std::multiset<int64_t>& running) : mutex(guard), starts(running) {
+    const std::scoped_lock lock(mutex);
+    starts.insert(time);
+  }
+  ~Started() {
+    const std::scoped_lock lock(mutex);
+    starts.erase(starts.find(time));
+  }
+  Started(const Started&) = delete;
+  Started& operator=(const Started&) = delete;
+};
+
 // A request while it runs: whatever happens, it takes its leave.
 struct Running {
   std::mutex& mutex;
   EncodeQueue& queue;
-  std::multiset<int64_t>& starts;
-  int64_t start = wall_clock();
   std::vector<FlightPointer> own, joined;
 
-  Running(std::mutex& guard, EncodeQueue& flights, std::multiset<int64_t>& running)
-      : mutex(guard), queue(flights), starts(running) {
-    const std::scoped_lock lock(mutex);
-    starts.insert(start);
-  }
+  Running(std::mutex& guard, EncodeQueue& flights) : mutex(guard), queue(flights) {}
   ~Running() {
     const std::scoped_lock lock(mutex);
     for (const FlightPointer& flight : own) queue.leave(flight, true);
     for (const FlightPointer& flight : joined) queue.leave(flight, false);
-    starts.erase(starts.find(start));
   }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
@@ -110,12 +121,12 @@ ContextStore::ContextStore(const model::Adapter& adapter, StoreOptions options)
 ContextStore::~ContextStore() = default;
 
 model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::span<const std::string> sources,
-                                           bool shows) {
+                                           int64_t start, bool shows) {
   const at::NoGradGuard no_gradients;
   State& state = *state_;
   state.check(chunks);
   Wanted wanted(chunks, state.fingerprint);
-  Running running(state.mutex, state.queue, state.starts);
+  Running running(state.mutex, state.queue);
   {
     const std::scoped_lock lock(state.mutex);
     state.pages.trim();  // what earlier requests have let go of
@@ -131,7 +142,7 @@ model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::s
       flight.key = page.key;
       flight.ids = page.chunk->ids;
       flight.source = source_of(*page.chunk, sources);
-      flight.keep_since = running.start;
+      flight.keep_since = start;
       running.own.push_back(page.flight = state.queue.begin(std::move(flight)));
     }
   }
@@ -164,18 +175,20 @@ model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::s
 
 model::ContextStates ContextStore::get_or_encode(std::span<const Chunk> chunks, std::span<const std::string> sources) {
   const WrittenAtTheEnd written(*state_);
-  return request(chunks, sources, true);
+  const Started started(state_->mutex, state_->starts);
+  return request(chunks, sources, started.time, true);
 }
 
 int64_t ContextStore::encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources) {
   const WrittenAtTheEnd written(*state_);
+  const Started started(state_->mutex, state_->starts);
   const int64_t before = counters().encoded;
   int64_t tokens = 0;
   for (const Chunk& chunk : chunks) tokens += static_cast<int64_t>(chunk.ids.size());
   base::Progress progress("encoding", tokens, "tokens");
   for (size_t first = 0; first < chunks.size(); first += chunks_at_once) {
     const auto part = chunks.subspan(first, std::min(chunks_at_once, chunks.size() - first));
-    progress.advance(request(part, sources, false).rows);
+    progress.advance(request(part, sources, started.time, false).rows);
   }
   return counters().encoded - before;
 }

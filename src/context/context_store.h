@@ -58,7 +58,8 @@ class ContextStore {
   // Errors: invalid_argument for an empty chunk or an id outside the encoder's vocabulary, naming the document.
   model::ContextStates get_or_encode(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
-  // The same without handing anything out: memory does not grow with the number of chunks. How many were encoded.
+  // The same without handing anything out: memory does not grow with the number of chunks. Of more than the disk may
+  // hold the beginning is kept, as of one request. How many were encoded.
   int64_t encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
   // Until all that was encoded is on the disk.
@@ -68,7 +69,8 @@ class ContextStore {
 
  private:
   struct State;
-  model::ContextStates request(std::span<const Chunk> chunks, std::span<const std::string> sources, bool shows);
+  model::ContextStates request(std::span<const Chunk> chunks, std::span<const std::string> sources, int64_t start,
+                               bool shows);
   std::unique_ptr<State> state_;
 };
 

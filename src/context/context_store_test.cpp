@@ -322,6 +322,28 @@ TEST_F(Store, WritesBehindAndIsDoneOnceItIsFlushedOrGone) {
   EXPECT_EQ(usage.documents[1].chunks, 3);
 }
 
+// No two of them are the same.
+std::vector<Chunk> many_chunks(int64_t count) {
+  std::vector<Chunk> chunks;
+  for (int64_t i = 0; i < count; ++i) {
+    chunks.push_back({some_ids(16, i), 0});
+    chunks.back().ids[0] = static_cast<text::Token>(i % vocabulary);
+    chunks.back().ids[1] = static_cast<text::Token>(i / vocabulary % vocabulary);
+    chunks.back().ids[2] = static_cast<text::Token>(i / vocabulary / vocabulary);
+  }
+  return chunks;
+}
+
+TEST_F(Store, OfMoreThanItsLimitTheBeginningIsKeptAndFoundAgain) {
+  StoreOptions chosen = options();
+  chosen.max_bytes = int64_t{300} * 1152;  // of 600 records
+  chosen.chunks_per_batch = 256;
+  const std::vector<Chunk> chunks = many_chunks(600);
+  EXPECT_EQ(ContextStore(adapter, chosen).encode_missing(chunks), 600);
+  for (int time = 0; time < 2; ++time) EXPECT_EQ(ContextStore(adapter, chosen).encode_missing(chunks), 300);
+  EXPECT_EQ(ContextStore(adapter, chosen).encode_missing(std::span(chunks).first(300)), 0);
+}
+
 // Runs in a process of its own: interrupts, once caught, stay.
 [[noreturn]] void encode_until_interrupted(const model::Adapter& adapter, const Path& folder,
                                            const std::vector<Chunk>& chunks) {
@@ -346,14 +368,7 @@ TEST_F(Store, WritesBehindAndIsDoneOnceItIsFlushedOrGone) {
 
 TEST_F(Store, KeepsWhatItEncodedBeforeAnInterrupt) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // LibTorch's threads do not live through a fork
-  std::vector<Chunk> chunks;
-  for (int64_t i = 0; i < 3000; ++i) {
-    chunks.push_back({some_ids(16, i), 0});
-    chunks.back().ids[0] = static_cast<text::Token>(i % vocabulary);
-    chunks.back().ids[1] = static_cast<text::Token>(i / vocabulary % vocabulary);
-    chunks.back().ids[2] = static_cast<text::Token>(i / vocabulary / vocabulary);
-  }
-  EXPECT_EXIT(encode_until_interrupted(adapter, folder, chunks), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(encode_until_interrupted(adapter, folder, many_chunks(3000)), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace
