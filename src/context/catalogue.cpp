@@ -175,13 +175,14 @@ void Catalogue::touch(const std::map<ChunkKey, int64_t>& used) {
     database_.statement("UPDATE records SET used = MAX(used, ?) WHERE key = ?").with(time, bytes_of_key(key)).run();
 }
 
-void Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
+bool Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
   database_
       .statement(
           "DELETE FROM records WHERE key = ? AND offset = ? AND segment = "
           "(SELECT id FROM segments WHERE name = ?)")
       .with(bytes_of_key(key), place.offset, std::string_view(place.segment))
       .run();
+  return database_.changes() > 0;
 }
 
 void Catalogue::move(const ChunkKey& key, const RecordPlace& from, const RecordPlace& to) {

@@ -58,8 +58,8 @@ class Catalogue {
   void add_if_new(const CatalogueRecord& record);
   void set_size(const std::string& segment, int64_t bytes);
   void touch(const std::map<ChunkKey, int64_t>& used);
-  // A record that stands at this place still.
-  void drop(const ChunkKey& key, const RecordPlace& place);
+  // A record that stands at this place still. False where it does not.
+  bool drop(const ChunkKey& key, const RecordPlace& place);
   void move(const ChunkKey& key, const RecordPlace& from, const RecordPlace& to);
   // Drops what was used longest ago, but not since `keep_since`, until so many bytes are dropped. How many were.
   int64_t drop_oldest(int64_t bytes, int64_t keep_since);

@@ -61,26 +61,18 @@ DiskTier::Verified DiskTier::verify() {
   std::vector<std::byte> values;
   for (const CatalogueRecord& record : records) {
     base::throw_if_interrupted();
-    ++verified.records;
-    verified.bytes += record.place.length;
     // A figure of a damaged catalogue is no size to allocate.
     const bool plausible = record.shape.rows > 0 && record.shape.width > 0 && record.place.length > 0 &&
                            record.shape.rows < record.place.length && record.shape.width < record.place.length &&
                            static_cast<int64_t>(record.shape.payload_bytes()) < record.place.length;
-    std::string wrong = "its place in the catalogue is impossible";
-    try {
-      if (plausible) {
-        values.resize(record.shape.payload_bytes());
-        wrong = read_at(record, record.key, record.shape, values);
-      }
-      if (!wrong.empty()) {
-        drop(record, wrong);
-        ++verified.damaged;
-      }
-    } catch (const Error& error) {
-      pass_over(error.what());
-      ++verified.unreadable;
+    values.resize(plausible ? record.shape.payload_bytes() : 0);
+    const Look look = look_at(record, record.shape, values);
+    if (look != Look::gone) {
+      ++verified.records;
+      verified.bytes += record.place.length;
     }
+    verified.damaged += look == Look::damaged;
+    verified.unreadable += look == Look::unreadable;
     progress.advance(1);
   }
   return verified;
@@ -88,7 +80,8 @@ DiskTier::Verified DiskTier::verify() {
 
 DiskTier::Collected DiskTier::collect() {
   Collected collected;
-  const auto [earlier, earlier_bytes] = options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
+  const std::pair<int64_t, int64_t> earlier =
+      options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
   strictly([&] {
     // Sums over the files themselves, so that orphans count.
     const auto measure = [&] {
@@ -111,8 +104,8 @@ DiskTier::Collected DiskTier::collect() {
     }
     catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");
     const auto [files_left, bytes_left] = measure();
-    collected = {records - catalogue_->totals().records, files - files_left + earlier,
-                 bytes - bytes_left + earlier_bytes};
+    collected = {records - catalogue_->totals().records, files - files_left + earlier.first,
+                 bytes - bytes_left + earlier.second};
   });
   return collected;
 }

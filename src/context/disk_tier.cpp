@@ -133,12 +133,11 @@ std::shared_ptr<base::FileLayer::Reading> DiskTier::reader(const std::string& se
 }
 
 // Fills `values`. "" or what is wrong with the record. Errors: io where it cannot be read now and may be sound.
-std::string DiskTier::read_at(const CatalogueRecord& record, const ChunkKey& key, const RecordShape& shape,
-                              std::span<std::byte> values) {
+std::string DiskTier::read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values) {
   const auto segment = reader(record.place.segment);
   if (!segment) return "its segment is gone";
   try {
-    return read_record(*segment, record.place, key, shape, values);
+    return read_record(*segment, record.place, record.key, shape, values);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::corrupt) throw;
     return error.what();
@@ -150,47 +149,51 @@ void DiskTier::pass_over(const std::string& why) {
   if (!std::exchange(passed_over_said_, true)) base::warn(why + "; what cannot be read now is passed over");
 }
 
-bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
-  std::optional<CatalogueRecord> record = find(key);
-  while (record) {
-    std::string wrong;
+// Reads a record, wherever it is moved meanwhile; drops it where it is damaged.
+DiskTier::Look DiskTier::look_at(CatalogueRecord record, const RecordShape& shape, std::span<std::byte> values) {
+  while (true) {
+    std::string wrong = "its place in the catalogue is impossible";
     try {
-      wrong = read_at(*record, key, shape, values);
+      if (!values.empty()) wrong = read_at(record, shape, values);
     } catch (const Error& error) {
       pass_over(error.what());
-      return false;
+      return Look::unreadable;
     }
-    if (wrong.empty()) {
-      const std::scoped_lock lock(mutex_);
-      touched_[key] = wall_clock();
-      return true;
-    }
-    const std::optional<CatalogueRecord> again = find(key);  // it may have been moved meanwhile
-    const bool moved =
-        again && (again->place.segment != record->place.segment || again->place.offset != record->place.offset);
-    if (!moved) {
-      if (again) drop(*record, wrong);
-      return false;
-    }
-    record = again;
+    if (wrong.empty()) return Look::sound;
+    std::optional<CatalogueRecord> again = find(record.key);
+    if (!again) return Look::gone;
+    if (again->place.segment == record.place.segment && again->place.offset == record.place.offset)
+      return drop(record, wrong) ? Look::damaged : Look::gone;
+    record = *std::move(again);
   }
-  return false;
 }
 
-void DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
-  base::warn((options_.folder / record.place.segment).string() + ", byte " + std::to_string(record.place.offset) +
-             ": " + why + "; dropped, its text is encoded again");
+bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
+  const std::optional<CatalogueRecord> record = find(key);
+  if (!record || look_at(*record, shape, values) != Look::sound) return false;
+  const std::scoped_lock lock(mutex_);
+  touched_[key] = wall_clock();
+  return true;
+}
+
+// False where it is not there any more: somebody has cleared the folder.
+bool DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
   const std::scoped_lock lock(mutex_);
   readers_.erase(record.place.segment);
-  guarded([&] {
+  bool was_there = false;
+  const bool asked = guarded([&] {
     Transaction transaction(catalogue_->database());
-    catalogue_->drop(record.key, record.place);
+    was_there |= catalogue_->drop(record.key, record.place);
     transaction.commit();
     // The record may be whole and the catalogue wrong about it.
-    if (std::has_single_bit(++dropped_) && !catalogue_->is_consistent()) {
+    if (was_there && std::has_single_bit(++dropped_) && !catalogue_->is_consistent()) {
       throw DatabaseError(SQLITE_CORRUPT, "tables and indices contradict each other");
     }
   });
+  if (asked && !was_there) return false;
+  base::warn((options_.folder / record.place.segment).string() + ", byte " + std::to_string(record.place.offset) +
+             ": " + why + "; dropped, its text is encoded again");
+  return true;
 }
 
 bool DiskTier::keeps() {

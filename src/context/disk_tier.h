@@ -100,10 +100,11 @@ class DiskTier {
   void refuse(const std::string& what);
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
-  std::string read_at(const CatalogueRecord& record, const ChunkKey& key, const RecordShape& shape,
-                      std::span<std::byte> values);
+  enum class Look { sound, gone, damaged, unreadable };
+  Look look_at(CatalogueRecord record, const RecordShape& shape, std::span<std::byte> values);
+  std::string read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values);
   void pass_over(const std::string& why);
-  void drop(const CatalogueRecord& record, const std::string& why);
+  bool drop(const CatalogueRecord& record, const std::string& why);
   std::shared_ptr<base::FileLayer::Reading> reader(const std::string& segment);
 
   Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);
