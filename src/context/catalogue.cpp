@@ -171,8 +171,12 @@ void Catalogue::set_size(const std::string& segment, int64_t bytes) {
 }
 
 void Catalogue::touch(const std::map<ChunkKey, int64_t>& used) {
-  for (const auto& [key, time] : used)
-    database_.statement("UPDATE records SET used = MAX(used, ?) WHERE key = ?").with(time, bytes_of_key(key)).run();
+  const int64_t now = wall_clock();
+  for (const auto& [key, time] : used) {
+    database_.statement("UPDATE records SET used = MAX(IIF(used > ?, 0, used), ?) WHERE key = ?")
+        .with(now, time, bytes_of_key(key))
+        .run();
+  }
 }
 
 bool Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
@@ -199,7 +203,8 @@ int64_t Catalogue::drop_oldest(int64_t bytes, int64_t keep_since) {
   std::vector<ChunkKey> keys;
   int64_t dropped = 0;
   Database::Statement& row =
-      database_.statement("SELECT key, length FROM records WHERE used < ? ORDER BY used").with(keep_since);
+      database_.statement("SELECT key, length FROM records WHERE used < ?1 OR used > ?2 ORDER BY used <= ?2, used")
+          .with(keep_since, wall_clock());
   while (dropped < bytes && row.step()) {
     const std::span<const std::byte> key = row.bytes(0);
     if (key.size() != sizeof(ChunkKey)) throw DatabaseError(SQLITE_CORRUPT, "a key of another length");

@@ -1,5 +1,6 @@
 // What `cepe store` does with the disk tier. Unlike the rest of it, an error here is an error.
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -99,7 +100,7 @@ DiskTier::Collected DiskTier::collect() {
     look_at_files();
     remove_orphans();
     remove_dead_segments();
-    if (!fits(0)) reclaim(0, wall_clock());
+    if (!fits(0)) reclaim(0, std::numeric_limits<int64_t>::max());
     while (compact_deadest(50)) {
     }
     catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");

@@ -119,6 +119,22 @@ TEST_F(Disk, TimesOfUseOutliveTheProcess) {
   EXPECT_FALSE(has(later, 2));
 }
 
+TEST_F(Disk, TimesOfUseOfAClockThatWasAheadNeitherStopEvictionNorOutliveTheNextUse) {
+  {
+    DiskTier tier(options(8 * one_record));
+    for (int number = 1; number <= 8; ++number) put(tier, {number});
+    Database(folder / Catalogue::file_name, nullptr).run("UPDATE records SET used = used + 1000000000000000000");
+  }
+  DiskTier tier(options(8 * one_record));
+  EXPECT_TRUE(has(tier, 1));  // back in the present
+  EXPECT_TRUE(put(tier, {9, 10}));
+  for (const int number : {1, 9, 10}) EXPECT_TRUE(has(tier, number)) << number;
+  EXPECT_FALSE(has(tier, 2));
+  Database(folder / Catalogue::file_name, nullptr).run("UPDATE records SET used = used + 1000000000000000000");
+  DiskTier(options(0)).collect();
+  EXPECT_EQ(tier.usage().chunks, 0);
+}
+
 TEST_F(Disk, StaysWithinItsLimitWhateverOthersWrite) {
   DiskTier tier(options(40 * one_record)), other(options(40 * one_record));
   for (int number = 1; number <= 400; ++number) {
