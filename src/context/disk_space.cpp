@@ -99,8 +99,13 @@ bool DiskTier::compact(const std::string& name) {
                                             record.place.length > segment->size()
                                         ? 0
                                         : record.shape.payload_bytes());
-      if (values.empty() || values.size() > static_cast<size_t>(record.place.length)) continue;
-      if (!read_record(*segment, record.place, record.key, record.shape, values).empty()) continue;
+      std::string wrong = "its place in the catalogue is impossible";
+      if (!values.empty() && values.size() <= static_cast<size_t>(record.place.length))
+        wrong = read_record(*segment, record.place, record.key, record.shape, values);
+      if (!wrong.empty()) {
+        say_dropped(record, wrong);
+        continue;
+      }
       moved.emplace_back(record, writer_.append(record.key, record.shape, values, record.source));
     }
     writer_.sync();

@@ -135,13 +135,7 @@ std::shared_ptr<base::FileLayer::Reading> DiskTier::reader(const std::string& se
 // Fills `values`. "" or what is wrong with the record. Errors: io where it cannot be read now and may be sound.
 std::string DiskTier::read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values) {
   const auto segment = reader(record.place.segment);
-  if (!segment) return "its segment is gone";
-  try {
-    return read_record(*segment, record.place, record.key, shape, values);
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::corrupt) throw;
-    return error.what();
-  }
+  return segment ? read_record(*segment, record.place, record.key, shape, values) : "its segment is gone";
 }
 
 void DiskTier::pass_over(const std::string& why) {
@@ -176,6 +170,11 @@ bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std
   return true;
 }
 
+void DiskTier::say_dropped(const CatalogueRecord& record, const std::string& why) {
+  base::warn((options_.folder / record.place.segment).string() + ", byte " + std::to_string(record.place.offset) +
+             ": " + why + "; dropped, its text is encoded again");
+}
+
 // False where it is not there any more: somebody has cleared the folder.
 bool DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
   const std::scoped_lock lock(mutex_);
@@ -191,8 +190,7 @@ bool DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
     }
   });
   if (asked && !was_there) return false;
-  base::warn((options_.folder / record.place.segment).string() + ", byte " + std::to_string(record.place.offset) +
-             ": " + why + "; dropped, its text is encoded again");
+  say_dropped(record, why);
   return true;
 }
 

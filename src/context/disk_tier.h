@@ -105,6 +105,7 @@ class DiskTier {
   std::string read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values);
   void pass_over(const std::string& why);
   bool drop(const CatalogueRecord& record, const std::string& why);
+  void say_dropped(const CatalogueRecord& record, const std::string& why);
   std::shared_ptr<base::FileLayer::Reading> reader(const std::string& segment);
 
   Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/error.h"
 #include "disk_records.h"
 #include "expect_error.h"
 #include "meddled_files.h"
@@ -370,6 +371,35 @@ TEST_F(Disk, VerifyingTakesNothingForDamageThatOthersMoveOrClear) {
   EXPECT_EQ(cleared.records, 0);
   EXPECT_EQ(cleared.damaged, 0);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST_F(Disk, CompactingDropsTheRecordThatTheMediumHasLostAndSaysSo) {
+  {
+    DiskTier tier(options());
+    put(tier, {1, 2, 3, 4, 5, 6, 7});
+    put(tier, {1, 2, 3, 4});  // now the first segment is half dead
+  }
+  test::MeddledFiles files;
+  files.before_read = [](int64_t place, size_t bytes) {
+    if (place <= 5 * one_record && 5 * one_record < place + static_cast<int64_t>(bytes))
+      throw base::Error(base::ErrorCode::corrupt, "cannot read: Input/output error");
+  };
+  testing::internal::CaptureStderr();
+  DiskTier tier(options(), files);
+  EXPECT_EQ(tier.collect().dropped_records, 1);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("byte 1280: cannot read: Input/output error; dropped"));
+  for (int number = 1; number <= 7; ++number) EXPECT_EQ(has(tier, number), number != 6) << number;
+}
+
+TEST_F(Disk, ANewSegmentThatCannotBeWrittenToIsRemoved) {
+  DiskTier tier(options());
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk full(100);
+    EXPECT_FALSE(put(tier, {1}));
+  }
+  testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(segments().empty());
 }
 
 // No further file can be opened, however many are.

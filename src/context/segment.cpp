@@ -101,6 +101,7 @@ void SegmentWriter::take_back() {
   for (const auto& open : touched_) {
     try {
       open->file->cut(open->start);
+      if (open->start == 0) files_->remove(folder_ / open->name);
     } catch (const base::Error&) {  // bytes that nobody knows of: the next compaction drops them
     }
   }
@@ -129,7 +130,7 @@ void SegmentWriter::close() {
 }
 
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
-                        const RecordShape& shape, std::span<std::byte> values) {
+                        const RecordShape& shape, std::span<std::byte> values) try {
   RecordHead head;
   if (place.offset < 0 || segment.read(place.offset, head) < head.size()) return "ends too early";
   const std::optional<RecordInfo> info = read_head(head);
@@ -143,6 +144,9 @@ std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& pl
     return "ends too early";
   }
   return agrees(*info, values, source) ? "" : "its bytes contradict its checksum";
+} catch (const base::Error& error) {
+  if (error.code() != base::ErrorCode::corrupt) throw;
+  return error.what();
 }
 
 void scan_segment(base::FileLayer::Reading& segment,

@@ -37,7 +37,8 @@ class SegmentWriter {
                      std::string_view source);
   // All appended records are on the medium, and the names of their files. Errors: io.
   void sync();
-  // The same records are thrown away, as far as the system lets us; another segment is taken for the next ones.
+  // The same records are thrown away, as far as the system lets us, and segments that hold no others; another segment
+  // is taken for the next ones.
   void take_back();
   // False where a segment of the records since the last `forget` was removed by somebody.
   bool all_there() const;
@@ -68,8 +69,8 @@ class SegmentWriter {
   bool new_names_ = false;
 };
 
-// Fills `values` with the record at `place`. "" or why it is not the one that was asked for; then `values` means
-// nothing. Errors: io.
+// Fills `values` with the record at `place`. "" or why it is not the one that was asked for (its bytes, or that the
+// medium has lost them); then `values` means nothing. Errors: io where it cannot be read now.
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
                         const RecordShape& shape, std::span<std::byte> values);
 
