@@ -71,6 +71,10 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   for (const context::Chunk& chunk : chunks) account.tokens += static_cast<int64_t>(chunk.ids.size());
   if (!store.keeps_on_disk())
     throw Error(ErrorCode::io, common.chunks().string() + ": what was encoded could not be kept");
+  if (const int64_t chunks_left_out = store.left_out(); chunks_left_out > 0) {
+    throw Error(ErrorCode::io, common.chunks().string() + ": another process held the catalogue; " +
+                                   std::to_string(chunks_left_out) + " encoded chunks could not be kept; encode again");
+  }
   base::notice(encoding_line(account));
   if (!options.json) return;
   const Json result = {{"folder", common.chunks().string()}, {"documents", account.documents},

@@ -200,6 +200,8 @@ void ContextStore::flush() {
 
 bool ContextStore::keeps_on_disk() const { return state_->disk && state_->disk->keeps(); }
 
+int64_t ContextStore::left_out() const { return state_->disk ? state_->disk->left_out() : 0; }
+
 StoreCounters ContextStore::counters() const {
   const std::scoped_lock lock(state_->mutex);
   StoreCounters counters = state_->counters;

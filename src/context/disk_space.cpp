@@ -19,6 +19,7 @@ void DiskTier::note_uses() {
 void DiskTier::reclaim(int64_t bytes, int64_t keep_since) {
   note_uses();
   look_at_files();
+  remove_orphans();
   remove_dead_segments();
   if (fits(bytes)) return;
   // Some air, so as not to do this again at once.

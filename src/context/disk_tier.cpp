@@ -15,10 +15,9 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr int most_rebuilds = 10;         // of one process: a medium that spoils everything is no use
-constexpr int most_attempts = 50;         // to write while somebody clears the folder again and again
-constexpr size_t most_readers = 64;       // open segments
-constexpr size_t most_touched = 1 << 14;  // times of use that wait
+constexpr int most_rebuilds = 10;    // of one process: a medium that spoils everything is no use
+constexpr int most_attempts = 50;    // to write while somebody clears the folder again and again
+constexpr size_t most_readers = 64;  // open segments
 
 int64_t segment_limit(const DiskTierOptions& options) {
   return std::max<int64_t>(std::min(options.segment_bytes, options.max_bytes / 16), 1);
@@ -199,6 +198,11 @@ bool DiskTier::keeps() {
   return writable_ && usable();
 }
 
+int64_t DiskTier::left_out() {
+  const std::scoped_lock lock(mutex_);
+  return left_out_;
+}
+
 void DiskTier::flush() {
   const std::scoped_lock lock(mutex_);
   if (touched_.empty() || !writable_) return;
@@ -215,14 +219,14 @@ void DiskTier::flush() {
 
 bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
   if (items.empty()) return true;
-  if (touched_.size() > most_touched) flush();
   const std::scoped_lock lock(mutex_);
   for (int attempt = 0; attempt < most_attempts && writable_ && usable(); ++attempt) {
     bool whole = false;
     Outcome outcome = Outcome::again;
-    if (!guarded([&] { outcome = try_write(items, keep_since, whole); })) return false;
+    if (!guarded([&] { outcome = try_write(items, keep_since, whole); })) break;
     if (outcome != Outcome::again) return outcome == Outcome::done && whole;
   }
+  if (writable_ && usable()) left_out_ += static_cast<int64_t>(items.size());
   return false;
 }
 
@@ -273,6 +277,7 @@ DiskTier::Outcome DiskTier::append(std::span<const Item> items) {
 
 void DiskTier::offer_segments() {
   if (writer_.is_open()) return;
+  if (!std::exchange(looked_for_orphans_, true)) remove_orphans();
   std::vector<std::string> names;
   for (const SegmentUse& segment : catalogue_->segments()) {
     if (segment.bytes < segment_limit(options_)) names.push_back(segment.name);

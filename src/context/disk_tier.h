@@ -65,6 +65,8 @@ class DiskTier {
 
   // False once it was said that nothing is kept.
   bool keeps();
+  // Records that `write` left out because other processes held the catalogue, or cleared it, all the time.
+  int64_t left_out();
 
   // Times of use go into the catalogue, which a crash may lose.
   void flush();
@@ -134,8 +136,10 @@ class DiskTier {
   std::map<ChunkKey, int64_t> touched_;
   bool writable_ = true;
   bool refused_ = false;  // and said so
+  bool looked_for_orphans_ = false;
   bool full_said_ = false;
   bool passed_over_said_ = false;
+  int64_t left_out_ = 0;
   int64_t full_since_ = -1;  // the request for which nothing more can go
   int rebuilt_ = 0;
   unsigned dropped_ = 0;  // damaged records

@@ -251,6 +251,49 @@ TEST_F(Disk, WarnsOnceWhenTheDiskIsFullAndLeavesNoHalfRecord) {
   EXPECT_EQ(bytes_on_disk(), one_record);
 }
 
+TEST_F(Disk, WhatKilledProcessesLeftGoesWithTheFirstRecordAndBeforeAnythingIsEvicted) {
+  const DiskTier first(options());  // makes the catalogue
+  const Path orphan = folder / "segment-0123456789abcdef.pages", later = folder / "segment-0123456789abcdee.pages";
+  std::ofstream(orphan) << "half a record";
+  DiskTier tier(options(4 * one_record));
+  put(tier, {1});
+  EXPECT_FALSE(fs::exists(orphan));
+  std::ofstream(later) << "half a record";
+  for (int number = 2; number <= 5; ++number) put(tier, {number});
+  EXPECT_FALSE(fs::exists(later));
+}
+
+// Nobody waits for a lock; the time is over at once.
+class NoPatience {
+ public:
+  NoPatience() : system_(sqlite3_vfs_find(nullptr)), before_(system_->xSleep) {
+    system_->xSleep = [](sqlite3_vfs*, int microseconds) { return microseconds; };
+  }
+  ~NoPatience() { system_->xSleep = before_; }
+  NoPatience(const NoPatience&) = delete;
+  NoPatience& operator=(const NoPatience&) = delete;
+
+ private:
+  sqlite3_vfs* system_;
+  int (*before_)(sqlite3_vfs*, int);
+};
+
+TEST_F(Disk, CountsWhatItLeavesOutWhileAnotherProcessHoldsTheCatalogue) {
+  const NoPatience none;
+  DiskTier tier(options());
+  put(tier, {1});
+  testing::internal::CaptureStderr();
+  {
+    Database other(folder / Catalogue::file_name, nullptr);
+    const Transaction held(other);
+    EXPECT_FALSE(put(tier, {2, 3}));
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("another process holds the catalogue"));
+  EXPECT_EQ(tier.left_out(), 2);
+  EXPECT_TRUE(put(tier, {2, 3}));
+  EXPECT_EQ(tier.left_out(), 2);
+}
+
 TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {
   DiskTier tier(options());
   put(tier, {1});
