@@ -18,7 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t keys_a_batch = 16;
+constexpr size_t keys_a_batch = 16, bytes_a_batch = size_t{4} << 20;  // or one that is larger
 
 struct Failure {
   std::string what;
@@ -132,7 +132,7 @@ class RedisTier : public RemoteTier {
 
   std::vector<bool> read(std::span<const Wanted> wanted) override {
     std::vector<bool> found(wanted.size());
-    in_batches(wanted.size(), [&](Connection& connection, size_t first, size_t end, Clock::time_point deadline) {
+    in_batches(wanted, [&](Connection& connection, size_t first, size_t end, Clock::time_point deadline) {
       for (size_t i = first; i < end; ++i) connection.append({"GET", name_of(wanted[i].key)});
       connection.send(deadline);
       for (size_t i = first; i < end; ++i) found[i] = take(connection.receive(deadline), wanted[i]);
@@ -141,7 +141,8 @@ class RedisTier : public RemoteTier {
   }
 
   void write(std::span<const Item> items) override {
-    in_batches(items.size(), [&](Connection& connection, size_t first, size_t end, Clock::time_point deadline) {
+    in_batches(items, [&](Connection& connection, size_t first, size_t end, Clock::time_point deadline) {
+      if (Clock::now() < writing_off_until_) return;
       for (size_t i = first; i < end; ++i) {
         const RecordHead head = make_head(items[i].key, items[i].shape, items[i].values, "");
         std::string record(reinterpret_cast<const char*>(head.data()), head.size());
@@ -150,7 +151,15 @@ class RedisTier : public RemoteTier {
         connection.append({"SET", name_of(items[i].key), record});
       }
       connection.send(deadline);
-      for (size_t i = first; i < end; ++i) Connection::expect(connection.receive(deadline), REDIS_REPLY_STATUS);
+      for (size_t i = first; i < end; ++i) {
+        const Reply reply = connection.receive(deadline);
+        if (reply->type == REDIS_REPLY_ERROR) {  // out of memory, read only: it may still be read
+          writing_off_until_ = Clock::now() + pause_;
+          say(std::string(reply->str) + "; going on without writing to it");
+        } else {
+          Connection::expect(reply, REDIS_REPLY_STATUS);
+        }
+      }
     });
   }
 
@@ -175,34 +184,54 @@ class RedisTier : public RemoteTier {
     return false;
   }
 
-  template <class Action>
-  void in_batches(size_t count, Action action) {
-    const std::scoped_lock lock(mutex_);
-    if (Clock::now() < off_until_) return;
-    const WithoutPipeSignal quiet;
-    try {
-      for (size_t first = 0; first < count; first += keys_a_batch) {
-        const Clock::time_point deadline = Clock::now() + timeout_;
-        if (!connection_) connection_ = std::make_unique<Connection>(address_, deadline);
-        action(*connection_, first, std::min(count, first + keys_a_batch), deadline);
+  template <class Record, class Action>
+  void in_batches(std::span<const Record> records, Action action) {
+    for (size_t first = 0, end = 0; first < records.size(); first = end) {
+      for (size_t bytes = 0; end < records.size() && end < first + keys_a_batch; ++end) {
+        bytes += records[end].values.size();
+        if (end > first && bytes > bytes_a_batch) break;
       }
-    } catch (const Failure& failure) {
-      connection_.reset();
-      off_until_ = Clock::now() + pause_;
-      if (!std::exchange(said_, true)) {
-        base::warn("remote store " +
-                   (address_.socket_path.empty() ? address_.host + ":" + std::to_string(address_.port)
-                                                 : address_.socket_path) +
-                   ": " + failure.what + "; going on without it");
+      const std::scoped_lock lock(mutex_);  // between two batches others have their turn
+      if (Clock::now() < off_until_) return;
+      const WithoutPipeSignal quiet;
+      try {
+        connected(
+            [&](Connection& connection, Clock::time_point deadline) { action(connection, first, end, deadline); });
+      } catch (const Failure& failure) {
+        off_until_ = Clock::now() + pause_;
+        say(failure.what + "; going on without it");
       }
     }
+  }
+
+  // A connection that has served before may have been closed for being idle: then once more over a new one.
+  template <class Action>
+  void connected(Action action) {
+    const Clock::time_point deadline = Clock::now() + timeout_;
+    while (true) {
+      const bool is_new = !connection_;
+      try {
+        if (is_new) connection_ = std::make_unique<Connection>(address_, deadline);
+        return action(*connection_, deadline);
+      } catch (const Failure&) {
+        connection_.reset();
+        if (is_new || Clock::now() >= deadline) throw;
+      }
+    }
+  }
+
+  void say(const std::string& what) {
+    if (std::exchange(said_, true)) return;
+    const std::string& name = address_.socket_path;
+    base::warn("remote store " + (name.empty() ? address_.host + ":" + std::to_string(address_.port) : name) + ": " +
+               what);
   }
 
   RedisAddress address_;
   std::chrono::milliseconds timeout_, pause_;
   std::mutex mutex_;
   std::unique_ptr<Connection> connection_;
-  Clock::time_point off_until_{};
+  Clock::time_point off_until_{}, writing_off_until_{};
   bool said_ = false;
 };
 

@@ -51,6 +51,11 @@ class Server {
   }
   void signal(int number) const { ::kill(process_, number); }
   RedisAddress address() const { return parse_redis_address("redis+unix://" + socket_.string()); }
+  void order(const char* command) const {
+    redisContext* context = redisConnectUnix(socket_.c_str());
+    freeReplyObject(redisCommand(context, command));
+    redisFree(context);
+  }
   void set(const std::string& key, const std::string& value) const {
     redisContext* context = redisConnectUnix(socket_.c_str());
     freeReplyObject(redisCommand(context, "SET %s %b", key.c_str(), value.data(), value.size()));
@@ -155,6 +160,51 @@ TEST_F(Redis, ComesBackAfterAPause) {
   server.signal(SIGCONT);
   std::this_thread::sleep_for(milliseconds(150));
   EXPECT_TRUE(has(*tier, 1));
+}
+
+TEST_F(Redis, AServerThatRefusesToKeepIsSaidOnceAndReadOn) {
+  const Server server(folder);
+  const auto tier = open_redis(server.address());
+  put(*tier, 1);
+  server.order("CONFIG SET maxmemory 1");
+  testing::internal::CaptureStderr();
+  const std::vector<std::byte> values = test::record_values(2);
+  const RemoteTier::Item item{test::record_key(2), test::small_shape, values};
+  tier->write(std::vector(3, item));
+  put(*tier, 3);
+  EXPECT_TRUE(has(*tier, 1));
+  EXPECT_FALSE(has(*tier, 2));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_THAT(said, HasSubstr("OOM"));
+}
+
+TEST_F(Redis, AConnectionThatTheServerClosedIsMadeAnew) {
+  const Server server(folder);
+  const auto tier = open_redis(server.address());
+  testing::internal::CaptureStderr();
+  put(*tier, 1);
+  server.order("CLIENT KILL TYPE normal");
+  EXPECT_TRUE(has(*tier, 1));
+  server.order("CLIENT KILL TYPE normal");
+  put(*tier, 2);
+  EXPECT_TRUE(has(*tier, 2));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST_F(Redis, LargeRecordsGoInSmallerBatches) {
+  const Server server(folder);
+  const auto tier = open_redis(server.address());
+  const RecordShape large{RecordShape::Type::float32, 768, 1024};  // 3 MiB
+  const std::vector<std::byte> values(large.payload_bytes());
+  std::vector<RemoteTier::Item> items(5, {{}, large, values});
+  for (int number = 0; number < 5; ++number) items[static_cast<size_t>(number)].key = test::record_key(number);
+  tier->write(items);
+  std::vector<std::vector<std::byte>> found(items.size(), std::vector<std::byte>(values.size(), std::byte{1}));
+  std::vector<RemoteTier::Wanted> wanted;
+  for (size_t i = 0; i < items.size(); ++i) wanted.push_back({items[i].key, large, found[i]});
+  EXPECT_EQ(tier->read(wanted), std::vector<bool>(items.size(), true));
+  for (const auto& record : found) EXPECT_EQ(record, values);
 }
 
 TEST_F(Redis, IsTheTierBehindTheDisk) {
