@@ -87,6 +87,10 @@ class Catalogue {
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged);
 
+// Removes the segments, then the catalogue, without asking it. How many whole heads and how many bytes there were.
+// Errors: io.
+std::pair<int64_t, int64_t> remove_all_records(const base::Path& folder, base::FileLayer& files);
+
 // Nanoseconds since 1970.
 int64_t wall_clock();
 

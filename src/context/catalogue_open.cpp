@@ -51,6 +51,25 @@ int64_t take_in(Catalogue& catalogue, const base::Path& folder, base::FileLayer&
 
 }  // namespace
 
+std::pair<int64_t, int64_t> remove_all_records(const base::Path& folder, base::FileLayer& files) {
+  const Lock lock = wait_for_lock(folder, files);
+  std::pair<int64_t, int64_t> removed;
+  for (const std::string& name : list_segments(files, folder)) {
+    try {
+      if (const auto segment = files.open(folder / name)) {
+        scan_segment(*segment, [&](const RecordInfo& info, int64_t, const std::string&) {
+          ++removed.first;
+          removed.second += static_cast<int64_t>(info.record_bytes());
+        });
+      }
+    } catch (const base::Error&) {  // it only would have been counted
+    }
+    files.remove(folder / name);
+  }
+  remove_catalogue(folder, files);
+  return removed;
+}
+
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged) {
   const Lock lock = wait_for_lock(folder, files);

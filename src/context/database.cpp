@@ -39,6 +39,11 @@ bool DatabaseError::is_damage() const {
   }
 }
 
+bool DatabaseError::is_of_disk() const {
+  const int code = code_ & 0xff;
+  return !is_damage() && (code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN);
+}
+
 Database::Statement::Statement(sqlite3* database, const char* text) : database_(database) {
   const int code = sqlite3_prepare_v3(database, text, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr);
   if (code != SQLITE_OK) fail(database, code);

@@ -21,6 +21,8 @@ class DatabaseError : public std::runtime_error {
   DatabaseError(int code, const std::string& message) : std::runtime_error(message), code_(code) {}
   // The bytes of the catalogue are not what they should be.
   bool is_damage() const;
+  // The disk is full, or refuses to read or write.
+  bool is_of_disk() const;
   // Somebody else wrote for longer than we wait.
   bool is_busy() const { return (code_ & 0xff) == SQLITE_BUSY || (code_ & 0xff) == SQLITE_LOCKED; }
 

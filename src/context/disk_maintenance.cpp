@@ -22,7 +22,7 @@ void DiskTier::strictly(Action action) {
       if (damaged || !catalogue_ || !catalogue_->is_current()) reopen();
       return action();
     } catch (const DatabaseError& error) {
-      const std::string message = (folder_ / Catalogue::file_name).string() + ": " + error.what();
+      const std::string message = (folder_ / Catalogue::file_name).string() + ": " + explain(error);
       if (!error.is_damage()) throw Error(ErrorCode::io, message);
       if (attempt > 1) throw Error(ErrorCode::corrupt, message);
       damaged = true;
@@ -112,19 +112,40 @@ DiskTier::Collected DiskTier::collect() {
 }
 
 DiskUsage DiskTier::clear() {
-  DiskUsage before = usage();
+  DiskUsage before;
+  try {
+    before = usage();
+    strictly([&] {
+      writer_.close();
+      readers_.clear();
+      touched_.clear();
+      // Whoever appends to a segment sees that it is gone before it acknowledges anything in it.
+      Transaction transaction(catalogue_->database());
+      catalogue_->clear();
+      for (const std::string& name : list_segments(files_, folder_)) files_.remove(folder_ / name);
+      transaction.commit();
+    });
+  } catch (const Error&) {
+    if (!disk_fails_) throw;
+    clear_files(before);
+  }
   if (!options_.vfs) remove_earlier_records(folder_);
-  strictly([&] {
-    writer_.close();
-    readers_.clear();
-    touched_.clear();
-    // Whoever appends to a segment sees that it is gone before it acknowledges anything in it.
-    Transaction transaction(catalogue_->database());
-    catalogue_->clear();
-    for (const std::string& name : list_segments(files_, folder_)) files_.remove(folder_ / name);
-    transaction.commit();
-  });
   return before;
+}
+
+// A disk without a free byte has no room for the catalogue's log either.
+void DiskTier::clear_files(DiskUsage& before) {
+  const std::scoped_lock lock(mutex_);
+  writer_.close();
+  readers_.clear();
+  touched_.clear();
+  catalogue_.reset();
+  const auto [chunks, bytes] = remove_all_records(folder_, files_);
+  if (before.chunks == 0) {
+    before.chunks = chunks;
+    before.bytes = bytes;
+  }
+  try_open();
 }
 
 }  // namespace cepe::context

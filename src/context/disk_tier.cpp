@@ -38,11 +38,7 @@ DiskTier::DiskTier(DiskTierOptions options, base::FileLayer& files)
                 "a limit of " + std::to_string(options_.max_bytes) + " bytes for " + options_.folder.string());
   }
   folder_ = options_.folder;
-  try {
-    open(false);
-  } catch (const std::exception& error) {
-    refuse(error.what());
-  }
+  try_open();
 }
 
 DiskTier::~DiskTier() {
@@ -63,6 +59,21 @@ void DiskTier::open(bool damaged) {
   }
   writer_ = SegmentWriter(files_, folder_, segment_limit(options_));
   catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
+}
+
+void DiskTier::try_open() {
+  try {
+    open(false);
+  } catch (const DatabaseError& error) {
+    refuse(explain(error));
+  } catch (const std::exception& error) {
+    refuse(error.what());
+  }
+}
+
+std::string DiskTier::explain(const DatabaseError& error) {
+  disk_fails_ = error.is_of_disk();
+  return error.what() + std::string(disk_fails_ ? "; where the disk is full, `cepe store clear` makes room" : "");
 }
 
 void DiskTier::refuse(const std::string& what) {

@@ -86,13 +86,17 @@ class DiskTier {
   };
   // Drops what is over the limit, compacts segments that are half dead or more, removes files that nobody needs.
   Collected collect();
-  // Removes every record. How many there were.
+  // Removes every record. How many there were. Where the catalogue cannot be opened or written, as on a disk without a
+  // free byte, the files go and it with them.
   DiskUsage clear();
 
  private:
   enum class Outcome { done, again, refused };
 
   void open(bool damaged);
+  void try_open();
+  std::string explain(const DatabaseError& error);
+  void clear_files(DiskUsage& before);
   bool usable() const { return catalogue_ != nullptr; }
   template <class Action>
   bool guarded(Action action);
@@ -135,7 +139,8 @@ class DiskTier {
   std::map<std::string, std::shared_ptr<base::FileLayer::Reading>> readers_;
   std::map<ChunkKey, int64_t> touched_;
   bool writable_ = true;
-  bool refused_ = false;  // and said so
+  bool refused_ = false;     // and said so
+  bool disk_fails_ = false;  // the last error of the catalogue was of a disk that is full, or broken
   bool looked_for_orphans_ = false;
   bool full_said_ = false;
   bool passed_over_said_ = false;

@@ -294,6 +294,25 @@ TEST_F(Disk, CountsWhatItLeavesOutWhileAnotherProcessHoldsTheCatalogue) {
   EXPECT_EQ(tier.left_out(), 2);
 }
 
+TEST_F(Disk, IsClearedWithoutItsCatalogueWhereTheDiskHasNoFreeByte) {
+  {
+    DiskTier tier(options());
+    put(tier, {1, 2, 3});
+  }
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk full(1000);
+    DiskTier tier(options());
+    test::expect_error(base::ErrorCode::io, "cannot be used", [&] { tier.collect(); });
+    EXPECT_EQ(tier.clear().chunks, 3);
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("`cepe store clear` makes room"));
+  EXPECT_TRUE(segments().empty());
+  DiskTier tier(options());
+  EXPECT_TRUE(put(tier, {4}));
+  EXPECT_TRUE(has(tier, 4));
+}
+
 TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {
   DiskTier tier(options());
   put(tier, {1});
