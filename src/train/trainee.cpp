@@ -109,16 +109,27 @@ model::EncoderConfig random_encoder_config(const AdapterSettings& settings, cons
   return config;
 }
 
+std::vector<int64_t> cross_attention_layers(const AdapterSettings& settings, int64_t decoder_layers) {
+  std::vector<int64_t> layers;
+  if (settings.cross_attention_layers.empty()) {
+    for (int64_t layer = 0; layer < decoder_layers; ++layer) layers.push_back(layer);
+    return layers;
+  }
+  layers = base::parse_layers(settings.cross_attention_layers, "adapter.cross_attention_layers");
+  for (const int64_t layer : layers) {
+    if (layer < 0 || layer >= decoder_layers)
+      throw Error(ErrorCode::invalid_argument, "adapter.cross_attention_layers: cross-attention in layer " +
+                                                   std::to_string(layer) + "; the decoder has layers 0 to " +
+                                                   std::to_string(decoder_layers - 1));
+  }
+  return layers;
+}
+
 model::Adapter new_adapter(const Trainee& trainee, const Recipe& recipe) {
   const model::Decoder& decoder = trainee.model.decoder;
   const AdapterSettings& settings = recipe.adapter;
   const auto seed = static_cast<uint64_t>(recipe.seed);
-  std::vector<int64_t> layers;
-  if (settings.cross_attention_layers.empty()) {
-    for (int64_t layer = 0; layer < decoder.config.layers; ++layer) layers.push_back(layer);
-  } else {
-    layers = base::parse_layers(settings.cross_attention_layers, "adapter.cross_attention_layers");
-  }
+  const std::vector<int64_t> layers = cross_attention_layers(settings, decoder.config.layers);
   const model::CrossAttentionStart start = model::cross_attention_start(settings.start);
   if (settings.encoder == "decoder")
     return model::initialise_adapter(decoder, {settings.encoder_layers, layers, settings.chunk_size, start, seed});

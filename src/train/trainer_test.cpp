@@ -286,6 +286,19 @@ TEST_F(Trainers, TokensThatTheDecoderDoesNotKnowAreAPlainError) {
   expect_error(ErrorCode::invalid_argument, "vocabulary", [&] { test::run(recipe); });
 }
 
+TEST_F(Trainers, ALayerThatTheDecoderLacksIsAPlainErrorWhateverTheEncoder) {
+  Recipe recipe = recipe_of("run");
+  for (const char* encoder : {"random", "decoder"}) {
+    recipe.adapter.encoder = encoder;
+    for (const char* layers : {"2", "0-99"}) {
+      recipe.adapter.cross_attention_layers = layers;
+      expect_error(ErrorCode::invalid_argument,
+                   "adapter.cross_attention_layers: cross-attention in layer 2; the decoder has layers 0 to 1",
+                   [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+    }
+  }
+}
+
 TEST_F(Trainers, AnExportLeavesTheFilesOfARunThatGoesOnAlone) {
   const Recipe recipe = recipe_of("run");
   expect_error(ErrorCode::not_found, "no checkpoint yet", [&] { train(recipe, {.export_only = true}); });
