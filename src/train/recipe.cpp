@@ -260,6 +260,15 @@ void validate_prepared(const Recipe& recipe) {
   }
 }
 
+// What the teacher says must not follow what its student learns.
+void check_teacher(const Recipe& recipe) {
+  if (stage_of(recipe.stage) != Stage::ceped || !recipe.data.stored_logits.empty()) return;
+  for (const std::string& part : recipe.trainable)
+    require(part != "decoder" && part != "low_rank",
+            "trainable: '" + part +
+                "' is part of stage ceped's teacher, which stays as it is; leave it out, or set data.stored_logits");
+}
+
 void validate(const Recipe& recipe) {
   require(!recipe.phases.empty(), "phases: at least one is needed");
   require(!recipe.data.corpus.empty() || recipe.data.prepared(),
@@ -269,6 +278,7 @@ void validate(const Recipe& recipe) {
   validate_prepared(recipe);
   const Stage stage = stage_of(recipe.stage);
   require(stage != Stage::ceped || recipe.loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
+  check_teacher(recipe);
   for (size_t i = 0; i < recipe.phases.size(); ++i) {
     const std::string where = "phases." + std::to_string(i) + ": ";
     validate(recipe.phases[i]);

@@ -73,6 +73,15 @@ TEST(Recipes, OthersNeedAnotherSampleAndNoMoreThanItHas) {
   refuse("other_tokens 768: a sample has only 512", phase + "batch: 2, other_tokens: 768}]");
 }
 
+// The teacher is the decoder as it is: trained, it would follow its student.
+TEST(Recipes, ATeacherThatIsTrainedIsRefused) {
+  const std::string ceped = "stage: ceped\nloss: {divergence: 1, mode: drop}\nphases: [{steps: 1, windows: 1}]\n";
+  refuse("trainable: 'decoder' is part of stage ceped's teacher", ceped + "trainable: [encoder, decoder]");
+  refuse("trainable: 'low_rank' is part of stage ceped's teacher", ceped + "trainable: [low_rank]");
+  const std::vector<std::string> stored = {"data.stored_logits=logits"};
+  EXPECT_EQ(read_recipe("output: out\ntrainable: [decoder]\n" + ceped, "recipe.yaml", stored).trainable.size(), 1);
+}
+
 // What a stage would pass over silently, or could not do.
 TEST(Recipes, FieldsThatAStageHasNotAreRefused) {
   refuse("windows: stage mlm has 1", "stage: mlm\nphases: [{steps: 1}]");
