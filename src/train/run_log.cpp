@@ -28,7 +28,7 @@ std::string duration(double seconds) {
 RunLog::RunLog(const Recipe& recipe, int64_t step, int64_t trained_weights, Hardware hardware)
     : recipe_(recipe),
       metrics_(base::Path(recipe.output) / "metrics.jsonl", step),
-      events_(recipe.output),
+      events_(recipe.output, step > 0 ? std::optional(step) : std::nullopt),
       hardware_(std::move(hardware)),
       first_step_(step),
       start_(std::chrono::steady_clock::now()) {

@@ -167,6 +167,24 @@ TEST_F(Trainers, MetricsOfARunThatWentOnHaveEachStepOnce) {
   EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
 }
 
+// TensorBoard hides what earlier files have from there on: steps that were lost.
+TEST_F(Trainers, EventsOfARunThatWentOnTellItsFirstStep) {
+  const Recipe recipe = recipe_of("run");
+  const auto files_that_start_at = [&](char step) {
+    const std::string start = {0x10, step, 0x3a, 2, 8, 1};  // Event.step, Event.session_log {START}
+    int found = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(recipe.output)) {
+      if (entry.path().filename().string().starts_with("events."))
+        found += test::content_of(entry.path()).find(start) != std::string::npos;
+    }
+    return found;
+  };
+  ASSERT_FALSE(train(recipe, {.stop_after_seconds = 1e-9}).finished);
+  EXPECT_EQ(files_that_start_at(1), 0);
+  ASSERT_TRUE(test::run(recipe).finished);
+  EXPECT_EQ(files_that_start_at(2), 1);
+}
+
 TEST_F(Trainers, WhatIsFrozenStaysBitForBit) {
   Recipe recipe = recipe_of("run");
   recipe.trainable = {"cross_attention"};
