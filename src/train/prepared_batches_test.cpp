@@ -61,7 +61,7 @@ Recipe recipe_of(const std::string& stage, int64_t context_tokens = context) {
   phase.steps = 1, phase.batch = samples, phase.context_tokens = context_tokens, phase.decoder_tokens = window;
   phase.windows = 1;
   recipe.phases = {phase};
-  recipe.loss.divergence = 2;
+  if (stage == "ceped") recipe.loss.divergence = 2;
   return recipe;
 }
 

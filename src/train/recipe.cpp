@@ -120,9 +120,12 @@ void visit(Visitor& visitor, OptimiserSettings& optimiser) {
                 {.help = "of what Muon leaves to AdamW, times rate", .least = 0, .most = 100});
   visitor.field("weight_decay", optimiser.weight_decay,
                 {.help = "share of each weight taken off a step, times the rate", .least = 0, .most = 10});
-  visitor.field("beta1", optimiser.beta1, {.help = "of AdamW: how long gradients count", .least = 0, .most = 1});
-  visitor.field("beta2", optimiser.beta2, {.help = "of AdamW: how long their squares count", .least = 0, .most = 1});
-  visitor.field("eps", optimiser.eps, {.help = "of AdamW: added to the root of the squares", .least = 0, .most = 1});
+  visitor.field("beta1", optimiser.beta1,
+                {.help = "of AdamW: how long gradients count; below 1", .least = 0, .most = 1});
+  visitor.field("beta2", optimiser.beta2,
+                {.help = "of AdamW: how long their squares count; below 1", .least = 0, .most = 1});
+  visitor.field("eps", optimiser.eps,
+                {.help = "of AdamW: added to the root of the squares", .least = 1e-30, .most = 1});
   visitor.field("momentum", optimiser.momentum, {.help = "of Muon", .least = 0, .most = 1});
   visitor.field("clip", optimiser.clip, {.help = "largest norm of all gradients; 0: any", .least = 0});
   visitor.field("master_weights", optimiser.master_weights,
@@ -260,6 +263,32 @@ void validate_prepared(const Recipe& recipe) {
   }
 }
 
+// Of AdamW's divisors none may be zero.
+void check_optimiser(const OptimiserSettings& optimiser) {
+  require(optimiser.beta1 < 1, "optimiser.beta1: must be below 1");
+  require(optimiser.beta2 < 1, "optimiser.beta2: must be below 1");
+}
+
+void check_loss(const LossSettings& loss, const std::string& stage) {
+  const bool distils = stage_of(stage) == Stage::ceped;
+  require(!distils || loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
+  require(distils || loss.divergence == 0, "loss.divergence: stage " + stage + " has no teacher; set it to 0");
+  require(distils || loss.cross_entropy > 0, "loss.cross_entropy: stage " + stage + " needs it above 0");
+}
+
+void check_validation(const Recipe& recipe) {
+  const ValidationSettings& validation = recipe.validation;
+  if (validation.steps == 0) return;
+  const Stage stage = stage_of(recipe.stage);
+  const int64_t chunk = recipe.adapter.chunk_size;
+  if (stage == Stage::warmup)
+    require(validation.decoder_tokens % chunk == 0,
+            multiple_of("validation.decoder_tokens", validation.decoder_tokens, chunk) + ", as stage warmup needs");
+  if (stage != Stage::cepe && stage != Stage::ceped) return;
+  for (const int64_t tokens : validation.context_tokens)
+    require(tokens % chunk == 0, multiple_of("validation.context_tokens", tokens, chunk));
+}
+
 // What the teacher says must not follow what its student learns.
 void check_teacher(const Recipe& recipe) {
   if (stage_of(recipe.stage) != Stage::ceped || !recipe.data.stored_logits.empty()) return;
@@ -277,7 +306,8 @@ void validate(const Recipe& recipe) {
   require(!recipe.trainable.empty(), "trainable: nothing is");
   validate_prepared(recipe);
   const Stage stage = stage_of(recipe.stage);
-  require(stage != Stage::ceped || recipe.loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
+  check_loss(recipe.loss, recipe.stage);
+  check_optimiser(recipe.optimiser);
   check_teacher(recipe);
   for (size_t i = 0; i < recipe.phases.size(); ++i) {
     const std::string where = "phases." + std::to_string(i) + ": ";
@@ -285,11 +315,7 @@ void validate(const Recipe& recipe) {
     check_fields(recipe.phases[i], recipe, where);
     if (stage != Stage::mlm && stage != Stage::decoder) check_chunks(recipe.phases[i], recipe, where);
   }
-  if (recipe.validation.steps == 0 || (stage != Stage::cepe && stage != Stage::ceped)) return;
-  for (const int64_t tokens : recipe.validation.context_tokens) {
-    const int64_t chunk = recipe.adapter.chunk_size;
-    require(tokens % chunk == 0, multiple_of("validation.context_tokens", tokens, chunk));
-  }
+  check_validation(recipe);
 }
 
 Recipe read_recipe(const std::string& yaml, const std::string& where, const std::vector<std::string>& overrides) {

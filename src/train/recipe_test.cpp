@@ -63,6 +63,10 @@ TEST(Recipes, EncodedTextComesInWholeChunks) {
   refuse("as stage warmup needs", chunks + "stage: warmup\nphases: [{steps: 1, decoder_tokens: 40, windows: 1}]");
   refuse("validation.context_tokens 48 is no multiple of adapter.chunk_size 32",
          chunks + "phases: [{steps: 1}]\nvalidation: {steps: 5, context_tokens: [0, 48]}");
+  const std::string warm_up = chunks + "stage: warmup\nphases: [{steps: 1, decoder_tokens: 64, windows: 1}]\n";
+  refuse("validation.decoder_tokens 48 is no multiple of adapter.chunk_size 32, as stage warmup needs",
+         warm_up + "validation: {steps: 5, decoder_tokens: 48}");
+  EXPECT_EQ(read(warm_up + "validation: {steps: 5}").validation.decoder_tokens, 0);
   EXPECT_EQ(read(chunks + "phases: [{steps: 1, decoder_tokens: 40, windows: 1}]").phases[0].decoder_tokens, 40);
 }
 
@@ -93,6 +97,20 @@ TEST(Recipes, FieldsThatAStageHasNotAreRefused) {
   refuse("mask: only for contexts of one window",
          "phases: [{steps: 1, mask: 0.3, windows: 1, context_tokens: 512, short_context: 0.2}]");
   EXPECT_EQ(read("phases: [{steps: 1, mask: 0.3, windows: 1, context_tokens: 512}]").phases[0].mask, 0.3);
+  refuse("loss.divergence: stage cepe has no teacher", "phases: [{steps: 1}]\nloss: {divergence: 1}");
+}
+
+TEST(Recipes, ALossThatWeighsNothingIsRefused) {
+  refuse("loss.cross_entropy: stage cepe needs it above 0", "phases: [{steps: 1}]\nloss: {cross_entropy: 0}");
+  const std::string distilled = "stage: ceped\nphases: [{steps: 1}]\nloss: {cross_entropy: 0, divergence: 1}";
+  EXPECT_EQ(read(distilled).loss.cross_entropy, 0);
+}
+
+TEST(Recipes, OptimisersThatDivideByZeroAreRefused) {
+  const std::string phase = "phases: [{steps: 1}]\n";
+  refuse("optimiser.beta1: must be below 1", phase + "optimiser: {beta1: 1}");
+  refuse("optimiser.beta2: must be below 1", phase + "optimiser: {beta2: 1}");
+  refuse("optimiser.eps", phase + "optimiser: {eps: 0}");
 }
 
 }  // namespace

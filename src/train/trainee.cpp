@@ -102,6 +102,10 @@ model::EncoderConfig random_encoder_config(const AdapterSettings& settings, cons
                                                  " is no multiple of adapter.encoder_heads " +
                                                  std::to_string(config.heads));
   config.head_width = config.width / config.heads;
+  if (config.head_width % 2 != 0)  // positions rotate pairs
+    throw Error(ErrorCode::invalid_argument, "adapter.encoder_width " + std::to_string(config.width) + ": each of " +
+                                                 std::to_string(config.heads) + " adapter.encoder_heads gets " +
+                                                 std::to_string(config.head_width) + ", which must be even");
   config.feed_forward = required(settings.encoder_feed_forward, "encoder_feed_forward");
   config.norm_eps = decoder ? decoder->norm_eps : 1e-5;
   config.rope.width = config.head_width;
@@ -166,8 +170,10 @@ void check_parts(const Recipe& recipe, Stage stage) {
   if (stage == Stage::mlm || stage == Stage::decoder)
     unfit("cross_attention", ("is not part of stage " + recipe.stage).c_str());
   if (stage == Stage::mlm) unfit("decoder", "is not part of stage mlm");
+  if (stage == Stage::mlm) unfit("low_rank", "is not part of stage mlm");
   if (stage == Stage::decoder) unfit("encoder", "is not part of stage decoder");
   if (recipe.decoder.low_rank.rank == 0) unfit("low_rank", "needs decoder.low_rank.rank above 0");
+  if (recipe.decoder.low_rank.targets.empty()) unfit("low_rank", "needs decoder.low_rank.targets");
 }
 
 void append(std::vector<Parameter>& all, std::vector<Parameter> more) {

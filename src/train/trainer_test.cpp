@@ -317,6 +317,29 @@ TEST_F(Trainers, ALayerThatTheDecoderLacksIsAPlainErrorWhateverTheEncoder) {
   }
 }
 
+TEST_F(Trainers, HeadsOfARandomEncoderHaveAnEvenWidth) {
+  Recipe recipe = recipe_of("run");
+  recipe.adapter.encoder_width = 10;
+  for (const char* stage : {"cepe", "mlm"}) {
+    recipe.stage = stage;
+    recipe.trainable = {"encoder"};
+    expect_error(ErrorCode::invalid_argument, "adapter.encoder_width 10: each of 2 adapter.encoder_heads gets 5",
+                 [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+  }
+}
+
+TEST_F(Trainers, ALowRankPartThatTrainsNothingIsRefused) {
+  Recipe recipe = recipe_of("run");
+  recipe.trainable = {"low_rank"};
+  recipe.decoder.low_rank = {.rank = 2, .targets = {}};
+  const auto refused = [&](const char* stage, const char* why) {
+    recipe.stage = stage;
+    expect_error(ErrorCode::invalid_argument, why, [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+  };
+  refused("decoder", "trainable: 'low_rank' needs decoder.low_rank.targets");
+  refused("mlm", "trainable: 'low_rank' is not part of stage mlm");
+}
+
 TEST_F(Trainers, AnExportLeavesTheFilesOfARunThatGoesOnAlone) {
   const Recipe recipe = recipe_of("run");
   expect_error(ErrorCode::not_found, "no checkpoint yet", [&] { train(recipe, {.export_only = true}); });
