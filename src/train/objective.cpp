@@ -9,6 +9,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 
 #include <functional>
@@ -75,17 +76,24 @@ at::Tensor distilled_rows(const Batch& batch, bool last_half) {
   return weight.reshape({-1});
 }
 
+// What the decoder says, of its output table's products.
+at::Tensor capped(const at::Tensor& products, double cap) {
+  const at::Tensor logits = products.to(at::kFloat);
+  return cap > 0 ? at::tanh(logits / cap) * cap : logits;
+}
+
 // KL(teacher || student) of rows first, first + 1, ... of the windows, given the student's logits of them [rows, V].
 using Divergence = std::function<at::Tensor(const at::Tensor& logits, int64_t first, int64_t rows)>;
 
 // The teacher reads the same text directly, and its logits are made beside the student's.
 Divergence from_teacher(const Trainee& trainee, const Batch& batch, const LossSettings& loss) {
   const at::Tensor hidden = teacher_hidden(trainee, batch), table = output_table(trainee.model.decoder);
-  return [hidden, table, loss](const at::Tensor& logits, int64_t first, int64_t rows) {
+  const double cap = trainee.model.decoder.config.logit_cap;
+  return [hidden, table, cap, loss](const at::Tensor& logits, int64_t first, int64_t rows) {
     at::Tensor wanted;
     {
       const at::NoGradGuard none;
-      wanted = at::matmul(hidden.narrow(0, first, rows), table.t()).to(at::kFloat);
+      wanted = capped(at::matmul(hidden.narrow(0, first, rows), table.t()), cap);
     }
     if (loss.mode == "full") return model::divergence(logits, wanted);
     return model::top_divergence(logits, wanted, loss.top, model::distillation_mode(loss.mode));
@@ -116,7 +124,7 @@ Loss distillation(const Trainee& trainee, const Batch& batch, const Recipe& reci
   const double predicted = static_cast<double>(batch.predicted()), positions = weight.sum().item<double>();
   at::Tensor entropy_sum = at::zeros({}, weight.options()), divergence_sum = at::zeros({}, weight.options());
   const auto loss_of = [&](const at::Tensor& raw, int64_t first, int64_t rows) {
-    const at::Tensor logits = raw.to(at::kFloat);
+    const at::Tensor logits = capped(raw, decoder.config.logit_cap);
     const at::Tensor entropy =
         at::cross_entropy_loss(logits, labels.narrow(0, first, rows), {}, at::Reduction::Sum) / predicted;
     const at::Tensor divergence =

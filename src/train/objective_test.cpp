@@ -138,6 +138,28 @@ TEST_F(Objectives, TotalWeighsCrossEntropyAndDivergence) {
   }
 }
 
+TEST_F(Objectives, BothTermsAreOfTheLogitsThatTheDecoderGives) {
+  Recipe recipe = recipe_of("run");
+  const auto model = trainee(recipe);
+  model->model.decoder.config.logit_cap = 0.05;
+  Batch batch = batch_of(recipe);
+  const auto gradient = [&](const Loss& loss) {
+    return torch::autograd::grad({loss.total}, {model->model.decoder.layers[1].feed_forward.down.weight})[0];
+  };
+  const Loss plain = objective(*model, batch, recipe);
+  const at::Tensor wanted = gradient(plain);
+  recipe.stage = "ceped";
+  const Loss distilled = objective(*model, batch, recipe);
+  EXPECT_NEAR(distilled.cross_entropy.item<double>(), plain.cross_entropy.item<double>(), 1e-5);
+  EXPECT_LE(test::distance(gradient(distilled), wanted), 1e-4);
+  // Who reads the same as the teacher says the same.
+  recipe.phases = {{.steps = 1, .batch = 4, .decoder_tokens = 8, .windows = 1}};
+  for (const char* mode : {"full", "drop"}) {
+    recipe.loss.mode = mode;
+    EXPECT_NEAR(objective(*model, batch_of(recipe), recipe).divergence.item<double>(), 0, 1e-6) << mode;
+  }
+}
+
 // Chunks that are wholly masked are not there; a mask of ones changes nothing.
 TEST_F(Objectives, MaskedContextIsLeftOut) {
   Recipe recipe = recipe_of("run");
