@@ -43,6 +43,13 @@ void settle(Model& model, const Place& place) {
       model, [&](at::Tensor& leaf) { leaf = leaf.detach().to(place.device, place.type, false, true).contiguous(); });
 }
 
+// Where config.json keeps the scaling of the rope: beside theta in transformers 5, by the kind of layer in Gemma 3.
+base::Json& rope_scaling_in(base::Json& config) {
+  if (!base::json_has(config, "rope_parameters")) return config["rope_scaling"] = base::Json::object();
+  base::Json& rope = config["rope_parameters"];
+  return base::json_has(rope, "full_attention") ? rope["full_attention"] : rope;
+}
+
 void stretch_positions(model::Decoder& decoder, base::Json& config, const DecoderSettings& settings) {
   if (settings.rope_scaling.empty()) return;
   model::RopeConfig& rope = decoder.config.rope;
@@ -53,10 +60,11 @@ void stretch_positions(model::Decoder& decoder, base::Json& config, const Decode
                                                    : model::RopeScaling::dynamic;
   decoder.config.max_positions =
       static_cast<int64_t>(static_cast<double>(decoder.config.max_positions) * settings.rope_factor);
-  config["rope_scaling"] = {{"rope_type", settings.rope_scaling},
-                            {"factor", settings.rope_factor},
-                            {"original_max_position_embeddings", rope.original_positions}};
-  config["max_position_embeddings"] = decoder.config.max_positions;
+  base::Json& text = base::json_has(config, "text_config") ? config["text_config"] : config;
+  rope_scaling_in(text).update({{"rope_type", settings.rope_scaling},
+                                {"factor", settings.rope_factor},
+                                {"original_max_position_embeddings", rope.original_positions}});
+  text["max_position_embeddings"] = decoder.config.max_positions;
 }
 
 void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cache, const Place& place) {

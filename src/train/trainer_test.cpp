@@ -367,5 +367,30 @@ TEST_F(Trainers, ATrainedDecoderIsSavedBesideItsAdapter) {
       adapter.cross_attention[1]->output.weight.equal(trained->model.adapter->cross_attention[1]->output.weight));
 }
 
+// Of config.json as transformers 4 and 5 write it.
+TEST_F(Trainers, StretchedPositionsAreThoseOfTheSavedDecoder) {
+  Recipe recipe = recipe_of("run");
+  recipe.decoder.rope_factor = 4;
+  base::Json config = base::parse_json(test::content_of(config_), "config");
+  config["rope_theta"] = 5e5;
+  base::Json newer = config;
+  newer.erase("rope_theta");
+  newer["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  for (const base::Json& given : {config, newer}) {
+    recipe.decoder.config = folder.write("given/config.json", given.dump()).string();
+    for (const char* scaling : {"linear", "yarn"}) {
+      recipe.decoder.rope_scaling = scaling;
+      const auto trainee = make_trainee(recipe, 32, {}, at::kCPU);
+      const model::RopeConfig& rope = trainee->model.decoder.config.rope;
+      const model::DecoderConfig saved = model::read_decoder_config(trainee->decoder_config, "saved");
+      EXPECT_EQ(saved.rope.scaling, rope.scaling) << scaling;
+      EXPECT_EQ(saved.rope.factor, 4) << scaling;
+      EXPECT_EQ(saved.rope.theta, 5e5) << scaling;
+      EXPECT_EQ(saved.rope.original_positions, 512) << scaling;
+      EXPECT_EQ(saved.max_positions, 2048) << scaling;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace cepe::train
