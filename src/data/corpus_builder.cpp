@@ -46,19 +46,6 @@ std::string identity_of(const Path& path) {
   return path.string() + ", " + std::to_string(bytes.size()) + " bytes, " + base::to_hex(hash.finish()).substr(0, 16);
 }
 
-Json inputs_of(const std::vector<Path>& files) {
-  Json inputs = Json::array();
-  base::Sha256 all;
-  for (const Path& file : files) {
-    const std::string identity = identity_of(file);
-    all.update_values(std::span(identity.data(), identity.size()));
-    if (files.size() <= most_files_named) inputs.push_back(identity);
-  }
-  if (files.size() > most_files_named)
-    inputs.push_back(std::to_string(files.size()) + " files, " + base::to_hex(all.finish()));
-  return inputs;
-}
-
 CorpusWriterSettings writer_settings(const std::vector<Path>& files, const text::Tokenizer& tokenizer,
                                      const CorpusOptions& options) {
   CorpusWriterSettings settings;
@@ -254,6 +241,19 @@ std::string domain_of_file(const Path& path) {
     if (name[i] == '-' && name[i + 1] >= '0' && name[i + 1] <= '9') name.resize(i);
   }
   return name.empty() ? "unnamed" : name;
+}
+
+Json inputs_of(const std::vector<Path>& files) {
+  Json inputs = Json::array();
+  base::Sha256 all;
+  for (const Path& file : files) {
+    const std::string identity = identity_of(file);
+    all.update_values(std::span(identity.data(), identity.size()));
+    if (files.size() <= most_files_named) inputs.push_back(identity);
+  }
+  if (files.size() > most_files_named)
+    inputs.push_back(std::to_string(files.size()) + " files, " + base::to_hex(all.finish()));
+  return inputs;
 }
 
 CorpusReport build_corpus(const std::vector<Path>& files, const text::Tokenizer& tokenizer, const Path& folder,

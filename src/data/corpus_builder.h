@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "text/tokenizer.h"
 
 namespace cepe::data {
@@ -30,6 +31,10 @@ struct CorpusReport {
 
 // The file's name up to the first '.', and up to a '-' before digits: books_train-0.jsonl.zst is "books_train".
 std::string domain_of_file(const base::Path& path);
+
+// Path, size and a digest of each file, by which a changed one is known; of very many, their number and one digest.
+// Errors: not_found, io.
+base::Json inputs_of(const std::vector<base::Path>& files);
 
 // The same command goes on where an interrupted one stopped; once finished it only reports. A document is tokenised as
 // a whole, so that its ids are exactly the tokenizer's; texts in flight take at most 64 MiB and one document. Errors:

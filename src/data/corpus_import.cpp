@@ -43,10 +43,20 @@ NextItem items_of_npy(const Path& file, int64_t vocabulary) {
   };
 }
 
-Json names_of(const std::vector<Path>& paths) {
-  Json names = Json::array();
-  for (const Path& path : paths) names.push_back(path.string());
-  return names;
+// What is read of MDS folders.
+std::vector<Path> files_of(const std::vector<Path>& folders) {
+  std::vector<Path> files;
+  for (const Path& folder : folders) {
+    const Path index = folder / formats::mds_index_name;
+    files.push_back(index);
+    const std::string text = base::read_file(index, formats::most_mds_index_bytes);
+    for (const formats::MdsShard& shard : formats::parse_mds_index(text, index.string())) {
+      const Path plain = folder / shard.plain.name;
+      const bool unpacked = !shard.packed || std::filesystem::exists(plain);
+      files.push_back(unpacked ? plain : folder / shard.packed->name);
+    }
+  }
+  return files;
 }
 
 class Import {
@@ -128,8 +138,8 @@ CorpusReport import_corpus(const ImportSources& sources, const text::Tokenizer& 
   settings.tokenizer = tokenizer_fingerprint(tokenizer);
   settings.model = options.model;
   settings.shard_tokens = options.shard_tokens;
-  settings.made_from = {{"mds", names_of(sources.mds)},
-                        {"npy", names_of(sources.npy)},
+  settings.made_from = {{"mds", inputs_of(files_of(sources.mds))},
+                        {"npy", inputs_of(sources.npy)},
                         {"domain", options.domain},
                         {"max_document_tokens", options.max_document_tokens}};
   CorpusWriter writer(folder, settings);

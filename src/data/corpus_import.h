@@ -16,7 +16,7 @@ struct ImportSources {
 
 // `options.domain` "": the samples' own, else domain_of_file of the folder or file. bos, eos and max_skipped mean
 // nothing here; whatever else build_corpus promises holds. `tokenizer` is the one that the ids are of. Errors: as
-// build_corpus; corrupt for ids outside its vocabulary.
+// build_corpus; corrupt for ids outside its vocabulary. Sources that were replaced are other inputs.
 CorpusReport import_corpus(const ImportSources& sources, const text::Tokenizer& tokenizer, const base::Path& folder,
                            const CorpusOptions& options);
 

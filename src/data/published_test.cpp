@@ -143,16 +143,42 @@ TEST(Published, AnImportThatFailedGoesOnWhereItStopped) {
   const test::TemporaryFolder folder;
   const test::ByteTokenizer tokenizer(32000);
   const base::Path later = folder / "later.npy";
-  folder.write("later.npy", "not yet");
+  write_published_documents(corpus_of_lengths(folder / "long", {10000, 10000, 10000}), later);
+  const std::string whole = test::content_of(later);
+  std::string damaged = whole;  // in the middle, where it does not make it another file
+  damaged[whole.size() / 16 * 8 + 4] = 1;
+  folder.write("later.npy", damaged);
   const ImportSources sources{{golden / "mds/plain"}, {golden / "npy/documents-0.npy", later}};
-  expect_error(ErrorCode::corrupt, "not a .npy file", [&] { import_corpus(sources, tokenizer, folder / "c", {}); });
-  std::filesystem::copy(golden / "npy/documents-0.npy", later, std::filesystem::copy_options::overwrite_existing);
+  expect_error(ErrorCode::corrupt, "later.npy", [&] { import_corpus(sources, tokenizer, folder / "c", {}); });
+  folder.write("later.npy", whole);
   const CorpusReport report = import_corpus(sources, tokenizer, folder / "c", {});
-  EXPECT_EQ(report.found, 7);
+  EXPECT_EQ(report.found, 8);
   EXPECT_EQ(report.documents, 10);
   import_corpus(sources, tokenizer, folder / "once", {});
   for (const char* name : {"corpus.json", "documents.jsonl", "tokens-00000.bin"})
     EXPECT_EQ(test::content_of(folder / "c" / name), test::content_of(folder / "once" / name)) << name;
+}
+
+TEST(Published, AnImportOfReplacedSourcesIsRefused) {
+  const test::TemporaryFolder folder;
+  const test::ByteTokenizer tokenizer(32000);
+  const ImportSources sources{{folder / "m"}, {folder / "a.npy"}};
+  const auto import = [&] { return import_corpus(sources, tokenizer, folder / "c", {}).documents; };
+  const auto write_samples = [&](const std::string& name, const std::vector<int64_t>& lengths) {
+    std::filesystem::remove_all(folder / "m");
+    std::filesystem::create_directory(folder / "m");
+    write_published_samples(corpus_of_lengths(folder / name, lengths), 3, 2, folder / "m");
+  };
+  const TokenCorpus documents = corpus_of_lengths(folder / "documents", {3, 4});
+  write_samples("samples", {5, 5});
+  write_published_documents(documents, folder / "a.npy");
+  EXPECT_EQ(import(), 4);
+  EXPECT_EQ(import(), 4) << "the same";
+  write_samples("longer", {1, 5, 5});
+  expect_error(ErrorCode::invalid_argument, "mds[", import);
+  write_samples("samples-again", {5, 5});
+  write_published_documents(corpus_of_lengths(folder / "others", {4, 3}), folder / "a.npy");
+  expect_error(ErrorCode::invalid_argument, "npy[0]: was", import);
 }
 
 }  // namespace
