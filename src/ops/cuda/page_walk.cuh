@@ -54,7 +54,7 @@ __device__ inline SequenceWork work_of(const PagedAttentionRun& run, const Cut& 
 __device__ inline Amount amount_before(const PagedAttentionRun& run, const Cut& cut, int stop) {
   Amount sum;
   if (stop == 0) return {};
-  if (stop == 1) {  // without lanes that meet: a microsecond, which one sequence would wait for
+  if (stop == 1) {  // the usual one: no lanes need to meet
     const SequenceWork work = work_of(run, cut, 0);
     return {int64_t{work.units} * work.tiles, work.units};
   }
