@@ -209,10 +209,13 @@ at::Tensor forward_layer(const Decoder& decoder, size_t index, const BatchLayout
   return stream.hidden();
 }
 
+at::Tensor capped_logits(const DecoderConfig& config, const at::Tensor& products) {
+  const at::Tensor values = products.to(at::kFloat);
+  return config.logit_cap > 0 ? at::tanh(values / config.logit_cap) * config.logit_cap : values;
+}
+
 at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden) {
-  at::Tensor values = forward(decoder.lm_head ? decoder.lm_head : decoder.embedding, hidden).to(at::kFloat);
-  if (decoder.config.logit_cap > 0) values = at::tanh(values / decoder.config.logit_cap) * decoder.config.logit_cap;
-  return values;
+  return capped_logits(decoder.config, forward(decoder.lm_head ? decoder.lm_head : decoder.embedding, hidden));
 }
 
 namespace {

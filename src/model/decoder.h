@@ -53,6 +53,8 @@ at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* c
 
 // Logits of hidden rows [n, C] -> [n, V] float32 (the type of the product on request of training: float32 always).
 at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden);
+// What it says, of its output table's products [N, V]: float32, bent towards its cap where it has one.
+at::Tensor capped_logits(const DecoderConfig& config, const at::Tensor& products);
 
 // Calls visit(name, tensor) for every dense weight under its canonical (Llama) name, fused ones as views of their
 // parts; packed ones are passed over. For counting, training the decoder itself, saving.

@@ -9,7 +9,6 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 
 #include <functional>
@@ -76,24 +75,18 @@ at::Tensor distilled_rows(const Batch& batch, bool last_half) {
   return weight.reshape({-1});
 }
 
-// What the decoder says, of its output table's products.
-at::Tensor capped(const at::Tensor& products, double cap) {
-  const at::Tensor logits = products.to(at::kFloat);
-  return cap > 0 ? at::tanh(logits / cap) * cap : logits;
-}
-
 // KL(teacher || student) of rows first, first + 1, ... of the windows, given the student's logits of them [rows, V].
 using Divergence = std::function<at::Tensor(const at::Tensor& logits, int64_t first, int64_t rows)>;
 
 // The teacher reads the same text directly, and its logits are made beside the student's.
 Divergence from_teacher(const Trainee& trainee, const Batch& batch, const LossSettings& loss) {
   const at::Tensor hidden = teacher_hidden(trainee, batch), table = output_table(trainee.model.decoder);
-  const double cap = trainee.model.decoder.config.logit_cap;
-  return [hidden, table, cap, loss](const at::Tensor& logits, int64_t first, int64_t rows) {
+  const model::DecoderConfig& config = trainee.model.decoder.config;
+  return [hidden, table, &config, loss](const at::Tensor& logits, int64_t first, int64_t rows) {
     at::Tensor wanted;
     {
       const at::NoGradGuard none;
-      wanted = capped(at::matmul(hidden.narrow(0, first, rows), table.t()), cap);
+      wanted = model::capped_logits(config, at::matmul(hidden.narrow(0, first, rows), table.t()));
     }
     if (loss.mode == "full") return model::divergence(logits, wanted);
     return model::top_divergence(logits, wanted, loss.top, model::distillation_mode(loss.mode));
@@ -124,7 +117,7 @@ Loss distillation(const Trainee& trainee, const Batch& batch, const Recipe& reci
   const double predicted = static_cast<double>(batch.predicted()), positions = weight.sum().item<double>();
   at::Tensor entropy_sum = at::zeros({}, weight.options()), divergence_sum = at::zeros({}, weight.options());
   const auto loss_of = [&](const at::Tensor& raw, int64_t first, int64_t rows) {
-    const at::Tensor logits = capped(raw, decoder.config.logit_cap);
+    const at::Tensor logits = model::capped_logits(decoder.config, raw);
     const at::Tensor entropy =
         at::cross_entropy_loss(logits, labels.narrow(0, first, rows), {}, at::Reduction::Sum) / predicted;
     const at::Tensor divergence =
