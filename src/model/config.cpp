@@ -1,6 +1,9 @@
 #include "model/config.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 
@@ -21,29 +24,15 @@ void check_range(int64_t value, int64_t low, int64_t high, const char* field, co
                                       std::to_string(low) + " to " + std::to_string(high));
 }
 
-RopeScaling scaling_named(const std::string& type, const std::string& where) {
-  if (type == "default") return RopeScaling::none;
-  if (type == "linear") return RopeScaling::linear;
-  if (type == "dynamic") return RopeScaling::dynamic;
-  if (type == "yarn") return RopeScaling::yarn;
-  if (type == "llama3") return RopeScaling::llama3;
-  throw Error(ErrorCode::unsupported,
-              where + ": rope type '" + type + "' is not supported; known are default, linear, dynamic, yarn, llama3");
-}
+constexpr std::array<std::pair<const char*, RopeScaling>, 5> rope_types = {{{"default", RopeScaling::none},
+                                                                            {"linear", RopeScaling::linear},
+                                                                            {"dynamic", RopeScaling::dynamic},
+                                                                            {"yarn", RopeScaling::yarn},
+                                                                            {"llama3", RopeScaling::llama3}}};
 
 const char* name_of(RopeScaling scaling) {
-  switch (scaling) {
-    case RopeScaling::linear:
-      return "linear";
-    case RopeScaling::dynamic:
-      return "dynamic";
-    case RopeScaling::yarn:
-      return "yarn";
-    case RopeScaling::llama3:
-      return "llama3";
-    default:
-      return "default";
-  }
+  return std::find_if(rope_types.begin(), rope_types.end(), [&](const auto& type) { return type.second == scaling; })
+      ->first;
 }
 
 // The object that holds the rope's numbers, in either generation of config.json; null where there is none.
@@ -88,6 +77,13 @@ void read_eos(const Json& config, DecoderConfig& decoder, const std::string& whe
 
 }  // namespace
 
+RopeScaling rope_scaling_named(const std::string& name, const std::string& where) {
+  for (const auto& [type, scaling] : rope_types)
+    if (name == type) return scaling;
+  throw Error(ErrorCode::unsupported,
+              where + ": rope type '" + name + "' is not supported; known are default, linear, dynamic, yarn, llama3");
+}
+
 RopeConfig read_rope(const Json& config, int64_t head_width, const std::string& where, const char* layer_type) {
   RopeConfig rope;
   const Json scaling = rope_object(config, layer_type);
@@ -103,7 +99,7 @@ RopeConfig read_rope(const Json& config, int64_t head_width, const std::string& 
   rope.width = static_cast<int64_t>(static_cast<double>(head_width) * share) / 2 * 2;
   if (!scaling.is_object()) return rope;
 
-  rope.scaling = scaling_named(
+  rope.scaling = rope_scaling_named(
       base::json_string(scaling, "rope_type", where, base::json_string(scaling, "type", where, "default")), where);
   if (rope.scaling == RopeScaling::none) return rope;
   rope.factor = base::json_number(scaling, "factor", where);

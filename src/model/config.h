@@ -29,6 +29,9 @@ struct RopeConfig {
       divisors;  // [width / 2] what each frequency is divided by, where a file states it (GGUF rope_freqs)
 };
 
+// As config.json names it. Errors: unsupported, with those that are known.
+RopeScaling rope_scaling_named(const std::string& name, const std::string& where);
+
 enum class NormKind { rms, rms_unit_offset, layer };
 enum class QueryKeyNorm { none, per_head, whole };
 // Where a layer's norms stand: before each block (Llama), after it (OLMo 2), both (Gemma 3), or before both blocks that

@@ -106,6 +106,16 @@ CrossAttention initialise_cross_attention(const Decoder& decoder, int64_t layer,
   return block;
 }
 
+void check_layers(std::span<const int64_t> layers, int64_t decoder_layers, const std::string& where) {
+  for (const int64_t layer : layers) {
+    if (layer < 0 || layer >= decoder_layers) {
+      throw Error(ErrorCode::invalid_argument, where + "cross-attention in layer " + std::to_string(layer) +
+                                                   "; the decoder has layers 0 to " +
+                                                   std::to_string(decoder_layers - 1));
+    }
+  }
+}
+
 Adapter initialise_adapter(const Decoder& decoder, const AdapterShape& shape) {
   const at::NoGradGuard none;
   const DecoderConfig& config = decoder.config;
@@ -137,13 +147,9 @@ Adapter initialise_adapter(const Decoder& decoder, const AdapterShape& shape) {
                                       {thawed(source.feed_forward.gate_up), thawed(source.feed_forward.down)}});
   }
   adapter.encoder.norm = {at::ones({config.width}), {}, config.norm_eps, NormKind::rms};
+  check_layers(shape.cross_attention_layers, config.layers, "");
   adapter.cross_attention.resize(static_cast<size_t>(config.layers));
   for (const int64_t layer : shape.cross_attention_layers) {
-    if (layer < 0 || layer >= config.layers) {
-      throw Error(ErrorCode::invalid_argument, "cross-attention in layer " + std::to_string(layer) +
-                                                   "; the decoder has layers 0 to " +
-                                                   std::to_string(config.layers - 1));
-    }
     adapter.cross_attention[static_cast<size_t>(layer)] =
         initialise_cross_attention(decoder, layer, config.width, shape.start, shape.seed);
   }

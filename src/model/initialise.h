@@ -2,6 +2,8 @@
 // self-attention.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,5 +34,7 @@ struct AdapterShape {
 // Errors: unsupported where the decoder's layers are no Llama blocks (the encoder is), invalid_argument for layers it
 // has not.
 Adapter initialise_adapter(const Decoder& decoder, const AdapterShape& shape);
+// Errors: invalid_argument for a layer that the decoder has not; `where` begins the message.
+void check_layers(std::span<const int64_t> layers, int64_t decoder_layers, const std::string& where);
 
 }  // namespace cepe::model

@@ -55,9 +55,7 @@ void stretch_positions(model::Decoder& decoder, base::Json& config, const Decode
   model::RopeConfig& rope = decoder.config.rope;
   rope.original_positions = decoder.config.max_positions;
   rope.factor = settings.rope_factor;
-  rope.scaling = settings.rope_scaling == "linear" ? model::RopeScaling::linear
-                 : settings.rope_scaling == "yarn" ? model::RopeScaling::yarn
-                                                   : model::RopeScaling::dynamic;
+  rope.scaling = model::rope_scaling_named(settings.rope_scaling, "decoder.rope_scaling");
   decoder.config.max_positions =
       static_cast<int64_t>(static_cast<double>(decoder.config.max_positions) * settings.rope_factor);
   base::Json& text = base::json_has(config, "text_config") ? config["text_config"] : config;
@@ -128,12 +126,7 @@ std::vector<int64_t> cross_attention_layers(const AdapterSettings& settings, int
     return layers;
   }
   layers = base::parse_layers(settings.cross_attention_layers, "adapter.cross_attention_layers");
-  for (const int64_t layer : layers) {
-    if (layer < 0 || layer >= decoder_layers)
-      throw Error(ErrorCode::invalid_argument, "adapter.cross_attention_layers: cross-attention in layer " +
-                                                   std::to_string(layer) + "; the decoder has layers 0 to " +
-                                                   std::to_string(decoder_layers - 1));
-  }
+  model::check_layers(layers, decoder_layers, "adapter.cross_attention_layers: ");
   return layers;
 }
 
