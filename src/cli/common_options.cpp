@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <charconv>
+#include <limits>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -70,6 +71,8 @@ void apply(const CommonOptions& common) {
   at::set_num_interop_threads(1);
   if (common.threads > 0) at::set_num_threads(common.threads);
 }
+
+CLI::Validator not_negative() { return CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()); }
 
 CLI::Validator seed_range() {
   const auto refusal = [](const std::string& text) {

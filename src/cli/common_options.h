@@ -33,6 +33,7 @@ void add_common_options(CLI::App& command, CommonOptions& common);
 // Log level and threads, before a body runs. Errors: invalid_argument.
 void apply(const CommonOptions& common);
 
+CLI::Validator not_negative();  // a whole number from 0 on
 // A whole number from 0 to 2^64 - 1; CLI11 takes what is beyond for the largest.
 CLI::Validator seed_range();
 

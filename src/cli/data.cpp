@@ -1,6 +1,5 @@
 // cepe data: tokenised corpora for training.
 #include <CLI/CLI.hpp>
-#include <limits>
 
 #include "base/log.h"
 #include "cli/commands.h"
@@ -53,13 +52,13 @@ void add_corpus_options(CLI::App& command, data::CorpusOptions& corpus) {
   command.add_flag("--bos", corpus.bos, "the model's BOS token before each document")->group(group);
   command.add_flag("--eos", corpus.eos, "its EOS token behind each document")->group(group);
   command.add_option("--max-document-tokens", corpus.max_document_tokens, "cut documents off there; 0: never")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
+      ->check(not_negative())
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--max-skipped", corpus.max_skipped,
                   "bad lines and files to report and pass over before one is an error")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
+      ->check(not_negative())
       ->capture_default_str()
       ->group(group);
   command.add_option("--shard-tokens", corpus.shard_tokens, "tokens of a file")

@@ -1,7 +1,5 @@
 #include "cli/runtime.h"
 
-#include <limits>
-
 #include "base/error.h"
 #include "base/parse_values.h"
 #include "context/redis_tier.h"
@@ -109,7 +107,7 @@ void add_overlap_option(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--chunk-overlap", options.chunk_overlap,
                   "tokens at the end of a chunk that the next one reads again")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
+      ->check(not_negative())
       ->capture_default_str()
       ->group("Encoded chunks");
 }

@@ -88,7 +88,7 @@ void verify_store(const StoreCommand& command, const CommonOptions& common) {
   if (verified.unreadable > 0) {
     throw base::Error(base::ErrorCode::io,
                       common.chunks().string() + ": " + std::to_string(verified.unreadable) +
-                          " chunks could not be read and are kept; mend what is said above, then " + "verify again");
+                          " chunks could not be read and are kept; mend what is said above, then verify again");
   }
 }
 

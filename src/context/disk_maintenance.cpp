@@ -97,10 +97,7 @@ DiskTier::Collected DiskTier::collect() {
     const int64_t records = catalogue_->totals().records;
     const auto [files, bytes] = measure();
     writer_.close();
-    look_at_files();
-    remove_orphans();
-    remove_dead_segments();
-    if (!fits(0)) reclaim(0, std::numeric_limits<int64_t>::max());
+    reclaim(0, std::numeric_limits<int64_t>::max());
     while (compact_deadest(50)) {
     }
     catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");

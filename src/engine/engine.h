@@ -116,6 +116,7 @@ class Engine {
   bool grow(int64_t slots);
   bool reserve();
   void give_up_beyond(int64_t slots);
+  void advance(std::exception_ptr& error);
   void pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled, std::exception_ptr& error);
   void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);

@@ -116,6 +116,27 @@ void Engine::pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sa
   }
 }
 
+// The passes of a step, and the next tokens.
+void Engine::advance(std::exception_ptr& error) {
+  std::vector<Scheduler::Piece> pieces;
+  do pieces = scheduler_.plan();
+  while (!reserve());
+  std::vector<Sampled> sampled;
+  try {
+    if (options_.batch_invariant) {
+      for (const Scheduler::Piece& piece : pieces) pass({piece}, sampled, error);
+    } else {
+      pass(std::move(pieces), sampled, error);
+    }
+    sample(sampled);
+  } catch (...) {  // a text that was read and has no next token is read again
+    for (const auto& [age, sequence] : sequences_)
+      if (sequence->rows.pending() == 0) scheduler_.forget(sequence->rows);
+    throw;
+  }
+  drop_finished();
+}
+
 bool Engine::step() {
   const at::NoGradGuard none;
   drop_all_finished();
@@ -123,25 +144,7 @@ bool Engine::step() {
   std::exception_ptr error;
   slide_windows(error);
   if (error) drop_all_finished();
-  if (!sequences_.empty()) {
-    std::vector<Scheduler::Piece> pieces;
-    do pieces = scheduler_.plan();
-    while (!reserve());
-    std::vector<Sampled> sampled;
-    try {
-      if (options_.batch_invariant) {
-        for (const Scheduler::Piece& piece : pieces) pass({piece}, sampled, error);
-      } else {
-        pass(std::move(pieces), sampled, error);
-      }
-      sample(sampled);
-    } catch (...) {  // a text that was read and has no next token is read again
-      for (const auto& [age, sequence] : sequences_)
-        if (sequence->rows.pending() == 0) scheduler_.forget(sequence->rows);
-      throw;
-    }
-    drop_finished();
-  }
+  if (!sequences_.empty()) advance(error);
   if (error) std::rethrow_exception(error);
   return !sequences_.empty();
 }

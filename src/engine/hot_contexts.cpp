@@ -37,7 +37,6 @@ bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context
                             form.type);
   } catch (const std::exception& error) {
     if (!ops::is_out_of_memory(error)) throw;
-    context.kept.clear();
     return false;
   }
   return true;

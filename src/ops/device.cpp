@@ -240,6 +240,7 @@ void check(const char* error, const char* kernel) {
 }
 
 }  // namespace cuda
+
 bool is_out_of_memory(const std::exception& error) {
   if (dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const c10::OutOfMemoryError*>(&error)) return true;
   const auto* torch = dynamic_cast<const c10::Error*>(&error);
