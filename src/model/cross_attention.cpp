@@ -384,9 +384,10 @@ at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, c
   const int64_t encoder_width = step.context.front().width;
   const at::Tensor wide = ops::transposed_head_product(queries, dense_weight(block.key, type), shape.groups);
   const at::Tensor rows = wide.reshape({-1, 1, encoder_width});
-  const ops::HeadAttention found =
-      ops::attention_into_heads({rows, step.context_queries, step.most_context_rows}, step.context.front(),
-                                scale_of(shape), dense_weight(block.value, type), shape.heads, shape.groups);
+  ops::BatchQueries asked{rows, step.context_queries, step.most_context_rows};
+  asked.backwards = layer % 2 == 1;  // every layer reads the same states
+  const ops::HeadAttention found = ops::attention_into_heads(
+      asked, step.context.front(), scale_of(shape), dense_weight(block.value, type), shape.heads, shape.groups);
   if (!step.masses.pages.empty()) add_step_masses(step.masses, rows, found.log_sum_exp, scale_of(shape), layer);
   return found.output;
 }

@@ -150,6 +150,7 @@ cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& tab
           .value_stride = table.values.defined() ? table.value_stride : table.key_stride,
           .most_query_rows = queries.most_of_a_sequence,
           .rows_of_token = queries.rows_of_token,
+          .backwards = queries.backwards,
           .same = !table.values.defined(),
           .int8_pages = table.type == at::kChar,
           .bfloat16_queries = queries.rows.scalar_type() == at::kBFloat16,

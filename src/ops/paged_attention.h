@@ -48,6 +48,9 @@ struct BatchQueries {
   // cached rows are its last; a token sees the cached rows up to its own. Of its pages all but the last are full
   // (page_rows).
   int64_t rows_of_token = 0;
+  // Latent pages on a Hopper GPU: from the last cached row to the first. By turns with calls that read the same pages
+  // from the first one on, as layers do, a call begins with what the one before left in the second-level cache.
+  bool backwards = false;
 };
 
 // Written by a call: rows that belong to a sequence without cached rows, or to none (beyond first[B]), become zero with

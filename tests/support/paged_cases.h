@@ -126,18 +126,22 @@ inline void expect_paged(const PagedShape& shape, at::ScalarType type, at::Devic
   EXPECT_TRUE((logs > -std::numeric_limits<double>::infinity()).equal(there));
   EXPECT_LT(paged_distance(logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
 
-  // The same again, in bfloat16 in and out: only rounded once more, or another kernel, which rounds each part's sums.
+  // The same again, in bfloat16 in and out: only rounded once more, or another kernel, which rounds each part's sums;
+  // from the first row on and from the last.
   ops::BatchQueries narrow = made.batch;
   narrow.rows = narrow.rows.to(at::kBFloat16);
-  const ops::BatchAttention rounded = ops::paged_attention(narrow, table, scale, at::kBFloat16);
-  if (device.is_cpu() || !shape.latent) {
-    EXPECT_TRUE(rounded.output.equal(result.output.to(at::kBFloat16)));
-    EXPECT_TRUE(rounded.log_sum_exp.equal(result.log_sum_exp));
-  } else {
-    EXPECT_LT(paged_distance(rounded.output, made.output), 1e-2);
-    const at::Tensor its_logs = rounded.log_sum_exp.to(at::kCPU, at::kDouble);
-    EXPECT_TRUE((its_logs > -std::numeric_limits<double>::infinity()).equal(there));
-    EXPECT_LT(paged_distance(its_logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
+  for (const bool backwards : {false, true}) {
+    narrow.backwards = backwards;
+    const ops::BatchAttention rounded = ops::paged_attention(narrow, table, scale, at::kBFloat16);
+    if (device.is_cpu() || !shape.latent) {
+      EXPECT_TRUE(rounded.output.equal(result.output.to(at::kBFloat16)));
+      EXPECT_TRUE(rounded.log_sum_exp.equal(result.log_sum_exp));
+    } else {
+      EXPECT_LT(paged_distance(rounded.output, made.output), 1e-2);
+      const at::Tensor its_logs = rounded.log_sum_exp.to(at::kCPU, at::kDouble);
+      EXPECT_TRUE((its_logs > -std::numeric_limits<double>::infinity()).equal(there));
+      EXPECT_LT(paged_distance(its_logs.masked_select(there), made.log_sum_exp.masked_select(there)), 2e-3);
+    }
   }
 }
 

@@ -168,6 +168,7 @@ struct PagedAttentionRun {
   int64_t key_stride, value_stride;  // elements from row to row of a page
   int64_t most_query_rows;           // of one sequence
   int64_t rows_of_token;             // above 0: causal (ops/paged_attention.h)
+  bool backwards;                    // from the last tile of a part to its first
   float scale;                       // above zero
   bool same;                         // the keys serve as values
   bool int8_pages;

@@ -180,7 +180,8 @@ __device__ void bring_queries(const TileMaps& maps, const Part& part, const Late
   __syncwarp();
 }
 
-// A part's tile where it lies. The first two come from memory: nothing is reckoned from them before it is asked for.
+// A part's tile where it lies, of those in the order in which they are read. The first two come from memory: nothing is
+// reckoned from them before it is asked for.
 template <int tile>
 struct StatesTile {
   int64_t page;          // address of its page's first row
@@ -190,7 +191,8 @@ struct StatesTile {
 
 template <int tile>
 __device__ StatesTile<tile> states_tile(const PagedAttentionRun& run, const Cut& cut, const Part& part, int index) {
-  const auto at = static_cast<unsigned>(part.first_tile + index), of_page = static_cast<unsigned>(cut.tiles_per_page);
+  const auto at = static_cast<unsigned>(part.first_tile + (run.backwards ? part.tiles - 1 - index : index)),
+             of_page = static_cast<unsigned>(cut.tiles_per_page);
   const int64_t page = part.first_page + at / of_page;
   return {run.keys[page], run.rows[page], static_cast<int>(at % of_page) * tile};
 }

@@ -94,9 +94,15 @@ auto with_plan(const RowRun& run, const Use& use) {
   return Many::template fits<Values>(run) ? use(Many{}) : use(ManyBesideLongRows{});
 }
 
-// 16 bytes that are read once, to shared memory in the background; their neighbours are wanted next.
+// 16 bytes that are read once, to shared memory in the background; their neighbours are wanted next. They are the first
+// to leave the second-level cache, where the states of the context, which the next layer reads again, stay the longer.
 __device__ void copy_once(uint4* to, const uint4* from) {
-  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+  asm volatile(
+      "{\n.reg .b64 policy;\n"
+      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+      "cp.async.cg.shared.global.L2::cache_hint.L2::256B [%0], [%1], 16, policy;\n}" ::"r"(shared_address(to)),
+      "l"(from)
+      : "memory");
 }
 
 // x to shared memory, zeros behind its last input: the weight is zero there, and what it meets must be finite. By way
