@@ -140,6 +140,8 @@ at::Tensor Batch::next_tokens() const {
 
 int64_t Batch::predicted() const { return tokens.size(0) * (windows * decoder_tokens - 1); }
 
+double Batch::weight() const { return labels.defined() ? labels.ne(data::no_label).sum().item<double>() : 1; }
+
 Batch make_batch(const data::Sampler& sampler, const BatchRequest& request, uint64_t first, int64_t count,
                  at::Device device) {
   Batch batch = empty_batch(request.phase, count);

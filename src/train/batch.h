@@ -29,7 +29,10 @@ struct Batch {
   // [W * B, T]. `next` = the ids that follow, -100 after a sample's last one.
   at::Tensor window_tokens() const;
   at::Tensor next_tokens() const;
-  int64_t predicted() const;  // how many tokens of it have a label
+  int64_t predicted() const;  // how many tokens follow another
+  // What its means count for in those of a step: stage mlm masks more tokens of one micro-batch than of another, all
+  // other stages predict equally many.
+  double weight() const;
 };
 
 // Which samples: `count` from `first` on. The variations of the recipe's phase are drawn from (seed, first). Pure.

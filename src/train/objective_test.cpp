@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "golden_tensors.h"
+#include "train/validation.h"
 #include "training_runs.h"
 
 namespace cepe::train {
@@ -158,6 +159,21 @@ TEST_F(Objectives, BothTermsAreOfTheLogitsThatTheDecoderGives) {
     recipe.loss.mode = mode;
     EXPECT_NEAR(objective(*model, batch_of(recipe), recipe).divergence.item<double>(), 0, 1e-6) << mode;
   }
+}
+
+TEST_F(Objectives, EachMaskedTokenOfHeldOutTextCountsTheSame) {
+  Recipe recipe = recipe_of("run");
+  recipe.stage = "mlm";
+  recipe.trainable = {"encoder"};
+  recipe.validation = {.samples = 4, .decoder_tokens = 8};
+  const auto model = trainee(recipe);
+  const data::Sampler sampler(corpus_, {.tokens = 8});
+  const BatchRequest all = {
+      .stage = Stage::mlm, .phase = {.decoder_tokens = 8, .windows = 1}, .mask = recipe.loss.mask, .mask_token = 32};
+  const at::NoGradGuard none;
+  const Batch batch = make_batch(sampler, all, 0, 4, at::kCPU);
+  EXPECT_NEAR(validate_on(*model, sampler, recipe, 32, at::kCPU).at(0).nll,
+              objective(*model, batch, recipe).cross_entropy.item<double>(), 1e-5);
 }
 
 // Chunks that are wholly masked are not there; a mask of ones changes nothing.

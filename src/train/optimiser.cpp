@@ -78,12 +78,12 @@ Optimiser::Optimiser(std::vector<Parameter> parameters, const OptimiserSettings&
 
 bool Optimiser::is_muons(const Parameter& parameter) const { return settings_.kind == "muon" && takes_muon(parameter); }
 
-void Optimiser::accumulate() {
+void Optimiser::accumulate(double weight) {
   const at::NoGradGuard none;
   for (size_t i = 0; i < slots_.size(); ++i) {
     at::Tensor& gradient = parameters_[i].value.mutable_grad();
     if (!gradient.defined()) continue;  // nothing of this batch went through it
-    slots_[i].sum.add_(gradient);
+    slots_[i].sum.add_(gradient, weight);
     gradient.reset();
   }
 }

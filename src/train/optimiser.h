@@ -16,8 +16,8 @@ class Optimiser {
   // Master weights start as the parameters are.
   Optimiser(std::vector<Parameter> parameters, const OptimiserSettings& settings, uint64_t seed);
 
-  // Moves what backward left in the leaves' grad into the float32 sums, and clears it.
-  void accumulate();
+  // Adds `weight` times what backward left in the leaves' grad to the float32 sums, and clears it.
+  void accumulate(double weight = 1);
   // One step with the sums times `gradient_scale`, at `rate_share` of the peak rate; clears the sums. Returns the
   // gradients' norm before clipping. Where it is not finite nothing is changed.
   double step(double rate_share, double gradient_scale);

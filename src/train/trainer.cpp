@@ -7,6 +7,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -192,7 +193,7 @@ class Trainer {
   // What the micro-batches of one replica come to.
   struct Sums {
     at::Tensor total, cross_entropy, divergence;
-    double flops = 0;
+    double weight = 0, flops = 0;
     int64_t tokens = 0;
   };
 
@@ -215,11 +216,15 @@ class Trainer {
       const Loss loss = objective(*replica.trainee, batch, recipe_);
       // Without a context nothing of the adapter takes part, and there is nothing to learn.
       if (loss.total.requires_grad()) torch::autograd::backward({loss.total}, {});
-      replica.optimiser.accumulate();
+      const double weight = batch.weight();
+      replica.optimiser.accumulate(weight);
+      sums.weight += weight;
       sums.flops += training_flops(*replica.trainee, batch);
       sums.tokens += micro * phase.windows * phase.decoder_tokens;
-      const auto add = [](at::Tensor& sum, const at::Tensor& value) {
-        if (value.defined()) sum = sum.defined() ? sum + value.detach() : value.detach();
+      const auto add = [weight](at::Tensor& sum, const at::Tensor& value) {
+        if (!value.defined()) return;
+        const at::Tensor weighted = value.detach() * weight;
+        sum = sum.defined() ? sum + weighted : weighted;
       };
       add(sums.total, loss.total);
       add(sums.cross_entropy, loss.cross_entropy);
@@ -231,17 +236,19 @@ class Trainer {
   double one_step(RunLog& log) {
     const auto start = Clock::now();
     const Place place = place_of(step_);
-    const int64_t parts = micro_batches(recipe_.phases[place.phase]);
     std::vector<Sums> sums(replicas_.size());
     replicas_.run([&](size_t rank) { sums[rank] = work_of(rank, place); });
 
+    double weight = 0;
+    for (const Sums& one : sums) weight += one.weight;
+    weight = std::max(weight, 1.0);  // where no token is masked, every sum is zero
     StepReport report;
     report.rate_share = rate_at(recipe_.schedule, step_, recipe_.steps());
-    report.gradient_norm = replicas_.step(report.rate_share, 1 / static_cast<double>(parts));
+    report.gradient_norm = replicas_.step(report.rate_share, 1 / weight);
     const auto mean = [&](at::Tensor Sums::*value) {
       double total = 0;
       for (const Sums& one : sums) total += (one.*value).item<double>();
-      return total / static_cast<double>(parts);
+      return total / weight;
     };
     for (const Sums& one : sums) report.flops += one.flops, report.tokens += one.tokens;
     report.loss = mean(&Sums::total);

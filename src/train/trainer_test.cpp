@@ -111,11 +111,8 @@ TEST_F(Trainers, AFinishedRunOnlyTellsSo) {
   expect_same_state(left_by(recipe), before);
 }
 
-TEST_F(Trainers, PartsGiveTheStepOfTheWholeBatch) {
-  Recipe whole = recipe_of("whole"), parts = recipe_of("parts");
-  whole.phases = parts.phases = {{.steps = 4, .batch = 4, .context_tokens = 8, .decoder_tokens = 8, .windows = 2}};
-  parts.phases[0].micro_batch = 1;
-  parts.optimiser.clip = whole.optimiser.clip = 0.5;
+// Steps of whole batches and of their parts, one after the other.
+void expect_same_steps(const Recipe& whole, const Recipe& parts) {
   test::run(whole);
   test::run(parts);
   const CheckpointState a = left_by(whole), b = left_by(parts);
@@ -125,6 +122,24 @@ TEST_F(Trainers, PartsGiveTheStepOfTheWholeBatch) {
     const auto last = [&](const Recipe& recipe) { return test::metrics_of(recipe).back().at(field).get<double>(); };
     EXPECT_NEAR(last(parts), last(whole), 1e-3 * last(whole)) << field;
   }
+}
+
+TEST_F(Trainers, PartsGiveTheStepOfTheWholeBatch) {
+  Recipe whole = recipe_of("whole"), parts = recipe_of("parts");
+  whole.phases = parts.phases = {{.steps = 4, .batch = 4, .context_tokens = 8, .decoder_tokens = 8, .windows = 2}};
+  parts.phases[0].micro_batch = 1;
+  parts.optimiser.clip = whole.optimiser.clip = 0.5;
+  expect_same_steps(whole, parts);
+}
+
+// Each masked token counts the same, however many the rest of its micro-batch has.
+TEST_F(Trainers, PartsWithMoreAndWithFewerMaskedTokensGiveTheStepOfTheWholeBatch) {
+  Recipe whole = recipe_of("whole"), parts = recipe_of("parts");
+  whole.stage = parts.stage = "mlm";
+  whole.trainable = parts.trainable = {"encoder"};
+  whole.phases = parts.phases = {{.steps = 4, .batch = 4, .decoder_tokens = 8, .windows = 1}};
+  parts.phases[0].micro_batch = 1;
+  expect_same_steps(whole, parts);
 }
 
 TEST_F(Trainers, MetricsTellLossRateAndHeldOutText) {
