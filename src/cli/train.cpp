@@ -14,7 +14,7 @@ struct TrainCommand {
   std::vector<std::string> overrides;
   double stop_after = 0;
   int replicas = 1;
-  bool print = false, export_only = false;
+  bool print = false, export_only = false, allow_mismatch = false;
 };
 
 // The first GPUs for replicas, one each; a CPU is shared by all.
@@ -39,6 +39,7 @@ void run_train(const TrainCommand& command, const CommonOptions& common) {
   options.devices = open_devices(common.device, command.replicas);
   options.stop_after_seconds = command.stop_after;
   options.export_only = command.export_only;
+  options.allow_mismatch = command.allow_mismatch;
   if (const c10::Device first = options.devices.front(); first.is_cuda())
     options.device_memory = [first] { return ops::peak_device_bytes(first).value_or(0); };
   const train::TrainResult result = train::train(recipe, options);
@@ -69,6 +70,8 @@ void add_train(CLI::App& program, CommonOptions& common) {
       ->capture_default_str();
   app->add_flag("--export", command->export_only,
                 "write result/ from the newest checkpoint of a run that goes on, and train nothing");
+  app->add_flag("--allow-mismatch", command->allow_mismatch,
+                "take a corpus of another tokenizer than the decoder's, or other data than the run began with");
   app->add_flag("--print-recipe", command->print, "every field with its value and what it is, and nothing else");
 }
 

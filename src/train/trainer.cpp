@@ -18,6 +18,7 @@
 #include "data/append_file.h"
 #include "train/batch_source.h"
 #include "train/checkpoint.h"
+#include "train/data_identity.h"
 #include "train/flops.h"
 #include "train/objective.h"
 #include "train/replicas.h"
@@ -35,8 +36,11 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::optional<data::TokenCorpus> open_corpus(const std::string& folder) {
-  return folder.empty() ? std::nullopt : std::optional(data::TokenCorpus::open(folder));
+std::optional<data::TokenCorpus> open_corpus(const Recipe& recipe, const TrainOptions& options) {
+  if (recipe.data.corpus.empty()) return std::nullopt;
+  data::TokenCorpus corpus = data::TokenCorpus::open(recipe.data.corpus);
+  if (!options.allow_mismatch && !options.export_only) check_tokenizer(corpus, recipe, options.cache);
+  return corpus;
 }
 
 // What the device's arithmetic must be for the recipe.
@@ -99,6 +103,25 @@ void check_same_recipe(const std::string& before, const std::string& now, const 
                                                "', now '" + line(now) + "'); choose another output folder");
 }
 
+// Steps on other data would be of neither run.
+void check_same_data(const std::string& before, const std::string& now, const Recipe& recipe,
+                     const TrainOptions& options) {
+  if (before == now || options.export_only) return;
+  if (before.empty()) {
+    base::warn(recipe.output +
+               ": the checkpoint is of an earlier version and does not say on which data; whether it "
+               "is still the same is not known");
+    return;
+  }
+  const std::string what = recipe.output + ": the run was trained on other data than now stands in " +
+                           (recipe.data.prepared() ? "the folders of data" : "data.corpus " + recipe.data.corpus);
+  if (!options.allow_mismatch) {
+    throw Error(ErrorCode::mismatch,
+                what + "; choose another output folder, or pass --allow-mismatch to go on with it all the same");
+  }
+  base::warn(what);
+}
+
 // Without a checkpoint nothing says that a run has been there: what it would replace may be somebody's.
 void check_is_free(const Recipe& recipe) {
   const base::Path folder = recipe.output, copy = folder / "recipe.yaml", result = folder / "result";
@@ -124,7 +147,8 @@ class Trainer {
   Trainer(const Recipe& recipe, const TrainOptions& options)
       : recipe_(recipe),
         options_(options),
-        corpus_(open_corpus(recipe.data.corpus)),
+        corpus_(open_corpus(recipe, options)),
+        data_(identity_of_data(recipe, corpus_)),
         replicas_(recipe, vocabulary(), options.cache, options.devices),
         lock_(lock_of(recipe, options)),
         checkpoints_(checkpoints_of(recipe, options)),
@@ -287,7 +311,8 @@ class Trainer {
     state.state = {{"step", step_},
                    {"optimiser_steps", optimiser().steps()},
                    {"tokens", tokens_seen_},
-                   {"recipe", what_is_learned(recipe_)}};
+                   {"recipe", what_is_learned(recipe_)},
+                   {"data", data_}};
     checkpoints_.save(step_, state);
     base::detail("checkpoint of step " + std::to_string(step_));
   }
@@ -297,6 +322,7 @@ class Trainer {
     if (!found) return;
     const base::Json& state = found->second.state;
     check_same_recipe(state.at("recipe").get<std::string>(), what_is_learned(recipe_), recipe_.output);
+    check_same_data(state.value("data", ""), data_, recipe_, options_);
     size_t next = 0;
     optimiser().visit([&](const std::string& name, at::Tensor& tensor) {
       if (next >= found->second.tensors.size() || found->second.tensors[next].first != name)
@@ -312,6 +338,7 @@ class Trainer {
   const Recipe& recipe_;
   const TrainOptions& options_;
   std::optional<data::TokenCorpus> corpus_;  // none where all samples are prepared
+  std::string data_;                         // identity_of_data
   Replicas replicas_;
   std::unique_ptr<data::FolderLock> lock_;  // before the checkpoints: their folder is tidied when it is opened
   CheckpointFolder checkpoints_;

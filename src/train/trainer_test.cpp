@@ -278,6 +278,35 @@ TEST_F(Trainers, AnotherRecipeInTheSameFolderIsRefusedByWhatDiffers) {
   expect_error(ErrorCode::invalid_argument, "there 'seed: 0', now 'seed: 7'", [&] { test::run(other); });
 }
 
+// Another corpus in the place of the run's; one of the same documents is the same.
+TEST_F(Trainers, DataReplacedUnderARunIsRefusedUnlessAskedFor) {
+  const Recipe recipe = recipe_of("run");
+  const TrainOptions one_step = {.stop_after_seconds = 1e-9};
+  const auto replace_corpus = [&](uint64_t seed) {
+    std::filesystem::remove_all(folder / "corpus");
+    test::write_corpus(folder / "corpus", 32, test::learnable_documents(40, 64, 32, seed));
+  };
+  train(recipe, one_step);
+  replace_corpus(1);
+  EXPECT_EQ(train(recipe, one_step).steps, 2);
+  replace_corpus(2);
+  expect_error(ErrorCode::mismatch, "data.corpus " + recipe.data.corpus, [&] { train(recipe, one_step); });
+  train(recipe, {.export_only = true});
+  EXPECT_EQ(train(recipe, {.stop_after_seconds = 1e-9, .allow_mismatch = true}).steps, 3);
+  EXPECT_EQ(train(recipe, one_step).steps, 4) << "the data of the newest checkpoint is that of the run";
+}
+
+TEST_F(Trainers, ARunOfACheckpointThatDoesNotSayItsDataGoesOn) {
+  const Recipe recipe = recipe_of("run");
+  train(recipe, {.stop_after_seconds = 1e-9});
+  CheckpointState state = left_by(recipe);
+  state.state.erase("data");
+  std::filesystem::remove_all(base::Path(recipe.output) / "checkpoints");
+  test::checkpoints_of(recipe).save(1, state);
+  EXPECT_TRUE(test::run(recipe).finished);
+  EXPECT_TRUE(left_by(recipe).state.contains("data"));
+}
+
 TEST_F(Trainers, AFolderThatAnotherRunUsesIsRefusedAndLeftAlone) {
   const Recipe recipe = recipe_of("taken");
   std::filesystem::create_directories(recipe.output);

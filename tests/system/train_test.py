@@ -182,6 +182,17 @@ class Refused(Training):
         self.write("theirs/result/config.json", "{}")
         self.refuse(["theirs/result", "another output folder"], *self.arguments("theirs"))
 
+    def test_a_corpus_of_another_tokenizer_than_the_decoders_is_refused_unless_asked_for(self):
+        other = tiny_model.make(self.root / "other-tokenizer")
+        file = other / "tokenizer.json"
+        file.write_text(file.read_text().replace(tiny_model.SPECIAL[1], "<|begin|>"))
+        arguments = self.arguments("other-run", "decoder.config=", f"decoder.model={other}", "phases.0.steps=1",
+                                   "phases.1.steps=1")
+        self.refuse([f"{self.corpus}/corpus.json: field 'tokenizer'", f"decoder.model {other}",
+                     f"cepe data build --model {other}", "--allow-mismatch"], *arguments)
+        self.assertFalse((self.root / "other-run").exists())
+        self.succeed(*arguments, "--allow-mismatch")
+
     def test_what_is_missing_is_named(self):
         self.refuse(str(self.root / "no-corpus"), "train", self.recipe, f"data.corpus={self.root / 'no-corpus'}",
                     f"output={self.root / 'none'}")
