@@ -56,7 +56,7 @@ void run_train(const TrainCommand& command, const CommonOptions& common) {
 void add_train(CLI::App& program, CommonOptions& common) {
   const auto command = std::make_shared<TrainCommand>();
   CLI::App* app = add_command(program, "train", "Train an adapter, an encoder or a decoder by a recipe",
-                              "cepe train recipes/tiny/cepe.yaml data.corpus=my-corpus output=my-run", common,
+                              "cepe train recipes/tiny/decoder.yaml data.corpus=my-corpus output=my-run", common,
                               [command, &common] { run_train(*command, common); });
   app->add_option("recipe", command->recipe, "YAML file (docs/training.md; recipes/ has some)")->required();
   app->add_option("settings", command->overrides, "fields set anew: optimiser.rate=1e-4 phases.0.steps=100 ...");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -54,6 +55,20 @@ struct Part {
 
 std::string name_of(const MixturePart& part) {
   return part.domain == "*" ? "* (all domains that no other part names)" : "'" + part.domain + "'";
+}
+
+// The first few, for a message.
+std::string domains_of(const TokenCorpus& corpus) {
+  constexpr size_t most = 8;
+  std::set<std::string_view> domains;
+  for (const CorpusDocument& document : corpus.documents()) domains.insert(document.domain);
+  std::string names;
+  size_t named = 0;
+  for (const std::string_view domain : domains) {
+    if (named++ == most) return names + "...";
+    names += (names.empty() ? "'" : ", '") + std::string(domain) + "'";
+  }
+  return names;
 }
 
 void check_settings(const SamplerSettings& settings) {
@@ -117,6 +132,9 @@ struct Sampler::State {
       message +=
           std::to_string(part.document_first.back()) + " tokens; a sample takes " + std::to_string(settings.tokens);
     }
+    if (split == Split::held_out) message += "; a larger held_out sets more documents aside";
+    if (wanted.domain != "*")
+      message += "; the corpus has the domains " + domains_of(corpus) + " (an empty mixture takes all documents)";
     throw Error(ErrorCode::invalid_argument, message);
   }
 

@@ -193,9 +193,11 @@ TEST_F(Samples, APartWithoutALongEnoughDocumentIsNamed) {
   refused("domain 'b' has, in the training split, no document of at least 10", {.tokens = 10, .mixture = {{"b"}}});
   refused("domain 'b' has, in the training split, 18 tokens; a sample takes 19",
           {.tokens = 19, .mixture = {{"b", 1, false}}});
-  refused("domain 'x'", {.tokens = 1, .mixture = {{"a"}, {"x"}}});
+  refused(
+      "domain 'x' has, in the training split, no document of at least 1 tokens; the corpus has the domains 'a', 'b'",
+      {.tokens = 1, .mixture = {{"a"}, {"x"}}});
   refused("domain * (all", {.tokens = 1, .mixture = {{"a"}, {"b"}, {"*"}}});
-  refused("held-out split", {.tokens = 1}, Split::held_out);
+  refused("held-out split, no document of at least 1 tokens; a larger held_out", {.tokens = 1}, Split::held_out);
   refused("samples of 0 tokens", {.tokens = 0});
   refused("held_out is 1", {.tokens = 1, .held_out = 1});
   refused("weight -1", {.tokens = 1, .mixture = {{"a", -1}}});
