@@ -12,6 +12,7 @@ namespace cepe::data {
 namespace {
 
 using base::Error;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 class Documents : public testing::Test {
@@ -140,7 +141,7 @@ TEST_F(Documents, CutOrDamagedCompressionIsNoticedWhateverMayBeSkipped) {
   for (const auto& [name, packed] : {std::pair{"a.jsonl.zst", zstd(lines)}, std::pair{"a.jsonl.gz", gzip(lines)}}) {
     for (const size_t cut : {size_t{1}, size_t{9}, packed.size() / 2}) {
       EXPECT_THAT(error_of(write(name, packed.substr(0, packed.size() - cut)), {.max_skipped = 1000}),
-                  HasSubstr("cut short"))
+                  ContainsRegex("cut short, in line [0-9]+"))
           << name << cut;
     }
     std::string damaged = packed;
@@ -148,6 +149,14 @@ TEST_F(Documents, CutOrDamagedCompressionIsNoticedWhateverMayBeSkipped) {
     EXPECT_THAT(error_of(write(name, damaged), {.max_skipped = 1000}), HasSubstr(name));
     EXPECT_THAT(error_of(write(name, "")), HasSubstr("the content is not"));
   }
+}
+
+// What follows is not even looked at: it may be terabytes, of some megabytes in the file.
+TEST_F(Documents, ALineThatUnpacksBeyondTheLimitIsRefusedBeforeItsEnd) {
+  const std::string packed = gzip("{\"text\": \"x\"}\n" + std::string(8 << 20, ' '));
+  const auto path = write("a.jsonl.gz", packed.substr(0, packed.size() - 1));
+  EXPECT_THAT(error_of(path, {.max_line_bytes = 1 << 20}), HasSubstr("line 2: longer than 1048576 bytes"));
+  EXPECT_THAT(error_of(path, {.max_line_bytes = 1 << 20, .max_skipped = 1}), HasSubstr("cut short, in line 2"));
 }
 
 TEST_F(Documents, FoldersAreReadInOrderWithoutHiddenFiles) {

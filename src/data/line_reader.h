@@ -14,12 +14,14 @@ class LineReader {
   LineReader(std::unique_ptr<ByteSource> source, size_t max_line_bytes);
 
   enum class Status { line, too_long, end };
-  // The next line without its \n. too_long: `line` holds its beginning, the rest was passed over.
+  // The next line without its \n. too_long: `line` holds its beginning; the rest, which may have no end, is passed over
+  // by the next call. Errors: those of the source, with the line; base::Interrupted.
   Status next(std::string& line);
   int64_t number() const { return number_; }  // of the last line, from 1
 
  private:
   bool refill();
+  void pass_over_line();  // what is left of one that was too long
 
   std::unique_ptr<ByteSource> source_;
   size_t max_line_bytes_;
@@ -27,6 +29,7 @@ class LineReader {
   size_t begin_ = 0;
   size_t end_ = 0;
   int64_t number_ = 0;
+  bool in_long_line_ = false;
 };
 
 }  // namespace cepe::data
