@@ -17,6 +17,8 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
+constexpr int64_t most_tokens = int64_t{1} << 26;  // of a sample's column, as data/published.h has it
+
 struct ImportOptions {
   std::vector<std::string> mds, npy;
   std::string output, model, tokenizer;
@@ -103,8 +105,10 @@ void add_data_export(CLI::App& group, CommonOptions& common) {
   command->add_option("--mds", options->mds, "folder to make: samples of prev_token_ids, token_ids and domain");
   command->add_option("--npy", options->npy, "file to make: [number of documents][lengths][tokens]");
   command->add_option("--tokens", options->tokens, "token_ids of a sample, and the step from one to the next")
+      ->check(CLI::Range(int64_t{1}, most_tokens))
       ->capture_default_str();
   command->add_option("--previous-tokens", options->previous, "prev_token_ids of a sample; 0: no such column")
+      ->check(CLI::Range(int64_t{0}, most_tokens))
       ->capture_default_str();
   command->add_flag("--zstd", options->zstd, "compressed shards");
   command->add_flag("--force", options->force, "write into a folder that is not empty, or over a file");

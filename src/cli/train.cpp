@@ -1,4 +1,6 @@
 // cepe train: a recipe, from a corpus to an adapter.
+#include <cmath>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
@@ -26,7 +28,18 @@ std::vector<c10::Device> open_devices(const std::string& name, int replicas) {
   return devices;
 }
 
+// What no option may say beside the recipe, or silently not do.
+void check_options(const TrainCommand& command, const CommonOptions& common) {
+  using base::Error;
+  using base::ErrorCode;
+  if (common.dtype != "auto")
+    throw Error(ErrorCode::invalid_argument, "--dtype " + common.dtype + ": here the recipe says it: decoder.dtype=" +
+                                                 (common.dtype == "float32" ? "float32" : "bfloat16"));
+  if (std::isnan(command.stop_after)) throw Error(ErrorCode::invalid_argument, "--stop-after nan: expected seconds");
+}
+
 void run_train(const TrainCommand& command, const CommonOptions& common) {
+  check_options(command, common);
   const base::Path path = command.recipe;
   const train::Recipe recipe =
       train::read_recipe(base::read_file(path, size_t{1} << 20), path.string(), command.overrides);

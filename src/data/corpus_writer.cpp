@@ -90,9 +90,10 @@ void remove_leftovers(const Path& folder) {
 
 void make_folder(const Path& folder) {
   std::error_code problem;
+  if (std::filesystem::exists(folder, problem) && !std::filesystem::is_directory(folder, problem))
+    throw Error(ErrorCode::invalid_argument, folder.string() + ": is a file; expected a folder");
   std::filesystem::create_directories(folder, problem);
-  if (problem || !std::filesystem::is_directory(folder, problem))
-    throw Error(ErrorCode::io, folder.string() + ": cannot be made, or is no folder");
+  if (problem) throw Error(ErrorCode::io, folder.string() + ": cannot be made: " + problem.message());
 }
 
 }  // namespace

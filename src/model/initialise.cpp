@@ -121,8 +121,10 @@ Adapter initialise_adapter(const Decoder& decoder, const AdapterShape& shape) {
   const DecoderConfig& config = decoder.config;
   check_encoder_fits(config);
   if (shape.encoder_layers < 1 || shape.encoder_layers > config.layers) {
-    throw Error(ErrorCode::invalid_argument, "an encoder of " + std::to_string(shape.encoder_layers) +
-                                                 " layers from a decoder of " + std::to_string(config.layers));
+    throw Error(ErrorCode::invalid_argument, std::to_string(shape.encoder_layers) +
+                                                 " encoder layers: an encoder made of the decoder's own first layers "
+                                                 "has 1 to " +
+                                                 std::to_string(config.layers));
   }
   Adapter adapter;
   adapter.chunk_size = shape.chunk_size;

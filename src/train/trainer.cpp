@@ -43,6 +43,12 @@ std::optional<data::TokenCorpus> open_corpus(const Recipe& recipe, const TrainOp
   return corpus;
 }
 
+std::optional<data::Sampler> held_out_of(const Recipe& recipe, const std::optional<data::TokenCorpus>& corpus) {
+  if (recipe.validation.steps == 0) return std::nullopt;
+  const auto split = recipe.data.held_out > 0 ? data::Split::held_out : data::Split::training;
+  return sampler_for(*corpus, recipe, validation_tokens(recipe), 1 << 20, split);
+}
+
 // What the device's arithmetic must be for the recipe.
 void prepare_device(const Recipe& recipe, c10::Device device) {
   if (!device.is_cuda()) return;
@@ -135,6 +141,12 @@ void check_is_free(const Recipe& recipe) {
     refuse(copy);
 }
 
+void check_is_no_file(const std::string& output) {
+  std::error_code none;
+  if (!std::filesystem::exists(output, none) || std::filesystem::is_directory(output, none)) return;
+  throw Error(ErrorCode::invalid_argument, "output: " + output + " is a file; expected a folder");
+}
+
 // Two runs in one folder would take each other's half-written checkpoints for leftovers.
 std::unique_ptr<data::FolderLock> lock_of(const Recipe& recipe, const TrainOptions& options) {
   if (options.export_only) return nullptr;  // beside a run that goes on
@@ -150,14 +162,10 @@ class Trainer {
         corpus_(open_corpus(recipe, options)),
         data_(identity_of_data(recipe, corpus_)),
         replicas_(recipe, vocabulary(), options.cache, options.devices),
+        sources_(batch_sources(recipe, corpus_, *replicas_.first().trainee)),
+        held_out_(held_out_of(recipe, corpus_)),
         lock_(lock_of(recipe, options)),
-        checkpoints_(checkpoints_of(recipe, options)),
-        sources_(batch_sources(recipe, corpus_, *replicas_.first().trainee)) {
-    if (recipe.validation.steps > 0) {
-      const auto split = recipe.data.held_out > 0 ? data::Split::held_out : data::Split::training;
-      held_out_ = sampler_for(*corpus_, recipe, validation_tokens(recipe), 1 << 20, split);
-    }
-  }
+        checkpoints_(checkpoints_of(recipe, options)) {}
 
   TrainResult run() {
     restore();
@@ -340,10 +348,10 @@ class Trainer {
   std::optional<data::TokenCorpus> corpus_;  // none where all samples are prepared
   std::string data_;                         // identity_of_data
   Replicas replicas_;
+  std::vector<BatchSource> sources_;        // by phase
+  std::optional<data::Sampler> held_out_;   // where there is validation
   std::unique_ptr<data::FolderLock> lock_;  // before the checkpoints: their folder is tidied when it is opened
   CheckpointFolder checkpoints_;
-  std::vector<BatchSource> sources_;  // by phase
-  std::optional<data::Sampler> held_out_;
   int64_t step_ = 0;
   int64_t tokens_seen_ = 0;
   int not_finite_ = 0;
@@ -354,6 +362,7 @@ class Trainer {
 TrainResult train(const Recipe& recipe, const TrainOptions& options) {
   validate(recipe);
   check_shares(recipe, options.devices.size());
+  check_is_no_file(recipe.output);
   prepare_device(recipe, options.devices.front());
   Trainer trainer(recipe, options);
   return trainer.run();

@@ -1,4 +1,4 @@
-// The loop: what a run leaves, going on after a stop, steps that go wrong, and what is refused.
+// The loop: what a run leaves, going on after a stop, and steps that go wrong.
 #include "train/trainer.h"
 
 #include <ATen/TensorOperators.h>
@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "base/log.h"
-#include "data/append_file.h"
 #include "expect_error.h"
 #include "golden_tensors.h"
 #include "model/adapter.h"
@@ -267,57 +266,6 @@ TEST_F(Poisoned, StepsThatWereLeftOutAreNotCountedAfterAResumeEither) {
   EXPECT_EQ(left_by(poisoned).state.at("optimiser_steps").get<int64_t>(), 0);
 }
 
-TEST_F(Trainers, AnotherRecipeInTheSameFolderIsRefusedByWhatDiffers) {
-  const Recipe recipe = recipe_of("run");
-  test::run(recipe);
-  Recipe other = recipe;
-  other.optimiser.rate = 0.5;
-  expect_error(ErrorCode::invalid_argument, "there '  rate: 0.01', now '  rate: 0.5'", [&] { test::run(other); });
-  other = recipe;
-  other.seed = 7;
-  expect_error(ErrorCode::invalid_argument, "there 'seed: 0', now 'seed: 7'", [&] { test::run(other); });
-}
-
-// Another corpus in the place of the run's; one of the same documents is the same.
-TEST_F(Trainers, DataReplacedUnderARunIsRefusedUnlessAskedFor) {
-  const Recipe recipe = recipe_of("run");
-  const TrainOptions one_step = {.stop_after_seconds = 1e-9};
-  const auto replace_corpus = [&](uint64_t seed) {
-    std::filesystem::remove_all(folder / "corpus");
-    test::write_corpus(folder / "corpus", 32, test::learnable_documents(40, 64, 32, seed));
-  };
-  train(recipe, one_step);
-  replace_corpus(1);
-  EXPECT_EQ(train(recipe, one_step).steps, 2);
-  replace_corpus(2);
-  expect_error(ErrorCode::mismatch, "data.corpus " + recipe.data.corpus, [&] { train(recipe, one_step); });
-  train(recipe, {.export_only = true});
-  EXPECT_EQ(train(recipe, {.stop_after_seconds = 1e-9, .allow_mismatch = true}).steps, 3);
-  EXPECT_EQ(train(recipe, one_step).steps, 4) << "the data of the newest checkpoint is that of the run";
-}
-
-TEST_F(Trainers, ARunOfACheckpointThatDoesNotSayItsDataGoesOn) {
-  const Recipe recipe = recipe_of("run");
-  train(recipe, {.stop_after_seconds = 1e-9});
-  CheckpointState state = left_by(recipe);
-  state.state.erase("data");
-  std::filesystem::remove_all(base::Path(recipe.output) / "checkpoints");
-  test::checkpoints_of(recipe).save(1, state);
-  EXPECT_TRUE(test::run(recipe).finished);
-  EXPECT_TRUE(left_by(recipe).state.contains("data"));
-}
-
-TEST_F(Trainers, AFolderThatAnotherRunUsesIsRefusedAndLeftAlone) {
-  const Recipe recipe = recipe_of("taken");
-  std::filesystem::create_directories(recipe.output);
-  {
-    const data::FolderLock other(recipe.output);
-    expect_error(ErrorCode::invalid_argument, "another program is writing this folder", [&] { test::run(recipe); });
-    EXPECT_TRUE(std::filesystem::is_empty(recipe.output));
-  }
-  EXPECT_TRUE(test::run(recipe).finished);
-}
-
 TEST_F(Trainers, HowOftenItIsSavedValidatedAndLoggedMayChange) {
   Recipe recipe = recipe_of("run");
   ASSERT_FALSE(train(recipe, {.stop_after_seconds = 1e-9}).finished);
@@ -326,62 +274,6 @@ TEST_F(Trainers, HowOftenItIsSavedValidatedAndLoggedMayChange) {
   recipe.log_steps = 3;
   recipe.peak_tflops = 1;
   EXPECT_TRUE(test::run(recipe).finished);
-}
-
-TEST_F(Trainers, AMissingCorpusIsNamedAndLeavesNoFolder) {
-  Recipe recipe = recipe_of("run");
-  recipe.data.corpus = (folder / "nowhere").string();
-  expect_error(ErrorCode::not_found, recipe.data.corpus, [&] { test::run(recipe); });
-  EXPECT_FALSE(std::filesystem::exists(recipe.output));
-}
-
-TEST_F(Trainers, DocumentsThatAreTooShortAreAPlainError) {
-  Recipe recipe = recipe_of("run");
-  recipe.phases[1].windows = 64;
-  expect_error(ErrorCode::invalid_argument, "no document of at least 1024 tokens", [&] { test::run(recipe); });
-}
-
-TEST_F(Trainers, TokensThatTheDecoderDoesNotKnowAreAPlainError) {
-  test::write_corpus(folder / "wide", 500, test::numbered_documents(1, 400));
-  Recipe recipe = recipe_of("run");
-  recipe.data.corpus = (folder / "wide").string();
-  expect_error(ErrorCode::invalid_argument, "vocabulary", [&] { test::run(recipe); });
-}
-
-TEST_F(Trainers, ALayerThatTheDecoderLacksIsAPlainErrorWhateverTheEncoder) {
-  Recipe recipe = recipe_of("run");
-  for (const char* encoder : {"random", "decoder"}) {
-    recipe.adapter.encoder = encoder;
-    for (const char* layers : {"2", "0-99"}) {
-      recipe.adapter.cross_attention_layers = layers;
-      expect_error(ErrorCode::invalid_argument,
-                   "adapter.cross_attention_layers: cross-attention in layer 2; the decoder has layers 0 to 1",
-                   [&] { make_trainee(recipe, 32, {}, at::kCPU); });
-    }
-  }
-}
-
-TEST_F(Trainers, HeadsOfARandomEncoderHaveAnEvenWidth) {
-  Recipe recipe = recipe_of("run");
-  recipe.adapter.encoder_width = 10;
-  for (const char* stage : {"cepe", "mlm"}) {
-    recipe.stage = stage;
-    recipe.trainable = {"encoder"};
-    expect_error(ErrorCode::invalid_argument, "adapter.encoder_width 10: each of 2 adapter.encoder_heads gets 5",
-                 [&] { make_trainee(recipe, 32, {}, at::kCPU); });
-  }
-}
-
-TEST_F(Trainers, ALowRankPartThatTrainsNothingIsRefused) {
-  Recipe recipe = recipe_of("run");
-  recipe.trainable = {"low_rank"};
-  recipe.decoder.low_rank = {.rank = 2, .targets = {}};
-  const auto refused = [&](const char* stage, const char* why) {
-    recipe.stage = stage;
-    expect_error(ErrorCode::invalid_argument, why, [&] { make_trainee(recipe, 32, {}, at::kCPU); });
-  };
-  refused("decoder", "trainable: 'low_rank' needs decoder.low_rank.targets");
-  refused("mlm", "trainable: 'low_rank' is not part of stage mlm");
 }
 
 TEST_F(Trainers, AnExportLeavesTheFilesOfARunThatGoesOnAlone) {

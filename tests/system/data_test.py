@@ -87,6 +87,14 @@ class Data(ProgramTest):
         self.refuse("give one of", "data", "export", own)
         self.refuse("nothing to import", "data", "import", "--output", self.root / "none")
 
+    def test_sizes_and_places_that_make_no_sense_are_refused_and_leave_nothing(self):
+        text = self.write("short.txt", "text")
+        self.build("short", text)
+        for option in ("--tokens", "--previous-tokens"):
+            self.refuse(option, "data", "export", self.root / "short", "--mds", self.root / "none", option, "-1")
+        self.assertFalse((self.root / "none").exists())
+        self.refuse("short.txt: is a file", "data", "build", "--model", self.model, "--output", text, "--text", text)
+
     def test_an_interrupted_build_goes_on_to_the_same_corpus(self):
         chance = random.Random(1)
         letters = "".join(chance.choices("abcdefgh ", k=20000))

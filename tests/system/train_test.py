@@ -193,6 +193,10 @@ class Refused(Training):
         self.assertFalse((self.root / "other-run").exists())
         self.succeed(*arguments, "--allow-mismatch")
 
+    def test_options_that_would_do_nothing_are_refused(self):
+        self.refuse(["--dtype int8", "decoder.dtype=bfloat16"], *self.arguments("none"), "--dtype", "int8")
+        self.refuse("--stop-after nan", *self.arguments("none"), "--stop-after", "nan")
+
     def test_what_is_missing_is_named(self):
         self.refuse(str(self.root / "no-corpus"), "train", self.recipe, f"data.corpus={self.root / 'no-corpus'}",
                     f"output={self.root / 'none'}")

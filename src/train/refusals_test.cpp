@@ -1,0 +1,138 @@
+// What a run refuses before its first step, and that nothing is left of it then.
+#include <gtest/gtest.h>
+
+#include "base/log.h"
+#include "data/append_file.h"
+#include "expect_error.h"
+#include "train/trainer.h"
+#include "training_runs.h"
+
+namespace cepe::train {
+namespace {
+
+using base::ErrorCode;
+using test::expect_error;
+using test::left_by;
+
+class Refusals : public test::TrainingRuns {
+ protected:
+  Refusals() { base::set_log_level(base::LogLevel::error); }
+  ~Refusals() override { base::set_log_level(base::LogLevel::notice); }
+};
+
+TEST_F(Refusals, AnotherRecipeInTheSameFolderIsRefusedByWhatDiffers) {
+  const Recipe recipe = recipe_of("run");
+  test::run(recipe);
+  Recipe other = recipe;
+  other.optimiser.rate = 0.5;
+  expect_error(ErrorCode::invalid_argument, "there '  rate: 0.01', now '  rate: 0.5'", [&] { test::run(other); });
+  other = recipe;
+  other.seed = 7;
+  expect_error(ErrorCode::invalid_argument, "there 'seed: 0', now 'seed: 7'", [&] { test::run(other); });
+}
+
+// Another corpus in the place of the run's; one of the same documents is the same.
+TEST_F(Refusals, DataReplacedUnderARunIsRefusedUnlessAskedFor) {
+  const Recipe recipe = recipe_of("run");
+  const TrainOptions one_step = {.stop_after_seconds = 1e-9};
+  const auto replace_corpus = [&](uint64_t seed) {
+    std::filesystem::remove_all(folder / "corpus");
+    test::write_corpus(folder / "corpus", 32, test::learnable_documents(40, 64, 32, seed));
+  };
+  train(recipe, one_step);
+  replace_corpus(1);
+  EXPECT_EQ(train(recipe, one_step).steps, 2);
+  replace_corpus(2);
+  expect_error(ErrorCode::mismatch, "data.corpus " + recipe.data.corpus, [&] { train(recipe, one_step); });
+  train(recipe, {.export_only = true});
+  EXPECT_EQ(train(recipe, {.stop_after_seconds = 1e-9, .allow_mismatch = true}).steps, 3);
+  EXPECT_EQ(train(recipe, one_step).steps, 4) << "the data of the newest checkpoint is that of the run";
+}
+
+TEST_F(Refusals, ARunOfACheckpointThatDoesNotSayItsDataGoesOn) {
+  const Recipe recipe = recipe_of("run");
+  train(recipe, {.stop_after_seconds = 1e-9});
+  CheckpointState state = left_by(recipe);
+  state.state.erase("data");
+  std::filesystem::remove_all(base::Path(recipe.output) / "checkpoints");
+  test::checkpoints_of(recipe).save(1, state);
+  EXPECT_TRUE(test::run(recipe).finished);
+  EXPECT_TRUE(left_by(recipe).state.contains("data"));
+}
+
+TEST_F(Refusals, AFolderThatAnotherRunUsesIsRefusedAndLeftAlone) {
+  const Recipe recipe = recipe_of("taken");
+  std::filesystem::create_directories(recipe.output);
+  {
+    const data::FolderLock other(recipe.output);
+    expect_error(ErrorCode::invalid_argument, "another program is writing this folder", [&] { test::run(recipe); });
+    EXPECT_TRUE(std::filesystem::is_empty(recipe.output));
+  }
+  EXPECT_TRUE(test::run(recipe).finished);
+}
+
+TEST_F(Refusals, AFileInThePlaceOfTheFolderIsRefused) {
+  Recipe recipe = recipe_of("file");
+  folder.write("file", "mine");
+  expect_error(ErrorCode::invalid_argument, "output: " + recipe.output + " is a file", [&] { test::run(recipe); });
+}
+
+TEST_F(Refusals, AMissingCorpusIsNamedAndLeavesNoFolder) {
+  Recipe recipe = recipe_of("run");
+  recipe.data.corpus = (folder / "nowhere").string();
+  expect_error(ErrorCode::not_found, recipe.data.corpus, [&] { test::run(recipe); });
+  EXPECT_FALSE(std::filesystem::exists(recipe.output));
+}
+
+TEST_F(Refusals, DocumentsThatAreTooShortAreAPlainError) {
+  Recipe recipe = recipe_of("run");
+  recipe.phases[1].windows = 64;
+  expect_error(ErrorCode::invalid_argument, "no document of at least 1024 tokens", [&] { test::run(recipe); });
+  EXPECT_FALSE(std::filesystem::exists(recipe.output));
+}
+
+TEST_F(Refusals, TokensThatTheDecoderDoesNotKnowAreAPlainError) {
+  test::write_corpus(folder / "wide", 500, test::numbered_documents(1, 400));
+  Recipe recipe = recipe_of("run");
+  recipe.data.corpus = (folder / "wide").string();
+  expect_error(ErrorCode::invalid_argument, "vocabulary", [&] { test::run(recipe); });
+}
+
+TEST_F(Refusals, ALayerThatTheDecoderLacksIsAPlainErrorWhateverTheEncoder) {
+  Recipe recipe = recipe_of("run");
+  for (const char* encoder : {"random", "decoder"}) {
+    recipe.adapter.encoder = encoder;
+    for (const char* layers : {"2", "0-99"}) {
+      recipe.adapter.cross_attention_layers = layers;
+      expect_error(ErrorCode::invalid_argument,
+                   "adapter.cross_attention_layers: cross-attention in layer 2; the decoder has layers 0 to 1",
+                   [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+    }
+  }
+}
+
+TEST_F(Refusals, HeadsOfARandomEncoderHaveAnEvenWidth) {
+  Recipe recipe = recipe_of("run");
+  recipe.adapter.encoder_width = 10;
+  for (const char* stage : {"cepe", "mlm"}) {
+    recipe.stage = stage;
+    recipe.trainable = {"encoder"};
+    expect_error(ErrorCode::invalid_argument, "adapter.encoder_width 10: each of 2 adapter.encoder_heads gets 5",
+                 [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+  }
+}
+
+TEST_F(Refusals, ALowRankPartThatTrainsNothingIsRefused) {
+  Recipe recipe = recipe_of("run");
+  recipe.trainable = {"low_rank"};
+  recipe.decoder.low_rank = {.rank = 2, .targets = {}};
+  const auto refused = [&](const char* stage, const char* why) {
+    recipe.stage = stage;
+    expect_error(ErrorCode::invalid_argument, why, [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+  };
+  refused("decoder", "trainable: 'low_rank' needs decoder.low_rank.targets");
+  refused("mlm", "trainable: 'low_rank' is not part of stage mlm");
+}
+
+}  // namespace
+}  // namespace cepe::train
