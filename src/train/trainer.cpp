@@ -176,7 +176,13 @@ class Trainer {
     auto last_saved = start;
     double loss = 0;
     while (step_ < recipe_.steps()) {
-      loss = one_step(log);
+      try {
+        loss = one_step(log);
+      } catch (const base::Interrupted&) {
+        // In the midst of it nothing has changed yet: it is made anew when the run goes on.
+        if (step_ > 0 && checkpoints_.newest() != step_) save();
+        throw;
+      }
       if (recipe_.validation.steps > 0 && (step_ % recipe_.validation.steps == 0 || step_ == recipe_.steps()))
         validate_now(log);
       const bool out_of_time = options_.stop_after_seconds > 0 && seconds_since(start) >= options_.stop_after_seconds;
@@ -243,6 +249,7 @@ class Trainer {
     Replica& replica = replicas_[rank];
     Sums sums;
     for (auto part = static_cast<int64_t>(rank); part < parts; part += static_cast<int64_t>(replicas_.size())) {
+      base::throw_if_interrupted();
       const auto first = static_cast<uint64_t>(place.step * phase.batch + part * micro);
       const Batch batch = sources_[place.phase](request, first, micro, replica.device);
       const Loss loss = objective(*replica.trainee, batch, recipe_);

@@ -151,6 +151,18 @@ class Stopped(Training):
         self.assert_same_run("interrupted", "whole")
         self.assertEqual([line["step"] for line in self.metrics("interrupted")][-1], 120)
 
+    def test_ctrl_c_does_not_wait_for_the_end_of_a_long_step(self):
+        process = self.start(*self.arguments("long-step", "phases.0.steps=1", "phases.1.steps=1",
+                                             "phases.1.batch=100000", "phases.1.micro_batch=2", "checkpoint.steps=0"))
+        deadline = time.monotonic() + 60
+        metrics = self.root / "long-step/metrics.jsonl"
+        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=30)[1]
+        self.assertEqual(process.returncode, 130, err)
+        self.assertEqual(self.steps_in("long-step"), [1])
+
     def test_stop_after_saves_and_says_how_to_go_on(self):
         outcome = self.succeed(*self.arguments("pieces"), "--stop-after", "0.3")
         self.assertIn("the same command goes on from there", outcome.err)
