@@ -65,16 +65,6 @@ double read_attention_factor(const Json& scaling, double factor, const std::stri
   return base::json_number(scaling, "attention_factor", where, ratio);
 }
 
-void read_eos(const Json& config, DecoderConfig& decoder, const std::string& where) {
-  if (!base::json_has(config, "eos_token_id")) return;
-  const Json& eos = config.at("eos_token_id");
-  const Json list = eos.is_array() ? eos : Json::array({eos});
-  for (const Json& id : list) {
-    if (!id.is_number_integer()) throw Error(ErrorCode::corrupt, where + ": field 'eos_token_id' must hold integers");
-    if (id.get<int64_t>() >= 0 && id.get<int64_t>() < decoder.vocabulary) decoder.eos.push_back(id.get<int64_t>());
-  }
-}
-
 }  // namespace
 
 RopeScaling rope_scaling_named(const std::string& name, const std::string& where) {
@@ -119,6 +109,19 @@ RopeConfig read_rope(const Json& config, int64_t head_width, const std::string& 
   return rope;
 }
 
+void add_end_tokens(const Json& config, DecoderConfig& decoder, const std::string& where) {
+  if (!base::json_has(config, "eos_token_id")) return;
+  const Json& eos = config.at("eos_token_id");
+  const Json list = eos.is_array() ? eos : Json::array({eos});
+  for (const Json& value : list) {
+    if (!value.is_number_integer())
+      throw Error(ErrorCode::corrupt, where + ": field 'eos_token_id' must hold integers");
+    const auto id = value.get<int64_t>();
+    const bool is_new = std::find(decoder.eos.begin(), decoder.eos.end(), id) == decoder.eos.end();
+    if (is_new && id >= 0 && id < decoder.vocabulary) decoder.eos.push_back(id);
+  }
+}
+
 DecoderConfig read_common(const Json& config, const std::string& where) {
   DecoderConfig decoder;
   decoder.vocabulary = base::json_integer(config, "vocab_size", where);
@@ -140,7 +143,7 @@ DecoderConfig read_common(const Json& config, const std::string& where) {
   decoder.tied = base::json_boolean(config, "tie_word_embeddings", where, false);
   if (base::json_has(config, "bos_token_id")) decoder.bos = base::json_integer(config, "bos_token_id", where);
   if (decoder.bos && (*decoder.bos < 0 || *decoder.bos >= decoder.vocabulary)) decoder.bos.reset();
-  read_eos(config, decoder, where);
+  add_end_tokens(config, decoder, where);
   return decoder;
 }
 

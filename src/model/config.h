@@ -88,6 +88,8 @@ void validate(const DecoderConfig& config, const std::string& where);
 // the part of a per-layer-type object). `width` = rotated channels before partial_rotary_factor.
 RopeConfig read_rope(const base::Json& config, int64_t head_width, const std::string& where,
                      const char* layer_type = nullptr);
+// Of eos_token_id, a number or a list, those that decoder.eos does not have yet.
+void add_end_tokens(const base::Json& config, DecoderConfig& decoder, const std::string& where);
 // Fields whose names most families share: hidden_size, num_hidden_layers, ...
 DecoderConfig read_common(const base::Json& config, const std::string& where);
 // A copy in which the fields that are absent (not: null) have these values, as the family's reference code has them.

@@ -169,6 +169,7 @@ TEST(Config, ANestedGemmaStatesOnlyWhatDiffersFromTheDefaults) {
                          {"num_hidden_layers", 34},
                          {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}},
                          {"sliding_window", 1024}}},
+                       {"eos_token_id", {1, 106}},
                        {"vision_config", {{"hidden_size", 1152}}}};
   const DecoderConfig decoder = read(config);
   EXPECT_EQ(decoder.vocabulary, 262208);
@@ -178,6 +179,7 @@ TEST(Config, ANestedGemmaStatesOnlyWhatDiffersFromTheDefaults) {
   EXPECT_EQ(decoder.windows[4], 1024);
   EXPECT_EQ(decoder.windows[5], 0);
   EXPECT_EQ(decoder.rope.theta, 1e6);
+  EXPECT_THAT(decoder.eos, ElementsAre(1, 106));
   EXPECT_THAT(refusal_of({{"model_type", "gemma3"}, {"text_config", 3}}), HasSubstr("'text_config'"));
 }
 

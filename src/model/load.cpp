@@ -34,6 +34,15 @@ Json read_config(const base::Path& folder) {
   return base::parse_json(base::read_file(path, size_t{64} << 20), path.string());
 }
 
+// What generation stops at in transformers: chat models often name the end of a turn here alone.
+void read_generation_config(ModelSource& source) {
+  const base::Path path = source.path / "generation_config.json";
+  if (!std::filesystem::exists(path)) return;
+  const Json config = base::parse_json(base::read_file(path, size_t{1} << 20), path.string());
+  if (!config.is_object()) throw Error(ErrorCode::corrupt, path.string() + ": expected a JSON object");
+  add_end_tokens(config, source.decoder, path.string());
+}
+
 std::vector<int64_t> last_layers(int64_t layers, int64_t count) {
   std::vector<int64_t> list;
   for (int64_t layer = std::max<int64_t>(0, layers - count); layer < layers; ++layer) list.push_back(layer);
@@ -174,6 +183,7 @@ ModelSource open_model(const base::Path& path) {
   }
   const std::string where = (path / "config.json").string();
   source.decoder = read_decoder_config(source.config, where);
+  read_generation_config(source);
   source.names = weight_names(source.decoder, source.checkpoint.names());
   read_published_cepe(source, where);
   return source;

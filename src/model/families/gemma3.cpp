@@ -78,7 +78,9 @@ DecoderConfig read_gemma3(const Json& given, const std::string& where) {
 DecoderConfig read_nested_gemma3(const Json& config, const std::string& where) {
   if (!base::json_has(config, "text_config") || !config.at("text_config").is_object())
     throw base::Error(base::ErrorCode::corrupt, where + ": field 'text_config' must be an object");
-  return read_gemma3(config.at("text_config"), where + ": text_config");
+  DecoderConfig decoder = read_gemma3(config.at("text_config"), where + ": text_config");
+  add_end_tokens(config, decoder, where);  // the end of a turn stands outside
+  return decoder;
 }
 
 DecoderNames gemma3_names(const DecoderConfig& config) {
