@@ -107,12 +107,16 @@ void merge_lanes(const std::vector<PairWorker>& workers, const PairShape& shape,
   constexpr double none = -std::numeric_limits<double>::infinity();
   double maximum = none;
   for (const PairWorker& worker : workers) maximum = std::max(maximum, maximum_of(worker));
-  if (!(maximum > none)) return;
   const auto kept = [&](const PairWorker& worker) {
     return std::exp2((maximum_of(worker) - maximum) / cpu::power_steps);
   };
   double denominator = 0;
-  for (const PairWorker& worker : workers) denominator += words_of<float>(worker.denominator)[at] * kept(worker);
+  for (const PairWorker& worker : workers) {
+    const float sum = words_of<float>(worker.denominator)[at];
+    // Scores of -infinity alone count for nothing, though their weights are above zero; NaN stays NaN.
+    if (maximum_of(worker) != none || std::isnan(sum)) denominator += sum * kept(worker);
+  }
+  if (denominator == 0) return;
   for (const PairWorker& worker : workers) {
     const auto share = static_cast<float>(kept(worker) / denominator);
     const float* from = words_of<float>(worker.output) + block * shape.value_width * shape.lanes + lane;

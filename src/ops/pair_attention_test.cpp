@@ -5,6 +5,8 @@
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
@@ -125,6 +127,29 @@ TEST(PairAttention, ScoresOfMinusInfinityWeighNothing) {
     EXPECT_TRUE(nothing.output.eq(0).all().item<bool>());
     EXPECT_TRUE(nothing.log_sum_exp.eq(-std::numeric_limits<double>::infinity()).all().item<bool>());
   }
+}
+
+// Of a key alone, with its value, and of nothing but such keys, each in the first, a middle and the last block.
+TEST(PairAttention, NotANumberSpreadsToWhoeverReadsIt) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const at::Tensor queries = at::randn({18, 2, 32}), keys = random_pairs({150, 2, 32}),
+                   values = random_pairs({150, 2, 32});
+  for (const int64_t row : {0, 70, 149}) {
+    at::Tensor damaged = keys.clone();
+    damaged[row][1][5] = nan;
+    const std::vector<RowPage> pages = {{damaged.narrow(0, 0, 75), values.narrow(0, 0, 75)},
+                                        {damaged.narrow(0, 75, 75), values.narrow(0, 75, 75)}};
+    for (const auto& [name, kernel] : pair_kernels_for(pages.front())) {
+      SCOPED_TRACE(name + ", row " + std::to_string(row));
+      const RowAttention result = pair_attention(queries, pages, 0.2, kernel);
+      EXPECT_TRUE(result.output.select(1, 1).isnan().all().item<bool>());
+      EXPECT_TRUE(result.log_sum_exp.select(1, 1).isnan().all().item<bool>());
+      EXPECT_TRUE(result.output.select(1, 0).isfinite().all().item<bool>());
+    }
+  }
+  const std::vector<RowPage> all = {{at::full_like(keys, nan), values}};
+  for (const auto& [name, kernel] : pair_kernels_for(all.front()))
+    EXPECT_TRUE(pair_attention(queries, all, 0.2, kernel).output.isnan().all().item<bool>()) << name;
 }
 
 TEST(PairAttention, NoRowLeavesZeros) {

@@ -165,13 +165,13 @@ void merge(const std::vector<Worker>& workers, const Shape& shape, int64_t step,
   const int64_t at = group * shape.queries + query;
   float maximum = -std::numeric_limits<float>::infinity();
   for (const Worker& worker : workers) maximum = std::max(maximum, worker.maximum[at]);
-  if (!(maximum > -std::numeric_limits<float>::infinity())) return;
-  double denominator = 0;
+  double denominator = 0;  // NaN where a worker met NaN, whose maximum then says nothing
   for (const Worker& worker : workers) {
-    if (worker.denominator[at] > 0) denominator += worker.denominator[at] * std::exp(worker.maximum[at] - maximum);
+    if (worker.denominator[at] != 0) denominator += worker.denominator[at] * std::exp(worker.maximum[at] - maximum);
   }
+  if (denominator == 0) return;
   for (const Worker& worker : workers) {
-    if (!(worker.denominator[at] > 0)) continue;
+    if (worker.denominator[at] == 0) continue;
     const auto share = static_cast<float>(std::exp(worker.maximum[at] - maximum) / denominator);
     const float* from = worker.output.data() + at * shape.padded_value;
     for (int64_t i = 0; i < shape.value_width; ++i) output[i] += share * from[place_of(i, step, shape.bfloat16)];

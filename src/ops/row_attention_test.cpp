@@ -6,12 +6,15 @@
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -120,6 +123,28 @@ TEST(RowAttention, WithoutRowsTheOutputIsZeroAndTheDenominatorNothing) {
     EXPECT_EQ(result.output.sizes(), queries.sizes());
     EXPECT_EQ(result.output.abs().max().item<float>(), 0);
     EXPECT_EQ(result.log_sum_exp.max().item<float>(), -INFINITY);
+  }
+}
+
+TEST(RowAttention, NotANumberSpreadsToWhoeverReadsIt) {
+  at::manual_seed(7);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor queries = at::randn({3, 2, 64}), keys = at::randn({900, 2, 64}).to(type), values = keys.clone();
+    for (const int64_t row : {0, 450, 899}) {
+      at::Tensor damaged = keys.clone();
+      damaged[row][1][5] = nan;
+      at_every_level([&] {
+        const RowAttention result = row_attention(queries, std::vector<RowPage>{{damaged, values}}, 0.125);
+        EXPECT_TRUE(result.output.select(1, 1).isnan().all().item<bool>()) << row;
+        EXPECT_TRUE(result.log_sum_exp.select(1, 1).isnan().all().item<bool>()) << row;
+        EXPECT_TRUE(result.output.select(1, 0).isfinite().all().item<bool>()) << row;
+      });
+    }
+    at_every_level([&] {
+      const std::vector<RowPage> pages = {{at::full_like(keys, nan), values}};
+      EXPECT_TRUE(row_attention(queries, pages, 0.125).output.isnan().all().item<bool>());
+    });
   }
 }
 

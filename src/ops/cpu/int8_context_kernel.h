@@ -103,7 +103,7 @@ inline void store_keys(const Int8ContextJob& job, int64_t count, uint8_t* to, fl
     typename V::Float largest = V::zero();
     for (int64_t i = 0; i < width; i += V::width) largest = largest_magnitude<V>(largest, V::load(products + i));
     const float step = V::largest(largest) / 127;
-    scales[row] = step < least_step ? least_step : step;
+    scales[row] = step > least_step ? step : least_step;  // that of NaN too: store_values tells of it
     const typename V::Float inverse = V::set(1 / scales[row]);
     const auto byte = [&](int64_t i) { return V::to_int(V::fma(V::load(products + i), inverse, bias)); };
     for (int64_t i = 0; i < width; i += 4 * V::width)
@@ -117,8 +117,9 @@ inline void store_keys(const Int8ContextJob& job, int64_t count, uint8_t* to, fl
   }
 }
 
+// `damaged`: a row is NaN. Bytes do not say so; the scales do, so that whatever reads the block becomes NaN.
 template <class V>
-inline void store_values(const Int8ContextJob& job, int64_t count, uint8_t* to, float* scales) {
+inline void store_values(const Int8ContextJob& job, int64_t count, bool damaged, uint8_t* to, float* scales) {
   using Float = typename V::Float;
   const int64_t width = job.shape.value_width;
   for (int64_t i = 0; i < width; i += V::width) {
@@ -126,7 +127,7 @@ inline void store_values(const Int8ContextJob& job, int64_t count, uint8_t* to, 
     for (int64_t row = 0; row < count; ++row)
       largest = largest_magnitude<V>(largest, V::load(job.products + row * width + i));
     const Float step = V::max(V::mul(largest, V::set(1.0f / 127)), V::set(least_step));
-    V::store(scales + i, step);
+    V::store(scales + i, damaged ? V::set(__builtin_nanf("")) : step);
     const Float inverse = V::div(V::set(1), step);
     const auto value = [&](int64_t row) {
       return row < count ? V::to_int(V::mul(V::load(job.products + row * width + i), inverse)) : V::set_int(0);
@@ -142,7 +143,9 @@ void project_int8(const Int8ContextJob& job, const Int8ContextRows& rows) {
   if constexpr (!std::is_same_v<T, NoTiles>) tiled = rows.count == int8_block && job.width % (4 * V::width) == 0;
   if (tiled) T::begin();
   int32_t starts[int8_block];
+  bool damaged = false;
   for (int64_t row = 0; row < rows.count; ++row) {
+    damaged |= __builtin_isnan(rows.scales[row]);
     int32_t sum = 0;
     for (int64_t i = 0; i < job.width; ++i) sum += rows.values[row * job.width + i];
     starts[row] = -128 * sum;
@@ -165,7 +168,7 @@ void project_int8(const Int8ContextJob& job, const Int8ContextRows& rows) {
     columns += key_columns * job.width;
     column_scales += key_columns;
     project(shape.value_width);
-    store_values<V>(job, rows.count, to + shape.values(), scales + int8_block);
+    store_values<V>(job, rows.count, damaged, to + shape.values(), scales + int8_block);
     columns += shape.value_width * job.width;
     column_scales += shape.value_width;
   }

@@ -66,13 +66,14 @@ inline typename V::Float soften_pairs(const PairAttentionJob& job, int block, in
   constexpr int64_t apart = int64_t{blocks} * V::width;
   const float* scores = job.scores + block * V::width;
   uint32_t* weights = job.weights + block * V::width;
-  const Float scale = V::set(job.scale * steps_of_e);
+  const Float scale = V::set(job.scale * steps_of_e), down = V::set(-job.scale * steps_of_e);
   const Float before = V::load(maximum);
   const Float highest = V::max(before, V::round(V::mul(highest_scores<V>(scores, apart, rows), scale)));
   // Scores of -infinity alone (every product overflowed) leave the least of weights instead of NaN.
-  const Float shift = V::max(highest, V::set(-3e38f)), base = V::sub(V::set(power_bias), shift);
+  const Float shift = V::max(highest, V::set(-3e38f)), base = V::add(V::set(power_bias), shift);
+  // The order of the operands lets NaN through: the instruction returns its second one.
   const auto biased = [&](int row) {
-    return V::max(V::fma(V::load(scores + row * apart), scale, base), V::set(power_floor));
+    return V::min(V::set(power_least), V::fma(V::load(scores + row * apart), down, base));
   };
   constexpr uint32_t none = 0, one_and_one = 0x3f803f80;
   const Pairs ones = V::set_pair(&one_and_one);
@@ -87,7 +88,7 @@ inline typename V::Float soften_pairs(const PairAttentionJob& job, int block, in
   }
   for (; row < rows; row += 2) {
     const bool both = row + 1 < rows;
-    const Pairs pairs = V::power_pairs(biased(row), both ? biased(row + 1) : V::zero());
+    const Pairs pairs = V::power_pairs(biased(row), both ? biased(row + 1) : V::set(power_none));
     totals[0] = V::add_products(totals[0], pairs, ones);
     V::store_pairs(weights + row / 2 * apart, pairs);
   }

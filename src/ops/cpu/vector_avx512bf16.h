@@ -36,14 +36,14 @@ struct VectorAvx512Bfloat16 : VectorAvx512 {
     return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(load_int8(first)), 16),
                                    _mm512_castps_si512(load_int8(second)));
   }
-  // Powers of two of biased steps (power_table.h), as pairs of bfloat16; zero gives zero. The permutation reads seven
+  // Powers of two of biased steps (power_table.h), as pairs of bfloat16; NaN gives NaN. The permutation reads seven
   // bits of each byte; those of a half's upper byte are not looked up.
   static Pairs power_pairs(Float first, Float second) {
     const __m512i low = _mm512_load_si512(power_table.mantissa), high = _mm512_load_si512(power_table.mantissa + 64);
     const __m512i bits = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_castps_si512(first),
                                                  _mm512_slli_epi32(_mm512_castps_si512(second), 16));
     const __m512i mantissas = _mm512_maskz_permutex2var_epi8(0x5555555555555555, low, bits, high);
-    return _mm512_ternarylogic_epi32(bits, _mm512_set1_epi16(static_cast<int16_t>(0xff80)), mantissas, 0xea);
+    return _mm512_ternarylogic_epi32(bits, _mm512_set1_epi16(static_cast<int16_t>(0xff80)), mantissas, 0xae);
   }
   using VectorAvx512::store_bfloat16;
   static void store_bfloat16(uint16_t* to, Float first, Float second) {

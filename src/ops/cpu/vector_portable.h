@@ -147,11 +147,11 @@ struct VectorPortable {
     };
     return pair_lanes([&](int i) { return joined(value(first[i]), value(second[i])); });
   }
-  // Powers of two of biased steps (power_table.h), as pairs of bfloat16; zero gives zero.
+  // Powers of two of biased steps (power_table.h), as pairs of bfloat16; NaN gives NaN.
   static Pairs power_pairs(Float first, Float second) {
     const auto power = [](float biased) {
       const auto bits = static_cast<uint16_t>(std::bit_cast<uint32_t>(biased));
-      return static_cast<uint16_t>((bits & 0xff80u) | power_table.mantissa[bits & 0x7fu]);
+      return static_cast<uint16_t>((~bits & 0xff80u) | power_table.mantissa[bits & 0x7fu]);
     };
     return pair_lanes([&](int i) { return joined(power(first.lane[i]), power(second.lane[i])); });
   }
