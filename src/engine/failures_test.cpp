@@ -166,6 +166,37 @@ TEST_F(Failures, ASequenceWhosePassFailsEndsAloneAndTheOthersAreAnswered) {
   }
 }
 
+TEST_F(Failures, ASequenceOverDamagedStatesEndsAloneInsteadOfGoingOnWithAnyText) {
+  model::ContextStates damaged = states(ids(30));
+  damaged.pages[1] = damaged.pages[1].clone();
+  damaged.pages[1][3][5] = std::numeric_limits<double>::quiet_NaN();
+  using Path = model::CrossAttentionPath;
+  for (const Path path : {Path::projected, Path::absorbed, Path::kept}) {
+    for (const KeptType type : {KeptType::bfloat16, KeptType::int8}) {
+      for (const int64_t log_probabilities : {-1, 2}) {
+        EngineOptions options;
+        options.path = path;
+        options.kept_type = type;
+        Engine engine(model, tokenizer, options);
+        Request bad = request(10, 60), drawn = bad;
+        bad.log_probabilities = drawn.log_probabilities = log_probabilities;
+        bad.context = drawn.context = engine.prepare(damaged);
+        drawn.sampling.temperature = 1;
+        const Outcome outcome = run(engine, {request(8, 30), bad, drawn, request(8, 30)});
+        for (const size_t i : {1, 2}) {
+          EXPECT_EQ(outcome.finishes[i], Finish::cancelled);
+          EXPECT_EQ(outcome.tokens[i], 0u);
+        }
+        EXPECT_NE(outcome.error.find("damaged"), std::string::npos) << outcome.error;
+        for (const size_t i : {0, 3}) {
+          EXPECT_EQ(outcome.finishes[i], Finish::length);
+          EXPECT_EQ(outcome.tokens[i], 30u);
+        }
+      }
+    }
+  }
+}
+
 TEST_F(Failures, AWindowThatCannotSlideEndsItsRequestAlone) {
   model.decoder.config.max_positions = 40;
   model::CepeModel other = test::tiny_model(41);

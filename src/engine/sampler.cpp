@@ -203,7 +203,7 @@ std::vector<Choice> choose(const at::Tensor& logits, std::span<Sampler* const> s
   const int64_t most = *std::max_element(alternatives.begin(), alternatives.end());
   std::vector<Choice> choices(samplers.size());
   if (most < 0) {
-    const at::Tensor tokens = chosen.to(at::kCPU);
+    const at::Tensor tokens = chosen.masked_fill(logits.sum(1).isnan(), no_token).to(at::kCPU);
     for (size_t i = 0; i < choices.size(); ++i)
       choices[i].token = static_cast<text::Token>(tokens.const_data_ptr<int64_t>()[i]);
     return choices;
@@ -212,7 +212,7 @@ std::vector<Choice> choose(const at::Tensor& logits, std::span<Sampler* const> s
   const int64_t width = table.size(1);
   for (size_t i = 0; i < choices.size(); ++i) {
     const double* row = table.const_data_ptr<double>() + static_cast<int64_t>(i) * width;
-    choices[i].token = static_cast<text::Token>(row[0]);
+    choices[i].token = std::isnan(row[1]) ? no_token : static_cast<text::Token>(row[0]);
     if (alternatives[i] >= 0) choices[i].log_probabilities = listed(row, (width - 2) / 2, alternatives[i]);
   }
   return choices;

@@ -58,8 +58,10 @@ class Sampler {
   at::Tensor biased_tokens_, bias_;  // [n] int64, [n] float32
 };
 
+inline constexpr text::Token no_token = -1;
+
 struct Choice {
-  text::Token token = 0;
+  text::Token token = 0;                               // no_token where one of the logits is NaN
   std::vector<TokenLogProbability> log_probabilities;  // [0] the token itself, then the best; empty unless asked for
 };
 

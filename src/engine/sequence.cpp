@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace cepe::engine {
 namespace {
 
@@ -43,6 +45,12 @@ Sequence::Sequence(std::shared_ptr<Job> its_job, int64_t its_sample, ContextPoin
 }
 
 void Sequence::accept(const Choice& choice, int64_t window) {
+  if (choice.token == no_token) {
+    finish = Finish::cancelled;
+    throw base::Error(base::ErrorCode::corrupt,
+                      "no next token: the model's logits are not numbers (NaN), so weights of the decoder or the "
+                      "adapter, or encoded chunks, are damaged; `cepe store verify` checks the chunks");
+  }
   const Request& request = job->request;
   const auto now = std::chrono::steady_clock::now();
   if (completion.tokens.empty()) {

@@ -24,7 +24,7 @@ struct Sequence {
            const text::Tokenizer& tokenizer, int64_t vocabulary, at::Device device);
 
   // Takes the next token: text, stop strings, callback. Sets `finish` where the answer ends. window: positions of the
-  // decoder. Errors: what the callback throws (the answer ends as cancelled).
+  // decoder. Errors, with which the answer ends as cancelled: what the callback throws; corrupt, for no_token.
   void accept(const Choice& choice, int64_t window);
   // Ends the answer: on_finish is called.
   void conclude();
