@@ -43,7 +43,7 @@ enum class ResidualOrder { norm_first, norm_last, norm_both, parallel };
 struct DecoderConfig {
   std::string family;  // model_type
   int64_t vocabulary = 0, width = 0, layers = 0, heads = 0, groups = 0, head_width = 0, feed_forward = 0;
-  int64_t max_positions = 0;
+  int64_t max_positions = 0;  // the longest text; by a scaled rope, with what it stretches them to
 
   ops::Activation activation = ops::Activation::silu;
   bool gated = true;  // activation(gate) * up, else activation(up)

@@ -77,10 +77,12 @@ TEST(Config, BothGenerationsOfRopeReadTheSame) {
   }
 }
 
-TEST(Config, DynamicScalingStartsBeyondTheModelsOwnPositions) {
-  const Json scaling = {
-      {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}, {"original_max_position_embeddings", 7}}}};
+TEST(Config, DynamicScalingStartsBeyondTheModelsOwnPositionsAndReachesItsFactorAsFar) {
+  Json scaling = {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}, {"original_max_position_embeddings", 7}}}};
   EXPECT_EQ(read(with(small("llama"), scaling)).rope.original_positions, 128);
+  EXPECT_EQ(read(with(small("llama"), scaling)).max_positions, 256);
+  scaling["rope_scaling"]["factor"] = 1e300;
+  EXPECT_EQ(read(with(small("llama"), scaling)).max_positions, int64_t{1} << 40);
 }
 
 TEST(Config, YarnsAmplitudeIsTheRatioOfTheTwoThatAreStated) {
@@ -245,7 +247,8 @@ Json metadata(const std::string& architecture) {
                        {"feed_forward_length", 48}, {"context_length", 128},    {"attention.head_count_kv", 2},
                        {"rope.freq_base", 5e5},     {"rope.dimension_count", 8}};
   Json all = {{"general.architecture", architecture}, {"tokenizer.ggml.tokens", {"a", "b", "c"}}};
-  for (const auto& [name, value] : fields.items()) all[architecture + "." + name] = value;
+  const std::string prefix = architecture + ".";
+  for (const auto& [name, value] : fields.items()) all[prefix + name] = value;
   return all;
 }
 

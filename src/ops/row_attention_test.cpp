@@ -103,6 +103,7 @@ TEST(RowAttention, RowsMayStandApart) {
 TEST(RowAttention, ManyRowsSplitAmongThreadsAgree) {
   at::manual_seed(5);
   std::vector<RowPage> pages;
+  pages.reserve(9);
   for (int page = 0; page < 9; ++page) {
     pages.push_back({at::randn({500, 3, 64}).to(at::kBFloat16), at::randn({500, 3, 64}).to(at::kBFloat16)});
   }

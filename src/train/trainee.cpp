@@ -62,7 +62,9 @@ void stretch_positions(model::Decoder& decoder, base::Json& config, const Decode
   rope_scaling_in(text).update({{"rope_type", settings.rope_scaling},
                                 {"factor", settings.rope_factor},
                                 {"original_max_position_embeddings", rope.original_positions}});
-  text["max_position_embeddings"] = decoder.config.max_positions;
+  // Dynamic scaling is read as starting there.
+  text["max_position_embeddings"] =
+      rope.scaling == model::RopeScaling::dynamic ? rope.original_positions : decoder.config.max_positions;
 }
 
 void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cache, const Place& place) {

@@ -314,7 +314,7 @@ TEST_F(Trainers, StretchedPositionsAreThoseOfTheSavedDecoder) {
   newer["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
   for (const base::Json& given : {config, newer}) {
     recipe.decoder.config = folder.write("given/config.json", given.dump()).string();
-    for (const char* scaling : {"linear", "yarn"}) {
+    for (const char* scaling : {"linear", "yarn", "dynamic"}) {
       recipe.decoder.rope_scaling = scaling;
       const auto trainee = make_trainee(recipe, 32, {}, at::kCPU);
       const model::RopeConfig& rope = trainee->model.decoder.config.rope;

@@ -1,5 +1,7 @@
 #include "model/families/families.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace cepe::model {
@@ -50,6 +52,11 @@ DecoderConfig read_decoder_config(const base::Json& config, const std::string& w
   DecoderConfig decoder = family->read(config, where);
   decoder.family = type;
   validate(decoder, where);
+  // Dynamic scaling starts where max_position_embeddings ends and reaches its factor times as far.
+  if (decoder.rope.scaling == RopeScaling::dynamic) {
+    const double reach = static_cast<double>(decoder.max_positions) * decoder.rope.factor;
+    decoder.max_positions = static_cast<int64_t>(std::min(reach, 0x1p40));
+  }
   return decoder;
 }
 
