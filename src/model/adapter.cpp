@@ -61,6 +61,10 @@ AdapterConfig read_adapter_config(const base::Path& folder) {
                 folder.string() + ": no adapter here (config.json and adapter.safetensors expected)");
   const std::string where = path.string();
   const Json config = base::parse_json(base::read_file(path, size_t{16} << 20), where);
+  const int64_t version = base::json_integer(config, "format_version", where, adapter_format_version);
+  if (version != adapter_format_version)
+    throw Error(ErrorCode::unsupported, where + ": field 'format_version' is " + std::to_string(version) +
+                                            "; this program reads " + std::to_string(adapter_format_version));
   AdapterConfig adapter;
   if (!base::json_has(config, "encoder"))
     throw Error(ErrorCode::corrupt, where + ": field 'encoder' is missing; is this an adapter?");
@@ -69,17 +73,19 @@ AdapterConfig read_adapter_config(const base::Path& folder) {
   adapter.chunk_size = base::json_integer(config, "chunk_size", where, 256);
   if (adapter.chunk_size < 1 || adapter.chunk_size > 65536)
     throw Error(ErrorCode::corrupt, where + ": field 'chunk_size' must be from 1 to 65536");
-  if (base::json_has(config, "decoder")) adapter.decoder = config.at("decoder");
+  if (base::json_has(config, "decoder")) {
+    adapter.decoder = config.at("decoder");
+    if (!adapter.decoder.is_object()) throw Error(ErrorCode::corrupt, where + ": field 'decoder' must be an object");
+  }
   adapter.trained = base::json_boolean(config, "trained", where, true);
   return adapter;
 }
 
 Adapter load_adapter(const base::Path& folder, const Decoder& decoder, const LoadOptions& options) {
   const AdapterConfig config = read_adapter_config(folder);
-  if (options.allow_mismatch || config.decoder.is_null()) {
-    if (config.decoder.is_null())
-      base::detail(folder.string() + ": the adapter does not say which decoder it belongs to; only shapes are checked");
-  } else {
+  if (config.decoder.is_null()) {
+    base::warn(folder.string() + ": the adapter does not say which decoder it belongs to; only shapes are checked");
+  } else if (!options.allow_mismatch) {
     check_identity(config.decoder, decoder, folder.string());
   }
   for (const int64_t layer : config.cross_attention_layers) {
@@ -129,7 +135,7 @@ void save_adapter(const base::Path& folder, const Adapter& adapter, const Decode
 
   Json config = {
       {"model_type", "cepe_adapter"},
-      {"format_version", 1},
+      {"format_version", adapter_format_version},
       {"chunk_size", adapter.chunk_size},
       {"encoder", write_encoder_config(adapter.encoder.config)},
       {"decoder", identity_of(decoder, options.decoder_name)},

@@ -12,6 +12,8 @@
 
 namespace cepe::model {
 
+inline constexpr int64_t adapter_format_version = 1;  // counts up where a folder means something else
+
 struct AdapterConfig {
   EncoderConfig encoder;
   std::vector<int64_t> cross_attention_layers;  // sorted, decoder layers
@@ -20,7 +22,7 @@ struct AdapterConfig {
   bool trained = true;
 };
 
-// Errors: corrupt (field by name), not_found, unsupported (a LoRA/PEFT folder).
+// Errors: corrupt (field by name), not_found, unsupported (a LoRA/PEFT folder, another format_version).
 AdapterConfig read_adapter_config(const base::Path& folder);
 
 // The adapter for this decoder. Errors: mismatch (both names) unless options.allow_mismatch; missing tensors; shapes.

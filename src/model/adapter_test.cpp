@@ -14,6 +14,7 @@
 
 #include "expect_error.h"
 #include "golden_tensors.h"
+#include "temporary_folder.h"
 #include "tiny_models.h"
 
 namespace cepe::model {
@@ -132,6 +133,22 @@ TEST_F(AdapterFolder, ASharedEmbeddingIsTheDecodersAndIsNotSaved) {
   EXPECT_FALSE(formats::Checkpoint::open(folder).contains("encoder.embed_tokens.weight"));
   const Adapter loaded = load_adapter(folder, shared.decoder, as_stored);
   EXPECT_TRUE(loaded.encoder.embedding.weight.is_same(shared.decoder.embedding.weight));
+}
+
+TEST_F(AdapterFolder, WhatItsConfigSaysOtherwiseThanThisProgramReadsItIsRefusedByField) {
+  save();
+  const base::Json config = base::parse_json(test::content_of(folder / "config.json"), "config.json");
+  const auto refused = [&](ErrorCode code, const char* field, const base::Json& value) {
+    base::Json changed = config;
+    changed[field] = value;
+    base::replace_file(folder / "config.json", changed.dump());
+    expect_error(code, "config.json: field '" + std::string(field) + "'", [&] { read_adapter_config(folder); });
+  };
+  refused(ErrorCode::unsupported, "format_version", 2);
+  refused(ErrorCode::corrupt, "format_version", "new");
+  refused(ErrorCode::corrupt, "decoder", "SmolLM2-135M-Instruct");
+  refused(ErrorCode::corrupt, "cross_attention_layers", 3);
+  refused(ErrorCode::corrupt, "chunk_size", 0);
 }
 
 TEST_F(AdapterFolder, RefusesAnotherDecoderAndNamesItsOwn) {

@@ -112,7 +112,7 @@ void split_cepe_folder(const ModelSource& source, const Path& decoder_folder, co
   copy_tokenizer_files(source.path, decoder_folder);
   formats::write_safetensors(adapter_folder, "adapter", adapter, metadata_of(source.checkpoint), converted_shard_bytes);
   write_converted_config(adapter_folder, {{"model_type", "cepe_adapter"},
-                                          {"format_version", 1},
+                                          {"format_version", adapter_format_version},
                                           {"chunk_size", 256},
                                           {"encoder", encoder},
                                           {"cross_attention_layers", source.cross_attention_layers},
