@@ -19,6 +19,7 @@
 
 #include "model/paged_cache.h"
 #include "model/step_tables.h"
+#include "ops/device.h"
 #include "ops/row_attention.h"
 
 namespace cepe::model {
@@ -83,12 +84,12 @@ ops::PartialAttention page_attention(const at::Tensor& queries, std::span<const 
   return {by_head(result.output), by_head(result.log_sum_exp).squeeze(-1)};
 }
 
-// Whether LibTorch's fused kernels serve, which also give their log-sum-exp: a GPU's, of 16-bit types, without a
+// Whether LibTorch's fused kernels serve, which also give their log-sum-exp: a newer GPU's, of 16-bit types, without a
 // gradient and with heads that they are compiled for.
 bool takes_fused_kernel(const at::Tensor& queries, const at::Tensor& keys) {
   const bool differentiated = at::GradMode::is_enabled() && (queries.requires_grad() || keys.requires_grad());
   return queries.is_cuda() && queries.element_size() == 2 && !differentiated && queries.size(-1) <= 256 &&
-         queries.size(-1) % 8 == 0;
+         queries.size(-1) % 8 == 0 && has_flash_attention(ops::compute_capability(queries.device()));
 }
 
 // cuDNN's kernel is the fastest on a Hopper GPU (twice flash at many rows), but it makes a plan for each new pair of
@@ -153,6 +154,8 @@ at::Tensor attend_cached(const at::Tensor& queries, const BatchLayout& layout, c
 }
 
 }  // namespace
+
+bool has_flash_attention(int compute_capability) { return compute_capability >= 80; }
 
 at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale) {
   if (takes_row_kernel(queries, keys)) {

@@ -42,6 +42,10 @@ at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, con
 //   queries [B, T, H, D], keys and values [B, M, G, D] -> [B, T, H, D].
 at::Tensor attend_batch(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale);
 
+// Whether LibTorch's flash and cuDNN attention run on such a GPU (ops/device.h); what does not takes its choice of the
+// others, or the composition of products and softmax where the log-sum-exp is wanted.
+bool has_flash_attention(int compute_capability);
+
 // attend_all over keys and values that come part by part, merged by their log-sum-exps: exact.
 class AttentionInParts {
  public:

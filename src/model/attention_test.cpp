@@ -25,5 +25,10 @@ TEST(AttentionInParts, IsTheAttentionOverAllTheKeys) {
   }
 }
 
+TEST(FlashAttention, IsAskedForOnlyWhereItRuns) {
+  for (const int older : {0, 61, 70, 75}) EXPECT_FALSE(has_flash_attention(older)) << older;
+  for (const int newer : {80, 86, 89, 90, 100, 120}) EXPECT_TRUE(has_flash_attention(newer)) << newer;
+}
+
 }  // namespace
 }  // namespace cepe::model

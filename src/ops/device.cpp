@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 
+#include <array>
 #include <atomic>
 #include <charconv>
 #include <filesystem>
@@ -35,12 +36,15 @@ struct CudaLibrary {
   decltype(&cuda::cepe_cuda_kernels) kernels = nullptr;
 };
 
+constexpr int most_that_libtorch_counts = 127;
+
 struct OpenDevices {
   std::mutex mutex;
   CudaLibrary library;
   bool any_without_kernels = false;
   std::atomic<const cuda::CudaKernels*> kernels = nullptr;
   std::atomic<bool> any = false;
+  std::array<std::atomic<int>, most_that_libtorch_counts + 1> capabilities = {};
 };
 OpenDevices& open_devices() {
   static OpenDevices devices;
@@ -145,6 +149,20 @@ void check_driver(const cuda::DriverState& state, int index) {
   }
 }
 
+// Asked of the driver itself, which is running: nothing of CUDA is linked here. 0 where it does not say.
+int capability_of(int index) {
+  constexpr int major_number = 75, minor_number = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (!driver) return 0;
+  const auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+  const auto ask = reinterpret_cast<int (*)(int*, int, int)>(dlsym(driver, "cuDeviceGetAttribute"));
+  int device = 0, major = 0, minor = 0;
+  const bool found = get && ask && get(&device, index) == 0 && ask(&major, major_number, device) == 0 &&
+                     ask(&minor, minor_number, device) == 0;
+  dlclose(driver);
+  return found ? 10 * major + minor : 0;
+}
+
 at::Device open_gpu(int index) {
   OpenDevices& devices = open_devices();
   const std::lock_guard lock(devices.mutex);
@@ -157,6 +175,7 @@ at::Device open_gpu(int index) {
   at::globalContext().setAllowTF32CuDNN(false);
   const cuda::CudaKernels* kernels = devices.library.kernels(index);
   devices.any_without_kernels |= kernels == nullptr;
+  devices.capabilities.at(static_cast<size_t>(index)) = capability_of(index);
   devices.kernels.store(devices.any_without_kernels ? nullptr : kernels, std::memory_order_release);
   devices.any.store(true, std::memory_order_release);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
@@ -182,7 +201,6 @@ int index_of(std::string_view name) {
   const std::string_view digits = name.substr(name.find(':') + 1);
   int index = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-  constexpr int most_that_libtorch_counts = 127;
   if (error != std::errc() || end != digits.data() + digits.size() || index < 0 || index > most_that_libtorch_counts) {
     refuse_device(name);
   }
@@ -197,6 +215,11 @@ at::Device open_device(std::string_view name) {
   if (name == "cuda") return open_gpu(0);
   if (name.starts_with("cuda:")) return open_gpu(index_of(name));
   refuse_device(name);
+}
+
+int compute_capability(at::Device device) {
+  if (device.is_cpu()) return 0;
+  return open_devices().capabilities.at(static_cast<size_t>(device.index())).load(std::memory_order_relaxed);
 }
 
 bool cuda_is_open() { return open_devices().any.load(std::memory_order_acquire); }

@@ -18,6 +18,9 @@ namespace cepe::ops {
 // CUDA part), unsupported (no GPU, no driver, a driver too old, a library that does not load, no GPU of that number).
 at::Device open_device(std::string_view name);
 
+// Ten times the first number of an opened GPU's compute capability and the second: 80 for sm_80. 0 for the CPU.
+int compute_capability(at::Device device);
+
 // Whether a GPU has been opened in this process.
 bool cuda_is_open();
 

@@ -29,6 +29,7 @@ TEST(Device, TheCpuOpensWithoutAnyLibrary) {
 TEST(Device, TheCpuNeedsNoWaitingAndHasNoMemoryOfItsOwn) {
   EXPECT_NO_THROW(synchronise(at::kCPU));
   EXPECT_EQ(peak_device_bytes(at::kCPU), std::nullopt);
+  EXPECT_EQ(compute_capability(at::kCPU), 0);
 }
 
 TEST(Device, ANameOfNoKnownFormIsRefusedByName) {
