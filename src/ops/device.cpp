@@ -174,6 +174,11 @@ at::Device open_gpu(int index) {
   at::globalContext().setFloat32MatmulPrecision("highest");
   at::globalContext().setAllowTF32CuDNN(false);
   const cuda::CudaKernels* kernels = devices.library.kernels(index);
+  if (!kernels && devices.kernels.load(std::memory_order_relaxed)) {
+    throw Error(ErrorCode::unsupported, std::string(library_name) + " has no machine code for GPU " +
+                                            std::to_string(index) +
+                                            ", and has for one that is used already; use GPUs of one kind together");
+  }
   devices.any_without_kernels |= kernels == nullptr;
   devices.capabilities.at(static_cast<size_t>(index)) = capability_of(index);
   devices.kernels.store(devices.any_without_kernels ? nullptr : kernels, std::memory_order_release);

@@ -15,7 +15,8 @@ namespace cepe::ops {
 // time, and keeps float32 products in float32 (no TF32). Call it before anything else that may ask LibTorch for CUDA
 // (at::manual_seed does): LibTorch remembers the answer. Thread-safe.
 // Errors, each saying what is missing: invalid_argument (a name of none of these forms), not_found (this build has no
-// CUDA part), unsupported (no GPU, no driver, a driver too old, a library that does not load, no GPU of that number).
+// CUDA part), unsupported (no GPU, no driver, a driver too old, a library that does not load, no GPU of that number,
+// one without machine code in the library beside one that has it: kernels are for all GPUs of a process or for none).
 at::Device open_device(std::string_view name);
 
 // Ten times the first number of an opened GPU's compute capability and the second: 80 for sm_80. 0 for the CPU.

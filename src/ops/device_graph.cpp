@@ -11,11 +11,11 @@ std::unique_ptr<DeviceGraph> DeviceGraph::record(c10::Device device, const std::
   if (!kernels) {
     throw base::Error(base::ErrorCode::unsupported, "graphs: libcepe_cuda.so has no machine code for this GPU");
   }
-  return std::unique_ptr<DeviceGraph>(new DeviceGraph(kernels->record_graph(device.index(), work)));
+  return std::unique_ptr<DeviceGraph>(new DeviceGraph(*kernels, kernels->record_graph(device.index(), work)));
 }
 
-DeviceGraph::~DeviceGraph() { cuda::kernels()->destroy_graph(graph_); }
+DeviceGraph::~DeviceGraph() { kernels_->destroy_graph(graph_); }
 
-void DeviceGraph::replay() { cuda::kernels()->replay_graph(graph_); }
+void DeviceGraph::replay() { kernels_->replay_graph(graph_); }
 
 }  // namespace cepe::ops

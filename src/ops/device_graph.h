@@ -9,6 +9,10 @@
 
 namespace cepe::ops {
 
+namespace cuda {
+struct CudaKernels;
+}
+
 class DeviceGraph {
  public:
   // Runs `work` (twice: once so that libraries are loaded and plans are made, once to record it). It must ask for the
@@ -24,7 +28,8 @@ class DeviceGraph {
   void replay();
 
  private:
-  explicit DeviceGraph(void* graph) : graph_(graph) {}
+  DeviceGraph(const cuda::CudaKernels& kernels, void* graph) : kernels_(&kernels), graph_(graph) {}
+  const cuda::CudaKernels* kernels_;
   void* graph_;  // made, started and destroyed by libcepe_cuda.so
 };
 
