@@ -5,26 +5,19 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
-#include <new>
-#include <string_view>
 
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/processor.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
 
 constexpr const char* out_of_memory_remedy =
     "not enough memory; choose a smaller or quantised model, fewer --decoder-tokens, or end other programs";
-
-// LibTorch's allocator has no exception type of its own.
-bool is_allocation_failure(std::string_view message) {
-  return message.find("allocate memory") != std::string_view::npos ||
-         message.find("out of memory") != std::string_view::npos;
-}
 
 // What CLI11 says of a wrong command line, with the command whose --help tells more.
 int report_command_line(const CLI::App& program, const CLI::ParseError& error) {
@@ -52,14 +45,13 @@ Failure explain(const std::exception_ptr& error) {
     return {"", exit_interrupted};
   } catch (const base::Error& known) {
     return {known.what(), known.is_users() ? exit_mistake : exit_failure};
-  } catch (const std::bad_alloc&) {
-    return {out_of_memory_remedy, exit_failure};
   } catch (const c10::Error& torch) {
-    if (is_allocation_failure(torch.what_without_backtrace())) return {out_of_memory_remedy, exit_failure};
+    if (ops::is_out_of_memory(torch)) return {out_of_memory_remedy, exit_failure};
     return {std::string("a defect of the program: ") + torch.what_without_backtrace(), exit_failure};
   } catch (const std::filesystem::filesystem_error& file) {
     return {file.path1().string() + ": " + file.code().message(), exit_failure};
   } catch (const std::exception& other) {
+    if (ops::is_out_of_memory(other)) return {out_of_memory_remedy, exit_failure};
     return {std::string("a defect of the program: ") + other.what(), exit_failure};
   }
 }

@@ -45,6 +45,10 @@ TEST(Explain, LackOfMemoryIsSaidPlainly) {
                          "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes");
   EXPECT_THAT(explained(torch).message, HasSubstr("not enough memory"));
   EXPECT_EQ(explained(torch).exit_code, 1);
+  const c10::Error cuda({"f", "f.cpp", 1}, "CUDA error: out of memory");
+  EXPECT_THAT(explained(cuda).message, HasSubstr("not enough memory"));
+  const c10::Error defect({"f", "f.cpp", 1}, "mat1 and mat2 shapes cannot be multiplied");
+  EXPECT_THAT(explained(defect).message, HasSubstr("a defect of the program: mat1"));
 }
 
 TEST(Processor, WithoutAvx2IsRefusedByName) {

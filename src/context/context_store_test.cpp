@@ -19,6 +19,7 @@
 #include "base/interrupt.h"
 #include "disk_records.h"
 #include "expect_error.h"
+#include "short_memory.h"
 #include "tiny_encoder.h"
 
 namespace cepe::context {
@@ -299,6 +300,14 @@ TEST_F(Store, PagesOfTheArenaAreReusedOnlyOnceNobodyHoldsThem) {
   for (size_t i = 3; i < 10; ++i) store.get_or_encode(std::span(chunks).subspan(i, 1));
   EXPECT_TRUE(at::equal(row, before));
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(at::equal(held.pages[i], copies[i]));
+}
+
+TEST_F(Store, AnArenaForWhichThereIsNoMemoryIsRefusedWithTheOptionToChange) {
+  StoreOptions chosen;
+  chosen.type = StateType::int8;
+  chosen.device_bytes = 1 << 20;
+  const test::ShortMemory memory(1 << 19);
+  test::expect_error(base::ErrorCode::out_of_memory, "--device-cache", [&] { ContextStore(adapter, chosen); });
 }
 
 TEST_F(Store, WritesBehindAndIsDoneOnceItIsFlushedOrGone) {

@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <chrono>
@@ -92,7 +91,8 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
   if (separate_host && options.device_bytes > 0) {
     try {
       arena.emplace(options.device_bytes, adapter.chunk_size, codec.page_width(), codec.page_type(), device);
-    } catch (const c10::OutOfMemoryError&) {
+    } catch (const std::exception& error) {
+      if (!ops::is_out_of_memory(error)) throw;
       throw base::Error(ErrorCode::out_of_memory, "--device-cache: " + device.str() + " has no " +
                                                       base::human_bytes(options.device_bytes) +
                                                       " left for encoded chunks; give it less");

@@ -1,6 +1,4 @@
 // What fails in a step: whose it is ends, the others are answered as if alone, and everything comes to an end.
-#include <c10/core/CPUAllocator.h>
-#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -13,40 +11,16 @@
 #include "engine/engine.h"
 #include "engine_bench.h"
 #include "expect_error.h"
+#include "short_memory.h"
 
 namespace cepe::engine {
 namespace {
 
-// While one is there, the CPU has no memory for a cache's tensors of at least `rows` rows, but for the first `spared`
-// of them, and then again after `refused` refusals. What is not of whole blocks is none of them.
-class ShortMemory : public c10::Allocator {
- public:
+// No memory for a cache's tensors of at least `rows` rows. What is not of whole blocks is none of them.
+struct ShortMemory : test::ShortMemory {
   ShortMemory(int64_t row_bytes, int64_t rows, int64_t spared = 0,
               int64_t refused = std::numeric_limits<int64_t>::max())
-      : block_bytes_(row_bytes * block_rows),
-        bytes_(row_bytes * rows),
-        spared_(spared),
-        refused_(refused),
-        real_(c10::GetCPUAllocator()) {
-    c10::SetCPUAllocator(this, most_important);
-  }
-  ~ShortMemory() override { c10::SetCPUAllocator(real_, most_important); }
-  ShortMemory(const ShortMemory&) = delete;
-  ShortMemory& operator=(const ShortMemory&) = delete;
-
-  c10::DataPtr allocate(size_t size) override {
-    const auto asked = static_cast<int64_t>(size);
-    if (asked >= bytes_ && asked % block_bytes_ == 0 && --spared_ < 0 && --refused_ >= 0)
-      TORCH_CHECK(false, "DefaultCPUAllocator: can't allocate memory");
-    return real_->allocate(size);
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
-  void copy_data(void* to, const void* from, std::size_t count) const override { real_->copy_data(to, from, count); }
-
- private:
-  static constexpr uint8_t most_important = 255;
-  int64_t block_bytes_, bytes_, spared_, refused_;
-  c10::Allocator* real_;
+      : test::ShortMemory(row_bytes * rows, row_bytes * block_rows, spared, refused) {}
 };
 
 struct Failures : testing::Test, test::EngineBench {

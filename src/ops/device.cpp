@@ -272,7 +272,10 @@ void check(const char* error, const char* kernel) {
 bool is_out_of_memory(const std::exception& error) {
   if (dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const c10::OutOfMemoryError*>(&error)) return true;
   const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  return torch && std::string_view(torch->what_without_backtrace()).find("allocate memory") != std::string_view::npos;
+  if (!torch) return false;
+  const std::string_view message = torch->what_without_backtrace();
+  return message.find("allocate memory") != std::string_view::npos ||  // the CPU's allocator
+         message.find("out of memory") != std::string_view::npos;      // CUDA itself, of a launch
 }
 
 }  // namespace cepe::ops

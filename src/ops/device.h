@@ -40,7 +40,8 @@ void reset_peak_device_bytes(at::Device device);
 // Bytes that new tensors can take on a device: what is free on an opened GPU and what LibTorch keeps unused of it; on
 // the CPU base::available_bytes.
 int64_t available_bytes(at::Device device);
-// Whether this says that a tensor found no memory. LibTorch's allocator of the CPU has no exception of its own.
+// Whether this says that there was no memory. Of LibTorch's exceptions only those of its allocators on a GPU have a
+// type of their own.
 bool is_out_of_memory(const std::exception& error);
 
 }  // namespace cepe::ops
