@@ -48,11 +48,11 @@ void check_exists(const std::string& argument) {
   std::error_code none;
   if (filesystem::exists(argument, none)) return;
   if (is_number(argument)) {
-    throw Error(ErrorCode::invalid_argument, "--document " + argument +
-                                                 ": expected a file or folder; a number is not a file. The size of the "
-                                                 "decoder's window is --decoder-tokens, of the answer --max-tokens");
+    throw Error(ErrorCode::invalid_argument, "document " + argument +
+                                                 ": expected a file or folder; a number is not a file. Sizes are given "
+                                                 "to generate and chat, the decoder's window by --decoder-tokens");
   }
-  throw Error(ErrorCode::not_found, "--document " + argument + ": there is no such file or folder");
+  throw Error(ErrorCode::not_found, "document " + argument + ": there is no such file or folder");
 }
 
 void read_file_into(const Path& path, std::vector<Document>& documents) {
@@ -73,13 +73,12 @@ void read_folder_into(const Path& folder, std::vector<Document>& documents) {
     }
   }
   if (documents.size() == before)
-    throw Error(ErrorCode::invalid_argument,
-                "--document " + folder.string() + ": none of its files can be read as text");
+    throw Error(ErrorCode::invalid_argument, "document " + folder.string() + ": none of its files can be read as text");
 }
 
 Document read_input() {
   announce_waiting("reading the document from standard input");
-  return {"-", data::plain_text(read_standard_input(), "--document - (standard input)")};
+  return {"-", data::plain_text(read_standard_input(), "document - (standard input)")};
 }
 
 }  // namespace
@@ -98,14 +97,14 @@ std::vector<Path> list_folder(const Path& folder) {
   }
   if (problem) throw Error(ErrorCode::io, folder.string() + ": cannot list: " + problem.message());
   if (files.empty())
-    throw Error(ErrorCode::invalid_argument, "--document " + folder.string() + ": a folder without text files");
+    throw Error(ErrorCode::invalid_argument, "document " + folder.string() + ": a folder without text files");
   std::sort(files.begin(), files.end());
   return files;
 }
 
 std::vector<Document> read_documents(const std::vector<std::string>& arguments) {
   if (std::count(arguments.begin(), arguments.end(), "-") > 1)
-    throw Error(ErrorCode::invalid_argument, "--document -: standard input can be read only once");
+    throw Error(ErrorCode::invalid_argument, "document -: standard input can be read only once");
   for (const std::string& argument : arguments) {
     if (argument != "-") check_exists(argument);
   }

@@ -17,7 +17,7 @@ namespace cepe::cli {
 namespace {
 
 constexpr const char* out_of_memory_remedy =
-    "not enough memory; choose a smaller or quantised model, fewer --decoder-tokens, or end other programs";
+    "not enough memory; choose a smaller or quantised model or a shorter text, or end other programs";
 
 // What CLI11 says of a wrong command line, with the command whose --help tells more.
 int report_command_line(const CLI::App& program, const CLI::ParseError& error) {

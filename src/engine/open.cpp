@@ -38,6 +38,16 @@ std::string name_of(const Path& path) {
   return plain.filename().string();
 }
 
+// Not all that load an adapter let another decoder's through: the option is named here, where it is read.
+model::Adapter open_adapter(const Path& folder, const model::Decoder& decoder, const model::LoadOptions& load) {
+  try {
+    return model::load_adapter(folder, decoder, load);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::mismatch || load.allow_mismatch) throw;
+    throw Error(ErrorCode::mismatch, error.what() + std::string(", or pass --allow-mismatch to try all the same"));
+  }
+}
+
 void attach_adapter(Runtime& runtime, const OpenOptions& options, const model::LoadOptions& load) {
   if (options.adapter == "none") runtime.model.adapter.reset();
   runtime.adapter_folder = find_adapter(options);
@@ -48,7 +58,7 @@ void attach_adapter(Runtime& runtime, const OpenOptions& options, const model::L
   }
   base::detail("adapter: " + folder);
   runtime.adapter_trained = model::read_adapter_config(*runtime.adapter_folder).trained;
-  runtime.model.adapter = model::load_adapter(*runtime.adapter_folder, runtime.model.decoder, load);
+  runtime.model.adapter = open_adapter(*runtime.adapter_folder, runtime.model.decoder, load);
   if (!runtime.adapter_trained) {
     base::warn(folder + ": this adapter is untrained: it shows speed and memory, the text will not know the documents");
   }
@@ -68,8 +78,8 @@ context::ContextStore& Runtime::context_store() const {
   if (store) return *store;
   throw Error(ErrorCode::invalid_argument,
               "model '" + model_name +
-                  "' has no adapter, so nothing can read documents for it. Give one (--adapter FOLDER), make an "
-                  "untrained one with `cepe adapter init`, or let the decoder alone read the text (--prompt-file)");
+                  "' has no adapter, so nothing can read documents for it. Give one (--adapter FOLDER), or make an "
+                  "untrained one with `cepe adapter init`");
 }
 
 std::vector<text::Token> Runtime::end_tokens() const {

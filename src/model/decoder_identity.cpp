@@ -84,9 +84,8 @@ void check_identity(const base::Json& identity, const Decoder& decoder, const st
   const std::string name = base::json_string(identity, "name", where, "another decoder");
   const base::Json shape = shape_of(decoder.config);
   const auto refuse = [&](const std::string& what) {
-    throw base::Error(base::ErrorCode::mismatch,
-                      where + ": this adapter was made for " + name + ", not for the model given (" + what +
-                          "); choose that model, or pass --allow-mismatch to try all the same");
+    throw base::Error(base::ErrorCode::mismatch, where + ": this adapter was made for " + name +
+                                                     ", not for the model given (" + what + "); choose that model");
   };
   for (const auto& [field, value] : shape.items()) {
     if (!identity.contains(field)) continue;

@@ -21,6 +21,8 @@ class Errors(ProgramTest):
 
     def test_number_is_not_a_document(self):
         self.refuse_generate(["8192", "a number is not a file", "--decoder-tokens"], "--document", "8192")
+        outcome = self.refuse("a number is not a file", "encode", "--model", self.model, "8192")
+        self.assertNotIn("--document", outcome.err)
 
     def test_missing_document(self):
         self.refuse_generate(["nowhere.txt", "no such file"], "--document", "nowhere.txt")
@@ -48,6 +50,9 @@ class Errors(ProgramTest):
         arguments = ("generate", "--model", other, "--adapter", self.adapter, "--prompt", "abc")
         self.refuse(["made for model", "--allow-mismatch"], *arguments)
         self.succeed(*arguments, "--allow-mismatch", "--max-tokens", "2")
+        outcome = self.refuse("made for model", "adapter", "quantise", self.adapter, "--model", other, "--output",
+                              self.root / "eight-bits")
+        self.assertNotIn("--allow-mismatch", outcome.err)
 
     def test_lora_adapter_is_refused_by_name(self):
         self.write("lora/adapter_config.json", "{}")
