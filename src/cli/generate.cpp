@@ -279,8 +279,7 @@ void add_generate(CLI::App& program, CommonOptions& common) {
       ->group("Answer");
   command
       ->add_option("--samples", options->samples,
-                   "so many answers, drawn with the seeds from --seed on: documents are read once, and so is the "
-                   "prompt, for up to 64")
+                   "so many answers, drawn with the seeds from --seed on: documents and prompt are read once")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 12))
       ->capture_default_str()
       ->group("Answer");

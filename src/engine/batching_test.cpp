@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <stdexcept>
+#include <tuple>
 
 #include "engine/engine.h"
 #include "engine_bench.h"
@@ -242,6 +243,79 @@ TEST_F(Batching, SeveralAnswersShareThePromptAndAreWhatTheirSeedsGive) {
     }
     EXPECT_NE(found[0].tokens, found[1].tokens);
   }
+}
+
+TEST_F(Batching, AnswersThatWaitForOthersShareThePromptToo) {
+  for (const auto& [max_sequences, invariant, tables] : std::vector<std::tuple<int64_t, bool, bool>>{
+           {64, false, false}, {3, false, false}, {3, true, false}, {3, false, true}, {3, true, true}}) {
+    EngineOptions settings = options();
+    settings.max_sequences = max_sequences;
+    settings.batch_invariant = invariant;
+    settings.steps_by_tables_on_cpu = tables;
+    Engine engine(model, tokenizer, settings);
+    for (const int64_t length : {40, 64}) {
+      Request many = request(length, 5);
+      many.context = engine.prepare(states(ids(20)));
+      many.attribution = true;
+      many.samples = 100;
+      for (const double temperature : {0.0, 1.0}) {
+        many.sampling.temperature = temperature;
+        many.sampling.seed = 3;
+        const int64_t before = engine.counters().rows;
+        const std::vector<Completion> found = engine.generate_samples(many);
+        EXPECT_EQ(engine.counters().rows - before, length + int64_t{100} * 4) << "the prompt is read once";
+        for (const size_t i : {0, 3, 64, 99}) {
+          Request one = many;
+          one.sampling.seed = 3 + i;
+          expect_close(found[i], engine.generate(one), 1e-4);
+          EXPECT_EQ(found[i].sample, static_cast<int64_t>(i));
+          EXPECT_EQ(found[i].page_masses.size(), 5U);
+        }
+      }
+    }
+    EXPECT_FALSE(engine.step()) << "nothing is left";
+  }
+}
+
+TEST_F(Batching, AnswersThatWaitGiveTheirBlocksToThoseThatRun) {
+  EngineOptions settings = options();
+  settings.max_sequences = 2;
+  Request several = request(60, 30), other = request(100, 20);
+  several.sampling.temperature = 1;
+  several.samples = 6;
+  other.priority = 1;
+  Engine roomy(model, tokenizer, settings);
+  const std::vector<Completion> expected = roomy.generate_samples(several);
+  for (const int64_t rows : {128, 192, 256}) {
+    settings.cache_rows = rows;
+    Engine engine(model, tokenizer, settings);
+    std::vector<Completion> found(6);
+    several.on_finish = [&](const Completion& one) { found.at(static_cast<size_t>(one.sample)) = one; };
+    engine.submit(several);
+    for (int step = 0; step < 8; ++step) engine.step();
+    expect_close(engine.generate(other), roomy.generate(other), 1e-4);
+    while (engine.step()) {
+    }
+    for (size_t i = 0; i < found.size(); ++i) expect_close(found[i], expected[i], 1e-4);
+  }
+}
+
+TEST_F(Batching, CancelledTheAnswersThatWaitAreToldOfOnceEach) {
+  EngineOptions settings = options();
+  settings.max_sequences = 2;
+  Engine engine(model, tokenizer, settings);
+  Request several = request(60, 3);
+  several.sampling.temperature = 1;
+  several.samples = 9;
+  std::vector<int> told(9);
+  RequestId id = 0;
+  several.on_finish = [&](const Completion& one) {
+    if (++told.at(static_cast<size_t>(one.sample)); one.sample == 3) engine.cancel(id);
+  };
+  id = engine.submit(several);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(told, std::vector<int>(9, 1));
 }
 
 TEST_F(Batching, SeveralAnswersFitWhereOneDoes) {

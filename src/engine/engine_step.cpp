@@ -122,6 +122,12 @@ void Engine::advance(std::exception_ptr& error) {
   do pieces = scheduler_.plan();
   while (!reserve());
   std::vector<Sampled> sampled;
+  std::erase_if(pieces, [&](const Scheduler::Piece& piece) {
+    if (piece.count > 0) return false;
+    Sequence& sequence = sequence_of(*piece.sequence);
+    sampled.push_back({&sequence, std::move(sequence.logits), std::move(sequence.masses)});
+    return true;
+  });
   try {
     if (options_.batch_invariant) {
       for (const Scheduler::Piece& piece : pieces) pass({piece}, sampled, error);
@@ -200,10 +206,9 @@ bool Engine::reserve() {
 // The cache stays as it is: whoever has blocks beyond waits, and whoever could never come to its end is refused.
 void Engine::give_up_beyond(int64_t slots) {
   const int64_t blocks = std::max<int64_t>(slots / block_rows, padding_block_ + 1);
-  const std::vector<Scheduled*> running = scheduler_.running_sequences();
-  for (Scheduled* rows : running) {
-    if (std::any_of(rows->blocks.begin(), rows->blocks.end(), [&](int32_t block) { return block >= blocks; }))
-      scheduler_.preempt(*rows);
+  for (const auto& [age, sequence] : sequences_) {
+    if (std::ranges::any_of(sequence->rows.blocks, [&](int32_t block) { return block >= blocks; }))
+      scheduler_.preempt(sequence->rows);
   }
   pool_.shrink(blocks);
   int64_t most = 0;
@@ -226,7 +231,8 @@ void Engine::copy_block(int32_t from, int32_t to) {
   }
 }
 
-// The other answers to a prompt that has just been read: they go on from the same row.
+// The other answers to a prompt that has just been read: they go on from the same row. Where as many run as may, the
+// next one waits with that row, and the others begin with it.
 void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
   Sequence& from = *parent.sequence;
   while (from.forks > 0 && !from.finish) {
@@ -236,9 +242,15 @@ void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
     --from.forks;
     other.tokens = from.tokens;  // a window that slid before the first token
     other.rows.length = other.rows.text = from.rows.length;
-    if (scheduler_.fork(other.rows, from.rows) && reserve() && other.rows.cached % block_rows != 0)
-      copy_block(from.rows.blocks.back(), other.rows.blocks.back());
-    sampled.push_back({&other, parent.logits, parent.masses});
+    const bool runs = scheduler_.fork(other.rows, from.rows);
+    if (other.rows.cached % block_rows != 0 && reserve()) copy_block(from.rows.blocks.back(), other.rows.blocks.back());
+    if (runs) {
+      sampled.push_back({&other, parent.logits, parent.masses});
+    } else {
+      other.forks = std::exchange(from.forks, 0);
+      other.logits = parent.logits.clone();  // not a row of the whole batch's
+      other.masses = parent.masses;
+    }
   }
 }
 

@@ -62,8 +62,8 @@ struct Request {
 
   ContextPointer context;    // from Engine::prepare; nullptr = the engine's own
   int64_t priority = 0;      // larger goes first
-  int64_t samples = 1;       // answers, drawn with seeds seed, seed + 1, ...: the prompt is read once for all
-                             // that begin at one time (EngineOptions::max_sequences)
+  int64_t samples = 1;       // answers, drawn with seeds seed, seed + 1, ...: the prompt is read once for all, as long
+                             // as there is room in the cache for its rows
   bool attribution = false;  // page_masses
   Endless endless;
   std::function<void(const Completion&)> on_finish;  // called once an answer

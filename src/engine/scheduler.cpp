@@ -35,8 +35,8 @@ void Scheduler::remove(Scheduled& sequence) {
 }
 
 bool Scheduler::fork(Scheduled& sequence, const Scheduled& from) {
-  const bool copies = from.cached % options_.rows_of_block != 0;
-  if (running() >= options_.max_sequences || pool_->free() < (copies ? 1 : 0)) {
+  const bool copies = from.cached % options_.rows_of_block != 0, room = running() < options_.max_sequences;
+  if (pool_->free() < (copies ? 1 : 0)) {
     add(sequence);
     return false;
   }
@@ -45,8 +45,8 @@ bool Scheduler::fork(Scheduled& sequence, const Scheduled& from) {
   for (const int32_t block : sequence.blocks) pool_->share(block);
   if (copies) sequence.blocks.push_back(pool_->take());
   sequence.cached = from.cached;
-  running_.push_back(&sequence);
-  return true;
+  (room ? running_ : waiting_).push_back(&sequence);
+  return room;
 }
 
 void Scheduler::forget(Scheduled& sequence) {
@@ -57,7 +57,7 @@ void Scheduler::forget(Scheduled& sequence) {
 
 void Scheduler::preempt(Scheduled& sequence) {
   forget(sequence);
-  std::erase(running_, &sequence);
+  if (std::erase(running_, &sequence) == 0) return;
   std::erase_if(pieces_, [&](const Piece& piece) { return piece.sequence == &sequence; });
   waiting_.push_back(&sequence);
   ++preemptions_;
@@ -71,14 +71,25 @@ int64_t Scheduler::wanted_blocks() const {
   return wanted;
 }
 
+// One that waits with blocks, but for `but`, loses them. False: there is none.
+bool Scheduler::forget_waiting(const Scheduled* but) {
+  const auto found = std::find_if(waiting_.rbegin(), waiting_.rend(),
+                                  [&](const Scheduled* other) { return other != but && !other->blocks.empty(); });
+  if (found == waiting_.rend()) return false;
+  forget(**found);
+  return true;
+}
+
 // A sequence begins where its whole text fits beside those that run, so that it need not be thrown out at once.
 void Scheduler::admit() {
   std::sort(waiting_.begin(), waiting_.end(), goes_first);
   while (!waiting_.empty()) {
     Scheduled* next = waiting_.front();
-    const bool room = running() < options_.max_sequences &&
-                      (running_.empty() || wanted_blocks() + blocks_for(next->length + 1) <= pool_->free());
-    if (room) {
+    const bool may_run = running() < options_.max_sequences;
+    const int64_t missing = blocks_for(next->length + 1) - static_cast<int64_t>(next->blocks.size());
+    const bool fits = running_.empty() || wanted_blocks() + missing <= pool_->free();
+    if (may_run && !fits && forget_waiting(next)) continue;
+    if (may_run && fits) {
       waiting_.erase(waiting_.begin());
       running_.insert(std::upper_bound(running_.begin(), running_.end(), next, goes_first), next);
     } else if (running_.back()->priority < next->priority) {
@@ -99,6 +110,7 @@ bool Scheduler::make_room(Scheduled& sequence, int64_t rows) {
         sequence.blocks.push_back(pool_->take(sequence.blocks.empty() ? -1 : sequence.blocks.back()));
       return true;
     }
+    if (forget_waiting()) continue;
     const auto victim = std::find_if(running_.rbegin(), running_.rend(), [&](const Scheduled* other) {
       return other == &sequence || !other->blocks.empty();
     });
@@ -147,12 +159,17 @@ void Scheduler::plan_once() {
   std::sort(running_.begin(), running_.end(), goes_first);
   admit();
   std::vector<Scheduled*> decoding, reading;
-  for (Scheduled* sequence : running_) (sequence->pending() == 1 ? decoding : reading).push_back(sequence);
+  for (Scheduled* sequence : running_) {
+    if (sequence->pending() > 0) (sequence->pending() == 1 ? decoding : reading).push_back(sequence);
+  }
   for (Scheduled* sequence : decoding) {
     if (std::find(running_.begin(), running_.end(), sequence) != running_.end()) give(*sequence, 1);
   }
   const int64_t decoded = options_.fixed_pieces ? 0 : static_cast<int64_t>(pieces_.size());
   read_texts(reading, std::max<int64_t>(1, options_.step_rows - decoded));
+  for (Scheduled* sequence : running_) {
+    if (sequence->pending() == 0) pieces_.push_back({sequence, 0});
+  }
 }
 
 }  // namespace cepe::engine

@@ -4,7 +4,8 @@
 // left of the budget to those that still have text to read, in even shares within one priority: a long prompt does not
 // keep the short ones behind it waiting. Where blocks are short, the youngest of the lowest priority loses its own
 // (never one for the sake of a younger or lesser one), waits at its place in the order and reads its text again: the
-// oldest of the highest priority always gets on, so everything ends.
+// oldest of the highest priority always gets on, so everything ends. Blocks of one that waits (fork) go before those of
+// any that runs.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ class Scheduler {
  public:
   struct Piece {
     Scheduled* sequence;
-    int64_t count;  // rows cached .. cached + count - 1; blocks for them are there
+    int64_t count;  // rows cached .. cached + count - 1; blocks for them are there. 0: all are cached (fork)
   };
 
   // The pool must outlive the scheduler. Errors: invalid_argument for options below 1.
@@ -53,12 +54,12 @@ class Scheduler {
   void add(Scheduled& sequence);  // waits for its turn; must stay where it is until removed
   void remove(Scheduled& sequence);
   // A sequence that reads the rows of `from` as its own: full blocks are shared, the last is taken anew where it is not
-  // full (its rows are to be copied from blocks.back() of `from`). False, and it waits like any other, where there is
-  // no room.
+  // full (its rows are to be copied from blocks.back() of `from`). False where as many run as may: it waits, with its
+  // blocks until others need them. Without a block for the last it waits as any other does.
   bool fork(Scheduled& sequence, const Scheduled& from);
   // Its rows are forgotten, its blocks given back. It stays where it is.
   void forget(Scheduled& sequence);
-  // forget, and waits again.
+  // forget, and where it runs it waits again.
   void preempt(Scheduled& sequence);
 
   // Empty only where there is no sequence. Errors: internal where none that is there fits the cache.
@@ -67,11 +68,11 @@ class Scheduler {
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t preemptions() const { return preemptions_; }
-  const std::vector<Scheduled*>& running_sequences() const { return running_; }
 
  private:
   int64_t blocks_for(int64_t rows) const { return (rows + options_.rows_of_block - 1) / options_.rows_of_block; }
   int64_t wanted_blocks() const;
+  bool forget_waiting(const Scheduled* but = nullptr);
   void admit();
   bool make_room(Scheduled& sequence, int64_t rows);
   int64_t piece_rows(const Scheduled& sequence, int64_t share) const;

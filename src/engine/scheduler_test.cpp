@@ -185,6 +185,36 @@ TEST(Scheduler, AForkReadsTheSameFullBlocks) {
   EXPECT_EQ(bench.pool.free(), 5);
 }
 
+TEST(Scheduler, AForkThatWaitsKeepsItsBlocksUntilOthersNeedThem) {
+  Bench bench(5, {4, 2, 100});
+  Scheduled& one = bench.add(0, 6);
+  bench.step();
+  Scheduled second, third;
+  second.age = 1, third.age = 2;
+  for (Scheduled* other : {&second, &third}) other->length = other->text = 6;
+  ASSERT_TRUE(bench.scheduler.fork(second, one));
+  ASSERT_FALSE(bench.scheduler.fork(third, one)) << "as many run as may";
+  EXPECT_EQ(third.cached, 6);
+  EXPECT_EQ(bench.pool.free(), 1);
+  bench.scheduler.remove(second);
+  const std::vector<Scheduler::Piece> pieces = bench.scheduler.plan();
+  ASSERT_EQ(pieces.size(), 2U);
+  EXPECT_EQ(pieces.back().sequence, &third);
+  EXPECT_EQ(pieces.back().count, 0) << "nothing is to be read";
+
+  Scheduled fourth;
+  fourth.age = 3, fourth.length = fourth.text = 6;
+  ASSERT_FALSE(bench.scheduler.fork(fourth, one));
+  one.length = 16;
+  EXPECT_EQ(bench.scheduler.plan().front().count, 10);
+  EXPECT_EQ(fourth.cached, 0);
+  EXPECT_EQ(third.cached, 6) << "who runs keeps them";
+  bench.scheduler.remove(third);
+  bench.scheduler.remove(fourth);
+  bench.end(0);
+  EXPECT_EQ(bench.pool.free(), 5);
+}
+
 // Whatever comes, everybody gets to the end, and no block is lost or read by two.
 TEST(Scheduler, EverybodyEndsAndEveryBlockComesBack) {
   std::mt19937_64 random(9);

@@ -91,10 +91,10 @@ void Sequence::conclude() {
   completion.finish = finish.value_or(Finish::cancelled);
   if (!job->request.on_finish) return;
   job->request.on_finish(completion);
-  for (int64_t sample = 1; sample <= forks; ++sample) {  // answers that had not begun
+  for (int64_t next = 1; next <= forks; ++next) {  // answers that had not begun
     Completion empty;
     empty.finish = completion.finish;
-    empty.sample = sample;
+    empty.sample = completion.sample + next;
     job->request.on_finish(empty);
   }
 }

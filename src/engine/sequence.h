@@ -38,6 +38,10 @@ struct Sequence {
   text::StreamDecoder decoder;
   Completion completion;
   int64_t forks = 0;  // answers that will begin where this one has read the prompt
+  // What the prompt has left for the next token, while the answer waits with the prompt's blocks: logits [1, V], and
+  // the masses of its context's pages where wanted.
+  at::Tensor logits;
+  std::vector<float> masses;
   std::optional<Finish> finish;
   std::chrono::steady_clock::time_point first_token;
 };
