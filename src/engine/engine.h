@@ -125,6 +125,7 @@ class Engine {
   bool takes_step(const Scheduler::Piece& piece);
   bool run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void fork(const Sampled& parent, std::vector<Sampled>& sampled);
+  void draw(std::span<const Sampled> sampled, std::exception_ptr& callback_error);
   void sample(std::vector<Sampled>& sampled);
   void copy_block(int32_t from, int32_t to);
   model::CrossAttentionInput cross(std::vector<const model::ContextStates*> contexts) const;

@@ -254,26 +254,18 @@ void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
   }
 }
 
-void Engine::sample(std::vector<Sampled>& sampled) {
-  if (sampled.empty()) return;
-  for (size_t i = 0, count = sampled.size(); i < count; ++i) {
-    const Sampled parent = sampled[i];
-    fork(parent, sampled);
+// All of their next tokens, or an error and none.
+void Engine::draw(std::span<const Sampled> sampled, std::exception_ptr& callback_error) {
+  std::vector<at::Tensor> rows;
+  std::vector<Sampler*> samplers;
+  std::vector<int64_t> alternatives;
+  for (const Sampled& one : sampled) {
+    rows.push_back(one.logits);
+    samplers.push_back(&one.sequence->sampler);
+    alternatives.push_back(one.sequence->job->request.log_probabilities);
   }
-  std::vector<Choice> choices;
-  for (size_t first = 0; first < sampled.size(); first += most_drawn) {
-    std::vector<at::Tensor> rows;
-    std::vector<Sampler*> samplers;
-    std::vector<int64_t> alternatives;
-    for (const Sampled& one : std::span(sampled).subspan(first, std::min(most_drawn, sampled.size() - first))) {
-      rows.push_back(one.logits);
-      samplers.push_back(&one.sequence->sampler);
-      alternatives.push_back(one.sequence->job->request.log_probabilities);
-    }
-    std::ranges::move(choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives),
-                      std::back_inserter(choices));
-  }
-  std::exception_ptr first_error;
+  const std::vector<Choice> choices =
+      choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives);
   for (size_t i = 0; i < sampled.size(); ++i) {
     Sequence& sequence = *sampled[i].sequence;
     if (sequence.finish) continue;  // cancelled by another's callback
@@ -281,9 +273,20 @@ void Engine::sample(std::vector<Sampled>& sampled) {
     try {
       sequence.accept(choices[i], window_of(sequence.job->request));
     } catch (...) {
-      if (!first_error) first_error = std::current_exception();
+      if (!callback_error) callback_error = std::current_exception();
     }
   }
+}
+
+void Engine::sample(std::vector<Sampled>& sampled) {
+  if (sampled.empty()) return;
+  for (size_t i = 0, count = sampled.size(); i < count; ++i) {
+    const Sampled parent = sampled[i];
+    fork(parent, sampled);
+  }
+  std::exception_ptr first_error;
+  for (size_t first = 0; first < sampled.size(); first += most_drawn)
+    draw(std::span(sampled).subspan(first, std::min(most_drawn, sampled.size() - first)), first_error);
   if (!first_error) return;
   drop_finished();
   std::rethrow_exception(first_error);

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine_bench.h"
 #include "expect_error.h"
+#include "refused_allocation.h"
 #include "short_memory.h"
 
 namespace cepe::engine {
@@ -169,6 +170,37 @@ TEST_F(Failures, ASequenceOverDamagedStatesEndsAloneInsteadOfGoingOnWithAnyText)
       }
     }
   }
+}
+
+// More answers than are drawn at one time: those of the first draw are kept, whatever becomes of the second.
+TEST_F(Failures, ASeedDrawsTheSameTokensWhereMemoryWasShortOnce) {
+  Request several = request(3, 1);
+  several.samples = 70;
+  several.sampling.temperature = 1;
+  EngineOptions options;
+  options.max_sequences = 128;
+  const std::vector<Completion> expected = Engine(model, tokenizer, options).generate_samples(several);
+  int drawn_again = 0;
+  for (int64_t allocation = 0;; ++allocation) {
+    Engine engine(model, tokenizer, options);
+    std::vector<Completion> found(70);
+    several.on_finish = [&](const Completion& one) { found.at(static_cast<size_t>(one.sample)) = one; };
+    engine.submit(several);
+    const test::RefusedAllocation memory(allocation);
+    for (bool more = true; more;) {
+      try {
+        more = engine.step();
+      } catch (const std::exception&) {
+        ++drawn_again;
+      }
+    }
+    if (!memory.refused()) break;
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (found[i].finish == Finish::cancelled) continue;  // its pass had no memory
+      ASSERT_EQ(found[i].tokens, expected[i].tokens) << allocation << " " << i;
+    }
+  }
+  EXPECT_GT(drawn_again, 20);
 }
 
 TEST_F(Failures, AWindowThatCannotSlideEndsItsRequestAlone) {

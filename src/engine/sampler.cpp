@@ -8,7 +8,7 @@
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/ones_like.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/where.h>
@@ -80,7 +80,7 @@ at::Tensor draw(const at::Tensor& logits, std::span<Sampler* const> samplers) {
       samplers, device, [&](Sampler& s) { return s.sampling().top_k > 0 ? s.sampling().top_k : logits.size(1); });
   const at::Tensor top_p = column(samplers, device, [](Sampler& s) { return s.sampling().top_p; });
   const at::Tensor min_p = column(samplers, device, [](Sampler& s) { return s.sampling().min_p; });
-  const at::Tensor uniform = column(samplers, device, [](Sampler& s) { return s.draw(); });
+  const at::Tensor uniform = column(samplers, device, [](Sampler& s) { return s.uniform(); });
 
   const at::Tensor rank = at::arange(found.ids.size(1), at::TensorOptions(device).dtype(at::kLong)).unsqueeze(0);
   at::Tensor weights = at::exp((found.logits - found.logits.narrow(1, 0, 1)).to(at::kDouble) / temperature);
@@ -139,6 +139,27 @@ std::vector<TokenLogProbability> listed(const double* row, int64_t found, int64_
   return list;
 }
 
+std::vector<Choice> choices_of(const at::Tensor& logits, std::span<Sampler* const> samplers,
+                               std::span<const int64_t> alternatives) {
+  const at::Tensor chosen = chosen_tokens(modified(logits, samplers), samplers);
+  const int64_t most = *std::max_element(alternatives.begin(), alternatives.end());
+  std::vector<Choice> choices(samplers.size());
+  if (most < 0) {
+    const at::Tensor tokens = chosen.masked_fill(logits.sum(1).isnan(), no_token).to(at::kCPU);
+    for (size_t i = 0; i < choices.size(); ++i)
+      choices[i].token = static_cast<text::Token>(tokens.const_data_ptr<int64_t>()[i]);
+    return choices;
+  }
+  const at::Tensor table = with_log_probabilities(logits, chosen, most);
+  const int64_t width = table.size(1);
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const double* row = table.const_data_ptr<double>() + static_cast<int64_t>(i) * width;
+    choices[i].token = std::isnan(row[1]) ? no_token : static_cast<text::Token>(row[0]);
+    if (alternatives[i] >= 0) choices[i].log_probabilities = listed(row, (width - 2) / 2, alternatives[i]);
+  }
+  return choices;
+}
+
 }  // namespace
 
 void validate(const Sampling& sampling) {
@@ -157,7 +178,7 @@ void validate(const Sampling& sampling) {
 }
 
 Sampler::Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t vocabulary, at::Device device)
-    : sampling_(std::move(sampling)), random_(sampling_.seed) {
+    : sampling_(std::move(sampling)), random_(sampling_.seed), uniform_(draw()) {
   validate(sampling_);
   std::vector<int64_t> tokens;
   std::vector<float> biases;
@@ -173,6 +194,7 @@ Sampler::Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t
   if (!penalises()) return;
   seen_ = at::zeros({vocabulary}, at::TensorOptions(device).dtype(at::kBool));
   counts_ = at::zeros({vocabulary}, at::TensorOptions(device).dtype(at::kFloat));
+  one_ = at::ones({}, counts_.options());
   if (!prompt.empty()) seen_.index_fill_(0, there({prompt.begin(), prompt.end()}, device), true);
 }
 
@@ -190,30 +212,18 @@ void Sampler::modify(const at::Tensor& logits) const {
   if (bias_.defined()) logits.index_add_(0, biased_tokens_, bias_);
 }
 
-void Sampler::count(const at::Tensor& chosen) {
+void Sampler::count(text::Token token) {
+  uniform_ = draw();
   if (!penalises()) return;
-  seen_.index_fill_(0, chosen, true);
-  counts_.index_add_(0, chosen, at::ones_like(chosen, at::kFloat));
+  seen_.select(0, token).copy_(one_);
+  counts_.select(0, token).add_(one_);
 }
 
 std::vector<Choice> choose(const at::Tensor& logits, std::span<Sampler* const> samplers,
                            std::span<const int64_t> alternatives) {
-  const at::Tensor chosen = chosen_tokens(modified(logits, samplers), samplers);
-  for (size_t i = 0; i < samplers.size(); ++i) samplers[i]->count(chosen.narrow(0, static_cast<int64_t>(i), 1));
-  const int64_t most = *std::max_element(alternatives.begin(), alternatives.end());
-  std::vector<Choice> choices(samplers.size());
-  if (most < 0) {
-    const at::Tensor tokens = chosen.masked_fill(logits.sum(1).isnan(), no_token).to(at::kCPU);
-    for (size_t i = 0; i < choices.size(); ++i)
-      choices[i].token = static_cast<text::Token>(tokens.const_data_ptr<int64_t>()[i]);
-    return choices;
-  }
-  const at::Tensor table = with_log_probabilities(logits, chosen, most);
-  const int64_t width = table.size(1);
-  for (size_t i = 0; i < choices.size(); ++i) {
-    const double* row = table.const_data_ptr<double>() + static_cast<int64_t>(i) * width;
-    choices[i].token = std::isnan(row[1]) ? no_token : static_cast<text::Token>(row[0]);
-    if (alternatives[i] >= 0) choices[i].log_probabilities = listed(row, (width - 2) / 2, alternatives[i]);
+  std::vector<Choice> choices = choices_of(logits, samplers, alternatives);
+  for (size_t i = 0; i < samplers.size(); ++i) {
+    if (choices[i].token != no_token) samplers[i]->count(choices[i].token);
   }
   return choices;
 }

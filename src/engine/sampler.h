@@ -46,15 +46,20 @@ class Sampler {
   bool modifies() const { return penalises() || bias_.defined(); }
   // logits [V] float32, in place.
   void modify(const at::Tensor& logits) const;
-  void count(const at::Tensor& chosen);  // [1] int64, a token that was generated
-  double draw() { return std::uniform_real_distribution<double>(0, 1)(random_); }
+  // In [0, 1), what the next token is drawn by: the same until that one is counted.
+  double uniform() const { return uniform_; }
+  // A token that was generated. Takes no memory: there is no error that leaves it half counted.
+  void count(text::Token token);
 
  private:
   bool penalises() const;
+  double draw() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 
   Sampling sampling_;
   std::mt19937_64 random_;
+  double uniform_;
   at::Tensor seen_, counts_;         // [V] bool: prompt and generated; [V] float32: generated
+  at::Tensor one_;                   // [] float32
   at::Tensor biased_tokens_, bias_;  // [n] int64, [n] float32
 };
 
@@ -66,7 +71,8 @@ struct Choice {
 };
 
 // One token for each row of logits [R, V] float32; samplers [R]; alternatives [R]: how many log-probabilities beside
-// the token's own, -1 for none at all. The samplers count what they chose.
+// the token's own, -1 for none at all. The samplers count what they chose; after an error (no memory) they stand as
+// they did, so that the same tokens are chosen the next time.
 std::vector<Choice> choose(const at::Tensor& logits, std::span<Sampler* const> samplers,
                            std::span<const int64_t> alternatives);
 

@@ -15,6 +15,7 @@
 #include <set>
 
 #include "expect_error.h"
+#include "refused_allocation.h"
 
 namespace cepe::engine {
 namespace {
@@ -26,7 +27,7 @@ using Tokens = std::vector<text::Token>;
 // The next token behind a prompt and generated ones.
 text::Token next(const Sampling& sampling, const Tokens& prompt = {}, const Tokens& generated = {}) {
   Sampler sampler(sampling, prompt, 4, at::kCPU);
-  for (const text::Token token : generated) sampler.count(at::tensor({static_cast<int64_t>(token)}));
+  for (const text::Token token : generated) sampler.count(token);
   return choose(logits.unsqueeze(0), std::array{&sampler}, std::array{int64_t{-1}}).front().token;
 }
 
@@ -153,6 +154,41 @@ TEST(Sampler, EachRowOfABatchIsDrawnAsIfAlone) {
     drawn.insert(choices[1].token);
   }
   EXPECT_GT(drawn.size(), 3U);
+}
+
+TEST(Sampler, WhereThereWasNoMemoryTheSameTokensAreDrawnTheNextTime) {
+  at::manual_seed(6);
+  const at::Tensor rows = at::randn({2, 50});
+  Sampling sampling;
+  sampling.temperature = 2;
+  sampling.presence_penalty = 3;
+  sampling.repetition_penalty = 1.5;
+  const auto drawn = [&](int64_t allocations, bool& refused) {
+    std::array<Sampler, 2> samplers = {Sampler(sampling, Tokens{1}, 50, at::kCPU),
+                                       Sampler(sampling, Tokens{2}, 50, at::kCPU)};
+    const auto choose_both = [&] {
+      std::vector<text::Token> tokens;
+      for (const Choice& choice : choose(rows, std::array{&samplers[0], &samplers[1]}, std::array<int64_t, 2>{3, -1}))
+        tokens.push_back(choice.token);
+      return tokens;
+    };
+    {
+      const test::RefusedAllocation memory(allocations);
+      try {
+        std::vector<text::Token> tokens = choose_both();
+        refused = false;
+        return tokens;
+      } catch (const c10::Error&) {
+        refused = true;
+      }
+    }
+    return choose_both();
+  };
+  bool refused = true;
+  const std::vector<text::Token> expected = drawn(std::numeric_limits<int64_t>::max(), refused);
+  int64_t allocations = 0;
+  for (refused = true; refused; ++allocations) EXPECT_EQ(drawn(allocations, refused), expected) << allocations;
+  EXPECT_GT(allocations, 20);
 }
 
 TEST(Sampler, LogProbabilitiesAreOfTheUnmodifiedLogits) {
