@@ -100,12 +100,13 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
     if (document == "-")
       throw base::Error(base::ErrorCode::invalid_argument, "--document -: standard input is the conversation");
   }
+  const engine::EngineOptions engine_settings = engine_options(options.model);
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   if (!documents.empty() || options.answer.endless) runtime->context_store();
   Conversation conversation = {options,
                                *runtime,
-                               engine::Engine(runtime->model, *runtime->tokenizer, engine_options(options.model)),
+                               engine::Engine(runtime->model, *runtime->tokenizer, engine_settings),
                                ChatPrompt(*runtime->tokenizer, runtime->model_name),
                                {},
                                {}};

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/parse_values.h"
 #include "cli/commands.h"
 #include "cli/documents.h"
 #include "cli/runtime.h"
@@ -54,8 +55,11 @@ std::vector<context::Chunk> chunks_of(const Runtime& runtime, const std::vector<
 }
 
 void encode(const EncodeOptions& options, const CommonOptions& common) {
-  if (options.model.no_cache)
-    throw Error(ErrorCode::invalid_argument, "--no-cache: then there is nowhere to keep what is encoded");
+  const bool keeps = !options.model.no_cache && base::parse_bytes(options.model.cache_size, "--cache-size") > 0;
+  if (!keeps) {
+    throw Error(ErrorCode::invalid_argument, (options.model.no_cache ? "--no-cache" : "--cache-size 0") +
+                                                 std::string(": then there is nowhere to keep what is encoded"));
+  }
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   context::ContextStore& store = runtime->context_store();

@@ -198,6 +198,7 @@ void check_options(const GenerateOptions& options) {
 
 void generate(const GenerateOptions& options, const CommonOptions& common) {
   check_options(options);
+  const engine::EngineOptions engine_settings = engine_options(options.model);
   const std::vector<Document> documents = read_documents(options.documents);
   const std::optional<std::string> prompt = read_prompt(options);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
@@ -208,7 +209,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const auto ids = prompt_ids(*runtime, options, prompt);
   const context::Arrangement arrangement = arrange_input(*runtime, options, documents, ids);
   tell_of_moved(arrangement, !ids);
-  engine::Engine engine(runtime->model, *runtime->tokenizer, engine_options(options.model));
+  engine::Engine engine(runtime->model, *runtime->tokenizer, engine_settings);
   int64_t context_tokens = 0;
   if (!arrangement.chunks.empty()) {
     model::ContextStates states = runtime->context_store().get_or_encode(arrangement.chunks, names_of(documents));

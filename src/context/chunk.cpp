@@ -24,9 +24,10 @@ void require_sensible(const Cut& cut) {
   require_at_least("chunk size", cut.size, 1);
   require_at_least("the overlap of chunks", cut.overlap, 0);
   if (cut.overlap >= cut.size) {
-    throw base::Error(
-        base::ErrorCode::invalid_argument,
-        "chunks of " + std::to_string(cut.size) + " tokens cannot overlap by " + std::to_string(cut.overlap));
+    throw base::Error(base::ErrorCode::invalid_argument,
+                      "chunks of " + std::to_string(cut.size) + " tokens cannot overlap by " +
+                          std::to_string(cut.overlap) + "; give --chunk-overlap at most " +
+                          std::to_string(cut.size - 1));
   }
 }
 

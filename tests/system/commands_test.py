@@ -251,10 +251,13 @@ class Commands(ProgramTest):
         book = self.write("kept.txt", "Some text.")
         model = ("--model", self.model, "--adapter", self.adapter)
         self.refuse("--no-cache", "encode", book, *model, "--no-cache")
+        for size in ("0", "0G", "0.5"):
+            refused = self.refuse(["--cache-size 0", "nowhere to keep"], "encode", book, *model, "--cache-size", size)
+            self.assertNotIn("warning", refused.err, "before the model is opened")
         self.refuse("FILES", "encode", *model)
         self.refuse("no-such-file", "encode", "no-such-file", *model)
         self.refuse("--remote-store", "encode", book, *model, "--remote-store", "cache:6379")
-        self.refuse("overlap", "encode", book, *model, "--chunk-overlap", "100000")
+        self.refuse("--chunk-overlap at most 255", "encode", book, *model, "--chunk-overlap", "100000")
         self.refuse("could not be kept", "encode", book, *model, "--cache-dir", self.write("a-file", ""), code=1)
         self.refuse("cannot be used", "store", "ls", "--cache-dir", self.cache_with_a_file_as_store(), code=1)
 

@@ -65,8 +65,9 @@ class Generate(ProgramTest):
         self.assertLess(max(off), 0.05)
         self.assertGreater(max(off), 1e-6, "K and V were not in 8 bits")
         self.refuse(["--kept-type", "int4"], "generate", "--model", self.model, "--prompt", "Q", "--kept-type", "int4")
-        self.refuse(["--kept-memory", "lots"], "generate", "--model", self.model, "--prompt", "Q", "--kept-memory",
-                    "lots")
+        refused = self.refuse(["--kept-memory", "lots"], "generate", "--model", self.model, "--adapter", self.adapter,
+                              "--prompt", "Q", "--kept-memory", "lots")
+        self.assertNotIn("warning", refused.err, "before the model is opened")
 
     def test_attribution_tells_which_documents_and_chunks_the_answer_leaned_on(self):
         books = [self.write(name, BOOK + name) for name in ("one.txt", "two.txt")]
