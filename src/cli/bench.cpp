@@ -218,7 +218,9 @@ void add_shape_options(CLI::App& command, BenchShapeOptions& options) {
                                            "), at all --contexts: encoding, forward passes, first tokens, decoding")
                            ->group(group)
                            ->excludes("--model")
-                           ->excludes("--adapter");
+                           ->excludes("--adapter")
+                           ->excludes("--own-contexts")
+                           ->excludes("--batch-invariant");
   const auto count = [&](const char* name, int64_t& value, const char* help) {
     command.add_option(name, value, help)
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
@@ -263,10 +265,12 @@ void add_bench(CLI::App& program, CommonOptions& common) {
   command->add_option("--tokens", options->tokens, "tokens decoded at each")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))
       ->capture_default_str();
-  command->add_option("--sequences", options->sequences, "answers decoded together, over one context that they share")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
-      ->capture_default_str();
-  command->add_flag("--own-contexts", options->own_contexts, "with --sequences: a context for each of them");
+  CLI::Option* sequences =
+      command
+          ->add_option("--sequences", options->sequences, "answers decoded together, over one context that they share")
+          ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+          ->capture_default_str();
+  command->add_flag("--own-contexts", options->own_contexts, "a context for each of them")->needs(sequences);
   command->add_flag("--batch-invariant", options->batch_invariant,
                     "each sequence passes alone: the same bits whoever else is there");
   command->add_option("--seed", options->seed, "of the random ids")->check(seed_range())->capture_default_str();
@@ -279,7 +283,9 @@ void add_bench(CLI::App& program, CommonOptions& common) {
                        "instead of random ids: a file or folder whose first tokens are the context, stored beforehand; "
                        "tells how soon a first question about it is answered, and a further one")
           ->group(group)
-          ->excludes("--shape");
+          ->excludes("--shape")
+          ->excludes("--sequences")
+          ->excludes("--batch-invariant");
   command->add_option("--question-tokens", options->document.question_tokens, "of a question: what follows the context")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str()

@@ -95,7 +95,7 @@ void talk(Conversation& conversation) {
 }
 
 void chat(const ChatOptions& options, const CommonOptions& common) {
-  engine::validate(options.answer.sampling);
+  check_sampling(options.answer.sampling);
   for (const std::string& document : options.documents) {
     if (document == "-")
       throw base::Error(base::ErrorCode::invalid_argument, "--document -: standard input is the conversation");

@@ -189,7 +189,7 @@ void check_options(const GenerateOptions& options) {
     throw Error(ErrorCode::invalid_argument, "--prompt and --prompt-file: give one of them");
   if (!options.system.empty() && !options.chat)
     throw Error(ErrorCode::invalid_argument, "--system: a system message needs --chat");
-  engine::validate(options.answer.sampling);
+  check_sampling(options.answer.sampling);
   parse_logit_bias(options.answer.logit_bias);
   if (options.samples > 1 && options.answer.sampling.temperature == 0)
     throw Error(ErrorCode::invalid_argument,
@@ -270,12 +270,12 @@ void add_generate(CLI::App& program, CommonOptions& common) {
       ->group("Input");
   command->add_option("--system", options->system, "system message, with --chat")->group("Input");
   add_generation_options(*command, options->answer);
-  command
-      ->add_flag("--logprobs", options->log_probabilities,
-                 "log-probability of each token: in the JSON, else on standard error")
-      ->group("Answer");
-  command->add_option("--top-logprobs", options->alternatives, "with --logprobs: also of so many likeliest tokens")
+  CLI::Option* log_probabilities = command->add_flag(
+      "--logprobs", options->log_probabilities, "log-probability of each token: in the JSON, else on standard error");
+  log_probabilities->group("Answer");
+  command->add_option("--top-logprobs", options->alternatives, "also of so many likeliest tokens")
       ->check(CLI::Range(0, 1000))
+      ->needs(log_probabilities)
       ->capture_default_str()
       ->group("Answer");
   command

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "ops/device.h"
 
@@ -87,6 +88,22 @@ int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, 
   if (options.decoder_tokens > 0) return options.decoder_tokens;
   const int64_t room = std::max({max_positions - options.max_tokens, max_positions / 2, int64_t{1}});
   return continues_document ? std::min(room, continuation_window) : room;
+}
+
+void check_sampling(const engine::Sampling& sampling) {
+  engine::validate(sampling);
+  if (sampling.temperature > 0) return;
+  std::string idle;
+  const auto name = [&](bool is_given, const char* option) {
+    if (is_given) idle += (idle.empty() ? "" : ", ") + std::string(option);
+  };
+  name(sampling.top_p != 1, "--top-p");
+  name(sampling.top_k != 0, "--top-k");
+  name(sampling.min_p != 0, "--min-p");
+  name(sampling.seed != 0, "--seed");
+  if (!idle.empty())
+    base::warn(idle +
+               ": without effect at --temperature 0, where the likeliest token is always taken; give a higher one");
 }
 
 std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<std::string>& entries) {

@@ -24,9 +24,12 @@ struct GenerationOptions {
 void add_generation_options(CLI::App& command, GenerationOptions& options);
 
 // How many tokens of text the decoder reads itself. As given; else with a prompt or a chat all of the model's positions
-// but those kept for the answer (at least half of them), and 2048 of these where a document is continued.
+// but those kept for the answer (at least half of them), and 256 of these where a document is continued.
 // Errors: invalid_argument where more is asked for than the model has positions.
 int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document);
+
+// As engine::validate; warns of options of random choices where the likeliest token is always taken.
+void check_sampling(const engine::Sampling& sampling);
 
 // "1234=-5.5", "7=-inf": a token's id and what is added to its logit. Errors: invalid_argument, naming the option.
 std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<std::string>& entries);

@@ -1,6 +1,7 @@
 #include "cli/runtime.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/parse_values.h"
 #include "context/redis_tier.h"
 #include "ops/device.h"
@@ -43,8 +44,7 @@ context::StoreOptions store_options(const ModelOptions& options) {
   if (options.state_type == "bfloat16") store.type = context::StateType::bfloat16;
   if (options.state_type == "int8") store.type = context::StateType::int8;
   if (!options.remote_store.empty()) {
-    const context::RedisAddress address = remote_address(options);
-    if (!options.no_cache) store.remote = context::open_redis(address);
+    store.remote = context::open_redis(remote_address(options));
   }
   store.write_behind = true;  // an answer need not wait for the disk
   return store;
@@ -86,7 +86,8 @@ void add_state_type_option(CLI::App& command, ModelOptions& options) {
 
 void add_store_options(CLI::App& command, ModelOptions& options) {
   const char* group = "Encoded chunks";
-  command.add_flag("--no-cache", options.no_cache, "neither read nor keep encoded chunks on disk")->group(group);
+  CLI::Option* no_cache = command.add_flag("--no-cache", options.no_cache, "neither read nor keep encoded chunks");
+  no_cache->group(group);
   command.add_option("--cache-size", options.cache_size, "most they may take there; the oldest go first")
       ->capture_default_str()
       ->group(group);
@@ -100,7 +101,8 @@ void add_store_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--remote-store", options.remote_store,
                   "a server that several machines share: redis://host[:port][/database] or redis+unix:///path")
-      ->group(group);
+      ->group(group)
+      ->excludes(no_cache);
 }
 
 void add_overlap_option(CLI::App& command, ModelOptions& options) {
@@ -146,7 +148,13 @@ engine::EngineOptions engine_options(const ModelOptions& options) {
   if (options.cross_attention == "projected") engine.path = model::CrossAttentionPath::projected;
   if (options.cross_attention == "absorbed") engine.path = model::CrossAttentionPath::absorbed;
   if (options.cross_attention == "kept") engine.path = model::CrossAttentionPath::kept;
-  if (options.kept_memory != "auto") engine.kept_bytes = base::parse_bytes(options.kept_memory, "--kept-memory");
+  if (options.kept_memory != "auto") {
+    engine.kept_bytes = base::parse_bytes(options.kept_memory, "--kept-memory");
+    if (options.cross_attention != "auto") {
+      throw Error(base::ErrorCode::invalid_argument, "--kept-memory limits what --cross-attention auto keeps; with " +
+                                                         options.cross_attention + " leave it out");
+    }
+  }
   engine.kept_type = kept_type(options.kept_type);
   return engine;
 }
@@ -176,6 +184,8 @@ engine::OpenOptions open_options(const ModelOptions& options, const CommonOption
   open.cache_folder = common.cache();
   open.keeps_chunks = !options.no_cache;
   open.store = store_options(options);
+  if (open.store.device_bytes > 0 && open.load.device.is_cpu())
+    base::warn("--device-cache " + options.device_cache + ": without effect on a CPU; --host-cache keeps chunks there");
   return open;
 }
 

@@ -106,7 +106,22 @@ class Errors(ProgramTest):
     def test_wrong_size_of_the_cache_is_named(self):
         self.refuse_generate("--cache-size 'lots'", "--adapter", self.adapter, "--cache-size", "lots")
 
+    def test_options_without_effect_are_told(self):
+        greedy = self.generate("--prompt", "abc", "--top-p", "0.9", "--seed", "3", "--device-cache", "1M")
+        self.assertIn("--top-p, --seed: without effect at --temperature 0", greedy.err)
+        self.assertIn("--device-cache 1M: without effect on a CPU", greedy.err)
+        drawn = self.generate("--prompt", "abc", "--top-p", "0.9", "--seed", "3", "--temperature", "1")
+        self.assertNotIn("without effect", drawn.err)
+        self.refuse_generate("--logprobs", "--top-logprobs", "3")
+        self.refuse(["--sequences"], "bench", "--model", self.model, "--own-contexts")
+        for option in (("--sequences", "2"), ("--batch-invariant",)):
+            self.refuse(option[0], "bench", "--model", self.model, "--document", self.model, *option)
+        self.refuse("--batch-invariant", "bench", "--shape", "tiny", "--batch-invariant")
+
     def test_contradictions_are_refused(self):
+        self.refuse_generate(["--no-cache", "--remote-store"], "--no-cache", "--remote-store", "redis://localhost")
+        for way in ("kept", "absorbed", "projected"):
+            self.refuse_generate(["--kept-memory", way], "--kept-memory", "1G", "--cross-attention", way)
         self.refuse_generate("--prompt-file", "--prompt-file", self.write("p.txt", "x"))
         self.refuse_generate("--chat", "--system", "x")
         self.refuse("once", "generate", "--model", self.model, "--document", "-", "--document", "-", stdin="x")
