@@ -44,13 +44,14 @@ int64_t wall_clock() {
   return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
 }
 
-Catalogue::Catalogue(const base::Path& folder, const char* vfs)
+Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone)
     : file_(folder / file_name), database_(file_, vfs), system_files_(vfs == nullptr) {
   struct stat status {};
   if (system_files_ && ::stat(file_.c_str(), &status) == 0) {
     device_ = status.st_dev;
     inode_ = status.st_ino;
   }
+  if (alone) database_.run("PRAGMA locking_mode = EXCLUSIVE");
   database_.run("PRAGMA cell_size_check = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
 }
 
@@ -133,6 +134,26 @@ std::vector<CatalogueRecord> Catalogue::records_of(const std::string& segment) {
   std::vector<CatalogueRecord> found;
   while (row.step()) found.push_back(record_in(row));
   return found;
+}
+
+int64_t Catalogue::last_use_of_oldest(int64_t bytes) {
+  Database::Statement& row = database_.statement("SELECT used, length FROM records ORDER BY used").with();
+  int64_t last = -1;
+  for (int64_t sum = 0; sum < bytes && row.step(); sum += std::max<int64_t>(row.integer(1), 0)) last = row.integer(0);
+  row.done();
+  return last;
+}
+
+int64_t Catalogue::last_use_of(const std::string& segment) {
+  Database::Statement& row = database_
+                                 .statement(
+                                     "SELECT COALESCE(MAX(used), -1) FROM records WHERE segment = "
+                                     "(SELECT id FROM segments WHERE name = ?)")
+                                 .with(std::string_view(segment));
+  row.step();
+  const int64_t last = row.integer(0);
+  row.done();
+  return last;
 }
 
 void Catalogue::for_each(const std::function<void(const CatalogueRecord&)>& visitor) {

@@ -50,6 +50,9 @@ class Catalogue {
   CatalogueTotals totals();
   std::vector<SegmentUse> segments();
   std::vector<CatalogueRecord> records_of(const std::string& segment);
+  // When the last was used of those records, used longest ago, that take so many bytes together; -1: of none.
+  int64_t last_use_of_oldest(int64_t bytes);
+  int64_t last_use_of(const std::string& segment);  // -1 where it has no records
   // Visits all records, those of a source together.
   void for_each(const std::function<void(const CatalogueRecord&)>& visitor);
 
@@ -69,7 +72,8 @@ class Catalogue {
 
  private:
   friend std::unique_ptr<Catalogue> open_catalogue(const base::Path&, base::FileLayer&, const char*, bool);
-  Catalogue(const base::Path& folder, const char* vfs);
+  friend std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path&, base::FileLayer&, const char*);
+  Catalogue(const base::Path& folder, const char* vfs, bool alone);
   bool is_new();
   void make_tables();
   void check_tables();
@@ -86,6 +90,10 @@ class Catalogue {
 // had to. `folder` holds no link. Errors: DatabaseError, io.
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged);
+
+// Opens one that is there to be read where the disk has no room for the file that connections share: nobody else can
+// use it meanwhile. Errors: DatabaseError, io.
+std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path& folder, base::FileLayer& files, const char* vfs);
 
 // Removes the segments, then the catalogue, without asking it. How many whole heads and how many bytes there were.
 // Errors: io.

@@ -70,6 +70,13 @@ std::pair<int64_t, int64_t> remove_all_records(const base::Path& folder, base::F
   return removed;
 }
 
+std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path& folder, base::FileLayer& files, const char* vfs) {
+  const Lock lock = wait_for_lock(folder, files);
+  std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs, true));
+  catalogue->check_tables();
+  return catalogue;
+}
+
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged) {
   const Lock lock = wait_for_lock(folder, files);
@@ -77,7 +84,7 @@ std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLa
   for (int attempt = 0;; ++attempt) {
     if (!why.empty()) remove_catalogue(folder, files);
     try {
-      std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs));
+      std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs, false));
       if (catalogue->is_new()) {
         Transaction transaction(catalogue->database());
         catalogue->make_tables();

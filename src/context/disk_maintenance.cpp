@@ -80,9 +80,26 @@ DiskTier::Verified DiskTier::verify() {
 }
 
 DiskTier::Collected DiskTier::collect() {
-  Collected collected;
   const std::pair<int64_t, int64_t> earlier =
       options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
+  Collected before{0, earlier.first, earlier.second}, collected;
+  try {
+    collected = collect_once();
+  } catch (const Error&) {
+    if (!disk_fails_) throw;
+    const Collected unwanted = remove_unwanted_segments();
+    if (unwanted.removed_files == 0) throw;
+    before.removed_files += unwanted.removed_files;
+    before.freed_bytes += unwanted.freed_bytes;
+    collected = collect_once();
+  }
+  collected.removed_files += before.removed_files;
+  collected.freed_bytes += before.freed_bytes;
+  return collected;
+}
+
+DiskTier::Collected DiskTier::collect_once() {
+  Collected collected;
   strictly([&] {
     // Sums over the files themselves, so that orphans count.
     const auto measure = [&] {
@@ -102,8 +119,7 @@ DiskTier::Collected DiskTier::collect() {
     }
     catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");
     const auto [files_left, bytes_left] = measure();
-    collected = {records - catalogue_->totals().records, files - files_left + earlier.first,
-                 bytes - bytes_left + earlier.second};
+    collected = {records - catalogue_->totals().records, files - files_left, bytes - bytes_left};
   });
   return collected;
 }

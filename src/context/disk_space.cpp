@@ -1,6 +1,7 @@
 // How the disk tier stays within its limit: what was used longest ago is dropped from the catalogue, segments without
 // records are removed, and those with many dead bytes are written anew without them.
 #include <algorithm>
+#include <exception>
 
 #include "base/error.h"
 #include "context/disk_tier.h"
@@ -16,16 +17,18 @@ void DiskTier::note_uses() {
   touched_.clear();
 }
 
+// Of records, so that `bytes` more fit, with some air, so as not to do this again at once.
+int64_t DiskTier::bytes_to_drop(int64_t bytes) {
+  return catalogue_->totals().live_bytes - (options_.max_bytes - options_.max_bytes / 16 - bytes);
+}
+
 void DiskTier::reclaim(int64_t bytes, int64_t keep_since) {
   note_uses();
   look_at_files();
   remove_orphans();
   remove_dead_segments();
   if (fits(bytes)) return;
-  // Some air, so as not to do this again at once.
-  const int64_t target = options_.max_bytes - options_.max_bytes / 16 - bytes;
-  const int64_t excess = catalogue_->totals().live_bytes - target;
-  if (excess > 0) {
+  if (const int64_t excess = bytes_to_drop(bytes); excess > 0) {
     Transaction transaction(catalogue_->database());
     catalogue_->drop_oldest(excess, keep_since);
     transaction.commit();
@@ -73,6 +76,31 @@ void DiskTier::remove_dead_segments() {
     if (writer_.holds(segment.name)) writer_.close();
     remove_dead_segment(segment.name);
   }
+}
+
+// Segments all of whose records are to be dropped, before the catalogue can be written: where the disk is full there is
+// no room for its log. What it says of them goes when it is looked at next.
+DiskTier::Collected DiskTier::remove_unwanted_segments() {
+  const std::scoped_lock lock(mutex_);
+  Collected removed;
+  writer_.close();
+  readers_.clear();
+  try {
+    if (!catalogue_) catalogue_ = open_catalogue_alone(folder_, files_, options_.vfs);
+    const int64_t last_unwanted = fits(0) ? -1 : catalogue_->last_use_of_oldest(bytes_to_drop(0));
+    for (const SegmentUse& segment : catalogue_->segments()) {
+      const auto held = files_.grow(folder_ / segment.name, false);
+      // Whoever adds records to it holds it until they are acknowledged: what is not there now will not come.
+      if (!held || catalogue_->last_use_of(segment.name) > last_unwanted) continue;
+      ++removed.removed_files;
+      removed.freed_bytes += held->size();
+      files_.remove(folder_ / segment.name);
+    }
+  } catch (const std::exception&) {  // it cannot even be read, or no more be removed
+  }
+  catalogue_.reset();
+  try_open();
+  return removed;
 }
 
 bool DiskTier::compact_deadest(int64_t least_percent) {

@@ -73,7 +73,11 @@ void DiskTier::try_open() {
 
 std::string DiskTier::explain(const DatabaseError& error) {
   disk_fails_ = error.is_of_disk();
-  return error.what() + std::string(disk_fails_ ? "; where the disk is full, `cepe store clear` makes room" : "");
+  return error.what() +
+         std::string(disk_fails_
+                         ? "; where the disk is full, `cepe store gc` with a smaller --cache-size makes room, and "
+                           "`cepe store clear` most"
+                         : "");
 }
 
 void DiskTier::refuse(const std::string& what) {

@@ -84,7 +84,8 @@ class DiskTier {
     int64_t removed_files = 0;    // segments, and files of earlier versions
     int64_t freed_bytes = 0;
   };
-  // Drops what is over the limit, compacts segments that are half dead or more, removes files that nobody needs.
+  // Drops what is over the limit, compacts segments that are half dead or more, removes files that nobody needs. Where
+  // the disk has no free byte it begins with segments of which nothing is to stay: that needs none.
   Collected collect();
   // Removes every record. How many there were. Where the catalogue cannot be opened or written, as on a disk without a
   // free byte, the files go and it with them.
@@ -96,6 +97,7 @@ class DiskTier {
   void open(bool damaged);
   void try_open();
   std::string explain(const DatabaseError& error);
+  Collected collect_once();
   void clear_files(DiskUsage& before);
   bool usable() const { return catalogue_ != nullptr; }
   template <class Action>
@@ -126,6 +128,8 @@ class DiskTier {
   void look_at_files();
   void remove_dead_segments();
   bool remove_dead_segment(const std::string& name);
+  Collected remove_unwanted_segments();
+  int64_t bytes_to_drop(int64_t bytes);
   bool compact(const std::string& name);
   bool compact_deadest(int64_t least_percent);
   int64_t remove_orphans();

@@ -307,11 +307,49 @@ TEST_F(Disk, IsClearedWithoutItsCatalogueWhereTheDiskHasNoFreeByte) {
     test::expect_error(base::ErrorCode::io, "cannot be used", [&] { tier.collect(); });
     EXPECT_EQ(tier.clear().chunks, 3);
   }
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("`cepe store clear` makes room"));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("`cepe store clear` most"));
   EXPECT_TRUE(segments().empty());
   DiskTier tier(options());
   EXPECT_TRUE(put(tier, {4}));
   EXPECT_TRUE(has(tier, 4));
+}
+
+TEST_F(Disk, CollectingOnADiskWithoutAFreeByteBeginsWithSegmentsOfWhichNothingStays) {
+  for (const bool fills_up_under_it : {false, true}) {
+    fs::remove_all(folder);
+    for (int number = 0; number < 28; ++number)
+      put(*std::make_unique<DiskTier>(options()), {number});  // 7 in each of 4
+    std::optional<FullDisk> full;
+    test::MeddledFiles files;
+    files.after_remove = [&] { full.reset(); };
+    testing::internal::CaptureStderr();
+    if (!fills_up_under_it) full.emplace(1000);
+    DiskTier tier(options(14 * one_record), files);
+    if (fills_up_under_it) full.emplace(1000);
+    const DiskTier::Collected collected = tier.collect();
+    testing::internal::GetCapturedStderr();
+    EXPECT_EQ(collected.dropped_records, 14);
+    EXPECT_EQ(collected.removed_files, 2);
+    EXPECT_EQ(collected.freed_bytes, 14 * one_record);
+    EXPECT_LE(bytes_on_disk(), 14 * one_record);
+    DiskTier later(options());
+    for (int number = 0; number < 28; ++number) EXPECT_EQ(has(later, number), number >= 14) << number;
+    EXPECT_EQ(later.verify().damaged, 0);
+  }
+}
+
+TEST_F(Disk, OnAFullDiskNothingGoesThatIsWithinTheLimit) {
+  for (int number = 0; number < 28; ++number) put(*std::make_unique<DiskTier>(options()), {number});
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk full(1000);
+    DiskTier tier(options(28 * one_record));
+    test::expect_error(base::ErrorCode::io, "cannot be used", [&] { tier.collect(); });
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("`cepe store gc` with a smaller --cache-size makes room"));
+  DiskTier later(options());
+  for (int number = 0; number < 28; ++number) EXPECT_TRUE(has(later, number)) << number;
 }
 
 TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {

@@ -14,6 +14,7 @@ namespace cepe::test {
 class MeddledFiles : public base::FileLayer {
  public:
   std::function<void()> before_open;                             // once
+  std::function<void()> after_remove;                            // each time
   std::function<void(int64_t place, size_t bytes)> before_read;  // each time; what it throws is the reader's error
 
   bool exists(const base::Path& path) override { return disk_.exists(path); }
@@ -21,7 +22,10 @@ class MeddledFiles : public base::FileLayer {
   std::unique_ptr<Output> create(const base::Path& file) override { return disk_.create(file); }
   void rename(const base::Path& from, const base::Path& to) override { disk_.rename(from, to); }
   void sync_folder(const base::Path& folder) override { disk_.sync_folder(folder); }
-  void remove(const base::Path& path) override { disk_.remove(path); }
+  void remove(const base::Path& path) override {
+    disk_.remove(path);
+    if (after_remove) after_remove();
+  }
   std::vector<std::string> list(const base::Path& folder) override { return disk_.list(folder); }
   Content read(const base::Path& file) override { return disk_.read(file); }
   std::unique_ptr<Growing> grow(const base::Path& file, bool make) override { return disk_.grow(file, make); }
