@@ -131,8 +131,14 @@ model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::s
     const std::scoped_lock lock(state.mutex);
     state.pages.trim();  // what earlier requests have let go of
     state.host.trim();   // and the writer
+    int64_t rows = 0;    // that memory has nothing of
     for (Page& page : wanted.pages) {
-      page.states = state.find(page.key, static_cast<int64_t>(page.chunk->ids.size()));
+      const auto its = static_cast<int64_t>(page.chunk->ids.size());
+      page.states = state.find(page.key, its);
+      rows += page.states.defined() ? 0 : its;
+    }
+    state.require_memory(rows);
+    for (Page& page : wanted.pages) {
       if (page.states.defined()) continue;
       if ((page.flight = state.queue.join(page.key))) {
         running.joined.push_back(page.flight);

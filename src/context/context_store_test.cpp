@@ -180,6 +180,13 @@ TEST_F(Store, NamesTheDocumentOfAnIdOutsideTheVocabulary) {
   EXPECT_EQ(store_usage(folder).chunks, 0);
 }
 
+TEST_F(Store, RefusesAContextThatCannotFitBeforeItEncodesAnything) {
+  adapter.encoder.config.width = int64_t{1} << 40;  // states of so much are in no machine
+  ContextStore store(adapter, {});
+  test::expect_error(ErrorCode::out_of_memory, "tokens of context take", [&] { store.get_or_encode(some_chunks()); });
+  EXPECT_EQ(store.counters().encoded, 0);
+}
+
 TEST_F(Store, RefusesOptionsOutOfRange) {
   test::expect_error(ErrorCode::invalid_argument, "0 chunks per batch", [&] { ContextStore(adapter, {folder, 1, 0}); });
 }

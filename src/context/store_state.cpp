@@ -124,6 +124,17 @@ at::Tensor ContextStore::State::find(const ChunkKey& key, int64_t rows) {
   return page;
 }
 
+// Asked before anything is encoded: what a CPU has no memory for ends the process hours later.
+void ContextStore::State::require_memory(int64_t rows) const {
+  const int64_t available = ops::available_bytes(device) + (arena ? options.device_bytes : 0);
+  const int64_t bytes = rows * codec.page_width() * static_cast<int64_t>(at::elementSize(codec.page_type()));
+  if (available <= 0 || bytes <= available) return;
+  throw base::Error(ErrorCode::out_of_memory, "the encoded states of " + std::to_string(rows) +
+                                                  " tokens of context take " + base::human_bytes(bytes) +
+                                                  " of memory; " + base::human_bytes(available) +
+                                                  " are available: give fewer or shorter documents");
+}
+
 void ContextStore::State::read(std::vector<FlightPointer>& missing) {
   if (disk) {
     const auto start = std::chrono::steady_clock::now();

@@ -40,6 +40,8 @@ struct ContextStore::State {
   void check(std::span<const Chunk> chunks) const;
   // What memory has of it; undefined where it has nothing. With the mutex held.
   at::Tensor find(const ChunkKey& key, int64_t rows);
+  // Errors: out_of_memory, with the figures, where the states of so many rows more cannot fit the device.
+  void require_memory(int64_t rows) const;
   // Whatever disk and remote have of these; those that are left.
   void read(std::vector<FlightPointer>& missing);
 
