@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <tuple>
 
 #include "engine/engine.h"
 #include "engine_bench.h"
@@ -70,6 +71,58 @@ TEST_F(EndlessAnswers, AreTheSameBesideOthers) {
   std::vector<Request> requests = {endless(10, 90, 1), endless(35, 40, 0), request(4, 20)};
   const std::vector<Completion> found = test::run_together(engine, requests, 2);
   for (size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(found[i].tokens, other.generate(requests[i]).tokens) << i;
+}
+
+TEST_F(EndlessAnswers, OfOnePromptEachGoesOnAsAloneWhateverElseIsAsked) {
+  for (const auto& [prompt, invariant, tables] :
+       std::vector<std::tuple<int64_t, bool, bool>>{{10, false, false}, {10, true, false}, {90, false, true}}) {
+    EngineOptions options;
+    options.prefill_rows = 16;
+    options.max_sequences = 2;
+    options.batch_invariant = invariant;
+    options.steps_by_tables_on_cpu = tables;
+    options.kept_bytes = 1 << 30;
+    Request several = endless(prompt, 70, 1);
+    several.samples = 5;
+    several.sampling.temperature = 1.5;
+    several.sampling.seed = 8;
+    several.sampling.presence_penalty = 0.5;
+    several.attribution = true;
+    several.stop = {"z"};
+    Engine alone(model, tokenizer, options);
+    several.context = alone.prepare(states(ids(21)));
+    std::vector<Completion> expected;
+    for (size_t i = 0; i < 5; ++i) {
+      Request one = several;
+      one.sampling.seed = 8 + i;
+      expected.push_back(alone.generate(one));
+    }
+    options.cache_rows = 64;  // of one answer
+    Engine engine(model, tokenizer, options);
+    Request urgent = request(20, 10);
+    urgent.priority = 1;
+    std::vector<Completion> found(5);
+    several.on_finish = [&](const Completion& one) { found.at(static_cast<size_t>(one.sample)) = one; };
+    engine.submit(several);
+    for (int step = 0; step < 60; ++step) engine.step();
+    engine.submit(urgent);
+    while (engine.step()) {
+    }
+    for (size_t i = 0; i < 5; ++i) {
+      SCOPED_TRACE("prompt " + std::to_string(prompt) + ", answer " + std::to_string(i));
+      test::expect_close(found[i], expected[i], 1e-4);
+      EXPECT_EQ(found[i].tokens, expected[i].tokens);
+      EXPECT_EQ(found[i].text, expected[i].text);
+      EXPECT_EQ(found[i].finish, expected[i].finish);
+      ASSERT_EQ(found[i].page_masses.size(), found[i].tokens.size());
+      for (size_t t = 0; t < found[i].tokens.size(); ++t) {
+        ASSERT_EQ(found[i].page_masses[t].size(), expected[i].page_masses[t].size());
+        for (size_t page = 0; page < found[i].page_masses[t].size(); ++page)
+          EXPECT_NEAR(found[i].page_masses[t][page], expected[i].page_masses[t][page], 1e-4);
+      }
+    }
+    EXPECT_GT(engine.counters().preemptions, 0);
+  }
 }
 
 TEST_F(EndlessAnswers, NeedAnAdapterAndAWindowThatCanSlide) {
