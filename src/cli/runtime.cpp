@@ -151,8 +151,8 @@ engine::EngineOptions engine_options(const ModelOptions& options) {
   if (options.kept_memory != "auto") {
     engine.kept_bytes = base::parse_bytes(options.kept_memory, "--kept-memory");
     if (options.cross_attention != "auto") {
-      throw Error(base::ErrorCode::invalid_argument, "--kept-memory limits what --cross-attention auto keeps; with " +
-                                                         options.cross_attention + " leave it out");
+      base::warn("--kept-memory: without effect with --cross-attention " + options.cross_attention +
+                 "; it limits what auto keeps");
     }
   }
   engine.kept_type = kept_type(options.kept_type);

@@ -33,6 +33,7 @@ constexpr const char* library_name = "libcepe_cuda.so";
 
 struct CudaLibrary {
   decltype(&cuda::cepe_cuda_driver_state) driver_state = nullptr;
+  decltype(&cuda::cepe_cuda_capability) capability = nullptr;
   decltype(&cuda::cepe_cuda_kernels) kernels = nullptr;
 };
 
@@ -120,8 +121,9 @@ CudaLibrary load() {
   }
   CudaLibrary library;
   library.driver_state = reinterpret_cast<decltype(library.driver_state)>(dlsym(handle, "cepe_cuda_driver_state"));
+  library.capability = reinterpret_cast<decltype(library.capability)>(dlsym(handle, "cepe_cuda_capability"));
   library.kernels = reinterpret_cast<decltype(library.kernels)>(dlsym(handle, "cepe_cuda_kernels"));
-  if (!library.driver_state || !library.kernels) {
+  if (!library.driver_state || !library.capability || !library.kernels) {
     throw Error(ErrorCode::unsupported, file.string() + " belongs to another version of this program");
   }
   return library;
@@ -149,20 +151,6 @@ void check_driver(const cuda::DriverState& state, int index) {
   }
 }
 
-// Asked of the driver itself, which is running: nothing of CUDA is linked here. 0 where it does not say.
-int capability_of(int index) {
-  constexpr int major_number = 75, minor_number = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
-  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-  if (!driver) return 0;
-  const auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
-  const auto ask = reinterpret_cast<int (*)(int*, int, int)>(dlsym(driver, "cuDeviceGetAttribute"));
-  int device = 0, major = 0, minor = 0;
-  const bool found = get && ask && get(&device, index) == 0 && ask(&major, major_number, device) == 0 &&
-                     ask(&minor, minor_number, device) == 0;
-  dlclose(driver);
-  return found ? 10 * major + minor : 0;
-}
-
 at::Device open_gpu(int index) {
   OpenDevices& devices = open_devices();
   const std::lock_guard lock(devices.mutex);
@@ -180,7 +168,7 @@ at::Device open_gpu(int index) {
                                             ", and has for one that is used already; use GPUs of one kind together");
   }
   devices.any_without_kernels |= kernels == nullptr;
-  devices.capabilities.at(static_cast<size_t>(index)) = capability_of(index);
+  devices.capabilities.at(static_cast<size_t>(index)) = devices.library.capability(index);
   devices.kernels.store(devices.any_without_kernels ? nullptr : kernels, std::memory_order_release);
   devices.any.store(true, std::memory_order_release);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};

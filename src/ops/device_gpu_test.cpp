@@ -23,6 +23,11 @@ class DeviceOnGpu : public test::OnGpu {
   }
 };
 
+TEST_F(DeviceOnGpu, SaysWhatItsCapabilityIs) {
+  EXPECT_GE(compute_capability(device()), 50);
+  EXPECT_LT(compute_capability(device()), 200);
+}
+
 TEST_F(DeviceOnGpu, PeakMemoryRemembersATensorThatIsGone) {
   const int64_t more_than_before = peak_device_bytes(device()).value() + (int64_t{256} << 20);
   at::empty({more_than_before}, at::TensorOptions(device()).dtype(at::kByte));

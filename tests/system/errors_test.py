@@ -110,6 +110,8 @@ class Errors(ProgramTest):
         greedy = self.generate("--prompt", "abc", "--top-p", "0.9", "--seed", "3", "--device-cache", "1M")
         self.assertIn("--top-p, --seed: without effect at --temperature 0", greedy.err)
         self.assertIn("--device-cache 1M: without effect on a CPU", greedy.err)
+        kept = self.generate("--prompt", "abc", "--kept-memory", "1G", "--cross-attention", "kept")
+        self.assertIn("--kept-memory: without effect with --cross-attention kept", kept.err)
         drawn = self.generate("--prompt", "abc", "--top-p", "0.9", "--seed", "3", "--temperature", "1")
         self.assertNotIn("without effect", drawn.err)
         self.refuse_generate("--logprobs", "--top-logprobs", "3")
@@ -120,8 +122,6 @@ class Errors(ProgramTest):
 
     def test_contradictions_are_refused(self):
         self.refuse_generate(["--no-cache", "--remote-store"], "--no-cache", "--remote-store", "redis://localhost")
-        for way in ("kept", "absorbed", "projected"):
-            self.refuse_generate(["--kept-memory", way], "--kept-memory", "1G", "--cross-attention", way)
         self.refuse_generate("--prompt-file", "--prompt-file", self.write("p.txt", "x"))
         self.refuse_generate("--chat", "--system", "x")
         self.refuse("once", "generate", "--model", self.model, "--document", "-", "--document", "-", stdin="x")

@@ -270,9 +270,10 @@ struct DriverState {
   const char* error;  // why there are none, in CUDA's words; nullptr = no error
 };
 
-// The two symbols of libcepe_cuda.so.
+// The symbols of libcepe_cuda.so.
 extern "C" {
 DriverState cepe_cuda_driver_state();
+int cepe_cuda_capability(int device);  // 90: sm_90; 0: CUDA does not say
 // The kernels where this GPU has machine code for them, else nullptr: then the compositions of ATen operations run.
 const CudaKernels* cepe_cuda_kernels(int device);
 }

@@ -17,6 +17,13 @@ DriverState cepe_cuda_driver_state() {
   return state;
 }
 
+int cepe_cuda_capability(int device) {
+  int major = 0, minor = 0;
+  const bool found = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+                     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess;
+  return found ? major * 10 + minor : 0;
+}
+
 const CudaKernels* cepe_cuda_kernels(int device) {
   static constexpr CudaKernels table = {rms_norm,
                                         rotate,
