@@ -1,0 +1,75 @@
+"""The scripts as a new user meets them, in a copy of them with a tool-chain that only pretends."""
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Configures as CMake does: what is there already goes first. Fails where the file `broken` stands in the repository.
+CMAKE = """#!/usr/bin/env bash
+[ "$1" = --fresh ] || { echo "built $*" >>built; [ -e build/release/cache ] || exit 1; exit 0; }
+rm -f build/release/cache
+[ ! -e broken ] || exit 1
+touch build/release/cache build/release/build.ninja
+echo "configured in $PWD" >>configured
+"""
+
+
+class Scripts(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+        self.repository = self.root / "a copy"
+        self.repository.mkdir()
+        shutil.copytree(REPOSITORY / "scripts", self.repository / "scripts")
+        shutil.copy(REPOSITORY / "demo", self.repository)
+        self.cache = self.root / "cache"
+        toolchain = self.output("bash", "-c", "source scripts/environment; echo $toolchain").strip()
+        cmake = Path(toolchain) / "bin/cmake"
+        cmake.parent.mkdir(parents=True)
+        cmake.write_text(CMAKE)
+        cmake.chmod(cmake.stat().st_mode | stat.S_IXUSR)
+        (Path(toolchain) / "complete").touch()
+
+    def run_script(self, *command, folder=None, **environment):
+        return subprocess.run(command, cwd=folder or self.repository, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=60, check=False,
+                              env=os.environ | {"CEPE_CACHE_DIR": str(self.cache)} | environment)
+
+    def output(self, *command, **options):
+        outcome = self.run_script(*command, **options)
+        self.assertEqual(outcome.returncode, 0, outcome.stderr)
+        return outcome.stdout
+
+    def refuse(self, expected, *command, **options):
+        outcome = self.run_script(*command, **options)
+        self.assertEqual(outcome.returncode, 2, outcome.stderr)
+        self.assertIn(expected, outcome.stderr)
+
+    def everything(self):
+        return sorted(path for path in self.root.rglob("*"))
+
+    def test_help_says_what_a_script_is_for_and_does_nothing(self):
+        before = self.everything()
+        for script in sorted((REPOSITORY / "scripts").iterdir()):
+            if not os.access(script, os.X_OK) or script.is_dir():
+                continue
+            with self.subTest(script.name):
+                head = script.read_text().splitlines()[1].removeprefix("# ")
+                self.assertTrue(self.output("scripts/" + script.name, "--help").startswith(head + "\n"))
+        self.assertEqual(self.everything(), before)
+
+    def test_an_argument_that_a_script_does_not_know_is_refused(self):
+        before = self.everything()
+        for script in ("build", "fetch-models", "format", "sanitize", "setup"):
+            with self.subTest(script):
+                self.refuse("'relase'", "scripts/" + script, "relase")
+        self.assertEqual(self.everything(), before)
+
+
+if __name__ == "__main__":
+    unittest.main()
