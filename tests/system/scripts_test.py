@@ -70,6 +70,22 @@ class Scripts(unittest.TestCase):
                 self.refuse("'relase'", "scripts/" + script, "relase")
         self.assertEqual(self.everything(), before)
 
+    def test_a_checkout_that_was_moved_is_configured_again(self):
+        self.output("scripts/build")
+        self.repository = self.repository.rename(self.root / "moved")
+        self.output("scripts/build")
+        self.assertEqual((self.repository / "configured").read_text().splitlines(),
+                         [f"configured in {self.root / name}" for name in ("a copy", "moved")])
+
+    def test_a_folder_is_configured_again_after_a_configuration_that_failed(self):
+        self.output("scripts/build")
+        (self.repository / "broken").touch()
+        (self.root / "elsewhere").symlink_to(self.cache)
+        outcome = self.run_script("scripts/build", CEPE_CACHE_DIR=str(self.root / "elsewhere"))
+        self.assertEqual(outcome.returncode, 1, outcome.stderr)
+        (self.repository / "broken").unlink()
+        self.output("scripts/build")
+
 
 if __name__ == "__main__":
     unittest.main()
