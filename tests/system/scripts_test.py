@@ -86,6 +86,25 @@ class Scripts(unittest.TestCase):
         (self.repository / "broken").unlink()
         self.output("scripts/build")
 
+    def test_a_cache_folder_is_meant_from_where_the_user_is(self):
+        self.output("a copy/scripts/build", folder=self.root, CEPE_CACHE_DIR="cache")
+
+    def test_the_demo_takes_files_from_where_the_user_is_and_refuses_at_once_what_is_not_there(self):
+        for script in ("setup", "fetch-models"):
+            (self.repository / "scripts" / script).write_text("#!/bin/sh\n")
+        program = self.repository / "build/release/bin/cepe"
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        (self.root / "my text.txt").touch()
+        demo = ("a copy/demo", "--document", "my text.txt")
+        self.assertIn(f"generate --document {self.root}/my text.txt", self.output(*demo, folder=self.root))
+        (self.repository / "built").unlink()
+        for expected, *arguments in (("--document 'none.txt'", "--document", "none.txt"),
+                                     ("--adapter 'none'", "--adapter", "none"), ("--tokens 'few'", "--tokens", "few")):
+            self.refuse(expected, "./demo", *arguments)
+        self.assertFalse((self.repository / "built").exists())
+
 
 if __name__ == "__main__":
     unittest.main()
