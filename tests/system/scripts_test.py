@@ -1,7 +1,6 @@
 """The scripts as a new user meets them, in a copy of them with a tool-chain that only pretends."""
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 import unittest
@@ -9,7 +8,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Configures as CMake does: what is there already goes first. Fails where the file `broken` stands in the repository.
-CMAKE = """#!/usr/bin/env bash
+CMAKE = """
 [ "$1" = --fresh ] || { echo "built $*" >>built; [ -e build/release/cache ] || exit 1; exit 0; }
 rm -f build/release/cache
 [ ! -e broken ] || exit 1
@@ -28,12 +27,18 @@ class Scripts(unittest.TestCase):
         shutil.copytree(REPOSITORY / "scripts", self.repository / "scripts")
         shutil.copy(REPOSITORY / "demo", self.repository)
         self.cache = self.root / "cache"
-        toolchain = self.output("bash", "-c", "source scripts/environment; echo $toolchain").strip()
-        cmake = Path(toolchain) / "bin/cmake"
-        cmake.parent.mkdir(parents=True)
-        cmake.write_text(CMAKE)
-        cmake.chmod(cmake.stat().st_mode | stat.S_IXUSR)
-        (Path(toolchain) / "complete").touch()
+        places = self.output("bash", "-c", "source scripts/environment; printf '%s\n' $toolchain $test_stamp $gpu_stamp")
+        self.toolchain, *stamps = map(Path, places.split())
+        (self.toolchain / "bin").mkdir(parents=True)
+        for stamp in (self.toolchain / "complete", *stamps):
+            stamp.touch()
+        self.pretend("cmake", CMAKE)
+
+    def pretend(self, program, text):
+        """It is found before the system's: the tool-chain stands first in PATH."""
+        path = self.toolchain / "bin" / program
+        path.write_text("#!/usr/bin/env bash\n" + text)
+        path.chmod(0o755)
 
     def run_script(self, *command, folder=None, **environment):
         return subprocess.run(command, cwd=folder or self.repository, stdin=subprocess.DEVNULL, capture_output=True,
@@ -104,6 +109,26 @@ class Scripts(unittest.TestCase):
                                      ("--adapter 'none'", "--adapter", "none"), ("--tokens 'few'", "--tokens", "few")):
             self.refuse(expected, "./demo", *arguments)
         self.assertFalse((self.repository / "built").exists())
+
+    def test_two_set_ups_at_once_install_the_packages_once(self):
+        libraries = self.toolchain / "lib/python3.11/site-packages/nvidia/cu13/lib"
+        libraries.mkdir(parents=True)
+        (libraries / "libcudart.so.13").touch()
+        self.pretend("id", "echo 0")
+        self.pretend("dpkg-query", f"[ -e '{self.root}/installed' ] && echo install ok installed")
+        self.pretend("apt-get", f"""
+mkdir '{self.root}/lists-lock' || exit 100
+sleep 0.5
+[ "$1" = update ] || echo "$@" >>'{self.root}/installed'
+rmdir '{self.root}/lists-lock'
+""")
+        runs = [subprocess.Popen(["scripts/setup"], cwd=self.repository, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True,
+                                 env=os.environ | {"CEPE_CACHE_DIR": str(self.cache)}) for _ in range(2)]
+        for run in runs:
+            self.assertEqual((run.wait(timeout=60), run.stderr.read()), (0, ""))
+            run.stderr.close()
+        self.assertEqual(len((self.root / "installed").read_text().splitlines()), 1)
 
 
 if __name__ == "__main__":
