@@ -18,6 +18,7 @@
 
 #include "composed_ops.h"
 #include "distance.h"
+#include "every_level.h"
 #include "ops/activation.h"
 #include "ops/cpu/kernels.h"
 #include "ops/norm.h"
@@ -86,6 +87,15 @@ TEST(Elementwise, LayerNormIsItsComposition) {
       expect(bias);
       if (width > 1) expect({});
     }
+  }
+}
+
+TEST(Elementwise, LayerNormHoldsFarFromZeroAtAnyWidth) {
+  at::manual_seed(7);
+  for (const int64_t width : {7, 16, 17, 33}) {
+    const at::Tensor x = at::randn({5, width}) + 4096, ones = at::ones({width});
+    const at::Tensor expected = at::layer_norm(x.to(at::kDouble), {width}, {}, {}, 1e-5);
+    test::at_every_level([&] { EXPECT_LT(distance(layer_norm(x, ones, {}, 1e-5), expected), 1e-3) << width; });
   }
 }
 

@@ -53,6 +53,15 @@ inline void store_some(T* to, typename V::Float value, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = padded[i];
 }
 
+// The first `count` lanes; zeros instead of the others.
+template <class V>
+inline typename V::Float first_lanes(typename V::Float value, int64_t count) {
+  if (count >= V::width) return value;
+  float lanes[V::width] = {};
+  store_some<V>(lanes, value, count);
+  return V::load(lanes);
+}
+
 template <class V, class T>
 void rms_norm_rows(const void* x_data, const void* weight_data, void* y_data, int64_t rows, int64_t width, float eps,
                    bool unit_offset) {
@@ -93,13 +102,11 @@ void layer_norm_rows(const void* x_data, const void* weight_data, const void* bi
     const float mean = V::sum(total) / static_cast<float>(width);
     Float squares = V::zero();
     for (int64_t i = 0; i < width; i += V::width) {
-      const Float away = V::sub(load_some<V>(x + i, width - i), V::set(mean));
+      const Float away = first_lanes<V>(V::sub(load_some<V>(x + i, width - i), V::set(mean)), width - i);
       squares = V::fma(away, away, squares);
     }
-    // The zeros of the last step's padding lie `mean` away each.
-    const int64_t padding = (V::width - width % V::width) % V::width;
-    const float variance = (V::sum(squares) - static_cast<float>(padding) * mean * mean) / static_cast<float>(width);
-    const Float factor = V::set(1.0f / __builtin_sqrtf((variance > 0 ? variance : 0) + eps));
+    const float variance = V::sum(squares) / static_cast<float>(width);
+    const Float factor = V::set(1.0f / __builtin_sqrtf(variance + eps));
     for (int64_t i = 0; i < width; i += V::width) {
       const Float normed = V::mul(V::sub(load_some<V>(x + i, width - i), V::set(mean)), factor);
       const Float offset = bias ? load_some<V>(bias + i, width - i) : V::zero();
