@@ -242,15 +242,18 @@ TEST(Int8Context, RefusesOtherShapes) {
 TEST(Int8Context, StatesThatAreNotNumbersMakeNoneOfWhateverReadsThem) {
   at::manual_seed(21);
   const at::Tensor queries = at::randn({5, 2, 64});
-  for (const int64_t row : {0, 70, 149}) {
-    Projection given({150}, 2, 64, 64, 32);
-    at::Tensor states = at::randn({150, 32});
-    states[row][3] = std::numeric_limits<double>::quiet_NaN();
-    given.pages = {int8_rows(states)};
-    for (const auto& [name, kernel] : context_kernels()) {
-      const Int8Context context = project_int8(given.pages, given.keys, given.values, 2, kernel);
-      EXPECT_TRUE(int8_attention(queries, context, 0.125, kernel).output.isnan().all().item<bool>())
-          << name << ", row " << row;
+  using limits = std::numeric_limits<double>;
+  for (const double damage : {limits::quiet_NaN(), limits::infinity(), -limits::infinity()}) {
+    for (const int64_t row : {0, 70, 149}) {
+      Projection given({150}, 2, 64, 64, 32);
+      at::Tensor states = at::randn({150, 32});
+      states[row][3] = damage;
+      given.pages = {int8_rows(states)};
+      for (const auto& [name, kernel] : context_kernels()) {
+        const Int8Context context = project_int8(given.pages, given.keys, given.values, 2, kernel);
+        EXPECT_TRUE(int8_attention(queries, context, 0.125, kernel).output.isnan().all().item<bool>())
+            << name << ", row " << row << ", " << damage;
+      }
     }
   }
 }

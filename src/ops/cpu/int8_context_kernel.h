@@ -117,7 +117,8 @@ inline void store_keys(const Int8ContextJob& job, int64_t count, uint8_t* to, fl
   }
 }
 
-// `damaged`: a row is NaN. Bytes do not say so; the scales do, so that whatever reads the block becomes NaN.
+// `damaged`: a row is NaN or infinite. Bytes do not say so; the scales do, so that whatever reads the block becomes
+// NaN.
 template <class V>
 inline void store_values(const Int8ContextJob& job, int64_t count, bool damaged, uint8_t* to, float* scales) {
   using Float = typename V::Float;
@@ -145,7 +146,7 @@ void project_int8(const Int8ContextJob& job, const Int8ContextRows& rows) {
   int32_t starts[int8_block];
   bool damaged = false;
   for (int64_t row = 0; row < rows.count; ++row) {
-    damaged |= __builtin_isnan(rows.scales[row]);
+    damaged |= !__builtin_isfinite(rows.scales[row]);
     int32_t sum = 0;
     for (int64_t i = 0; i < job.width; ++i) sum += rows.values[row * job.width + i];
     starts[row] = -128 * sum;
