@@ -21,8 +21,9 @@ at::Tensor unpacked_rows(const at::Tensor& rows, at::ScalarType type) {
   const int64_t count = rows.size(-2), width = row_width(rows);
   const at::Tensor bytes = rows.flatten(-2);
   const at::Tensor values = bytes.narrow(-1, 0, count * width).view(at::kChar).unflatten(-1, {count, width});
-  const at::Tensor scales =
-      bytes.narrow(-1, count * width, count * 4).contiguous().view(at::kFloat).unflatten(-1, {count, 1});
+  // A copy, since float32 must begin at a multiple of its size.
+  const at::Tensor scale_bytes = bytes.narrow(-1, count * width, count * 4).clone(at::MemoryFormat::Contiguous);
+  const at::Tensor scales = scale_bytes.view(at::kFloat).unflatten(-1, {count, 1});
   at::Tensor dense = at::empty(values.sizes(), values.options().dtype(type));
   return at::mul_out(dense, values, scales);
 }

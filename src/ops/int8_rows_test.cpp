@@ -32,6 +32,13 @@ TEST(Int8Rows, APageIsPackedAloneAsAmongOthers) {
   EXPECT_TRUE(unpacked_rows(together)[1].equal(unpacked_rows(together[1])));
 }
 
+TEST(Int8Rows, AreUnpackedAtAnyWidth) {
+  for (const int64_t width : {1, 6, 7}) {
+    const at::Tensor page = at::randn({3, width});
+    EXPECT_TRUE(unpacked_rows(int8_rows(page), at::kFloat).allclose(page, 0, 0.02)) << width;
+  }
+}
+
 TEST(Int8Rows, DenseRowsAreGivenBack) {
   const at::Tensor dense = at::randn({2, 64});
   EXPECT_TRUE(unpacked_rows(dense).is_same(dense));
