@@ -1,5 +1,7 @@
 // cepe eval lm: perplexity of the same tokens with more and more context.
 #include <algorithm>
+#include <set>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -65,6 +67,16 @@ void check_window(const Runtime& runtime, const eval::PerplexityOptions& options
   }
 }
 
+// Told before hours of scoring, not after them by eval compare.
+void warn_of_repeated_ids(const eval::WindowSet& set) {
+  std::set<std::string_view> seen;
+  for (const std::string& id : set.ids) {
+    if (seen.insert(id).second) continue;
+    return base::warn("--by-document: document '" + id +
+                      "' occurs twice; cepe eval compare pairs documents by their ids and refuses such an output");
+  }
+}
+
 // Ids of documents may be paths, and those anything but UTF-8.
 std::string json_line(const eval::PerplexityResult& result, bool by_document) {
   return to_json(result, by_document).dump(-1, ' ', false, base::OrderedJson::error_handler_t::replace) + "\n";
@@ -82,6 +94,7 @@ void eval_lm(const EvalLmOptions& given, const CommonOptions& common) {
   const eval::WindowSet set = draw_windows(documents, *runtime->tokenizer, options);
   base::notice(std::to_string(set.windows.size()) + " windows of " + std::to_string(set.documents) + " documents; " +
                std::to_string(set.too_short) + " documents were too short");
+  if (given.by_document) warn_of_repeated_ids(set);
   engine::EngineOptions settings = eval::scoring_options(options.decoder_tokens, options.direct_tokens);
   settings.kept_type = kept_type(given.model.kept_type);
   if (settings.kept_type != engine::KeptType::automatic) settings.path = model::CrossAttentionPath::kept;

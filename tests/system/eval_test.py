@@ -37,6 +37,12 @@ class Eval(ProgramTest):
             self.assertAlmostEqual(sum(self.nlls(line)) / 4, line["nll"], places=12)
         self.refuse("--json", "eval", "lm", "--model", self.model, "--text", self.books, "--by-document")
 
+    def test_ids_that_cannot_be_paired_are_told_before_documents_are_scored(self):
+        self.assertNotIn("occurs twice", self.succeed(*self.arguments()).err)
+        twice = self.succeed(*self.arguments("--text", self.books))
+        self.assertIn("warning: --by-document: document 'book 3' occurs twice", twice.err)
+        self.refuse("'book 3' occurs twice", "eval", "compare", *[self.write("twice.jsonl", twice.out)] * 2)
+
     def test_quantised_weights_score_nearly_the_same(self):
         exact = self.measure()
         for dtype, tolerance in (("int8", 0.05), ("fp8", 0.2), ("int4", 0.5)):
