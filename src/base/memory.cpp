@@ -8,33 +8,41 @@
 namespace cepe::base {
 namespace {
 
-// The number behind `name:` in a /proc file, whose unit is kB.
-int64_t kilobytes(const char* path, const std::string& name) {
+// The number behind `name` in a file of lines that begin with a name.
+int64_t number_behind(const std::string& name, const std::string& path) {
   std::ifstream file(path);
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.rfind(name + ":", 0) != 0) continue;
-    return std::strtoll(line.c_str() + name.size() + 1, nullptr, 10) * 1024;
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string first;
+    int64_t value = 0;
+    if (words >> first >> value && first == name) return value;
   }
   return 0;
 }
 
-int64_t number_in(const char* path) {
+int64_t number_in(const std::string& path) {
   std::ifstream file(path);
   int64_t value = 0;
   return file >> value ? value : 0;  // "max" reads as 0
 }
 
+// Of a control group, what cannot be taken back from it: files that were read lately are counted as its memory, and
+// given up when it asks for more.
+int64_t held_bytes(const std::string& group) {
+  const std::string statistics = group + "/memory.stat";
+  return number_in(group + "/memory.current") - number_behind("active_file", statistics) -
+         number_behind("inactive_file", statistics);
+}
+
 }  // namespace
 
-int64_t peak_resident_bytes() { return kilobytes("/proc/self/status", "VmHWM"); }
+int64_t peak_resident_bytes() { return number_behind("VmHWM:", "/proc/self/status") * 1024; }
 
-int64_t available_bytes() {
-  int64_t available = kilobytes("/proc/meminfo", "MemAvailable");
-  const int64_t limit = number_in("/sys/fs/cgroup/memory.max");
-  if (limit > 0)
-    available = std::min(available, std::max<int64_t>(0, limit - number_in("/sys/fs/cgroup/memory.current")));
-  return available;
+int64_t available_bytes(const std::string& root) {
+  const int64_t available = number_behind("MemAvailable:", root + "/proc/meminfo") * 1024;
+  const std::string group = root + "/sys/fs/cgroup";
+  const int64_t limit = number_in(group + "/memory.max");
+  return limit > 0 ? std::min(available, std::max<int64_t>(0, limit - held_bytes(group))) : available;
 }
 
 std::string human_bytes(int64_t bytes) {

@@ -7,7 +7,8 @@
 namespace cepe::base {
 
 int64_t peak_resident_bytes();  // VmHWM
-int64_t available_bytes();      // MemAvailable, or what is left of the control group's limit where that is less
+// MemAvailable, or what is left of the control group's limit where that is less. `root`: the folder of /proc and /sys.
+int64_t available_bytes(const std::string& root = "");
 std::string human_bytes(int64_t bytes);  // "1.25 GiB"
 
 }  // namespace cepe::base
