@@ -75,6 +75,9 @@ class Scripts(unittest.TestCase):
                 self.refuse("'relase'", "scripts/" + script, "relase")
         self.assertEqual(self.everything(), before)
 
+    def test_a_file_that_is_not_there_is_not_passed_over_by_clang_tidy(self):
+        self.refuse("src/none.cpp", "scripts/tidy", "src/none.cpp")
+
     def test_a_checkout_that_was_moved_is_configured_again(self):
         self.output("scripts/build")
         self.repository = self.repository.rename(self.root / "moved")
