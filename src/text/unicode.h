@@ -19,7 +19,7 @@ bool is_chinese(char32_t code);          // the CJK ideograph blocks that BERT s
 void append_lower(std::string& text, char32_t code);
 
 enum class UnicodeForm { nfc, nfd, nfkc, nfkd };
-// Errors: none for UTF-8; ill-formed text is an internal error.
+// `text` is UTF-8. In time that grows with its length, whatever it holds.
 std::string to_form(std::string_view text, UnicodeForm form);
 
 }  // namespace cepe::text
