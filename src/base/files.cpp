@@ -38,7 +38,8 @@ class Descriptor {
 }  // namespace
 
 MappedFile::MappedFile(const Path& path) : path_(path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK opening a named pipe waits until somebody writes to it.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) fail_to(path, "open");
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_to(path, "read");

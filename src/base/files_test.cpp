@@ -1,6 +1,7 @@
 #include "base/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -56,6 +57,11 @@ TEST_F(Files, AFolderIsNoFileAndAnEmptyFileIsEmpty) {
   EXPECT_THROW(MappedFile{folder}, Error);
   replace_file(folder / "empty", "");
   EXPECT_TRUE(MappedFile(folder / "empty").bytes().empty());
+}
+
+TEST_F(Files, ANamedPipeIsRefusedAtOnce) {
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_THROW(MappedFile{folder / "pipe"}, Error);
 }
 
 }  // namespace
