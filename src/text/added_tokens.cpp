@@ -69,6 +69,15 @@ AddedToken added_token_from_json(const base::Json& json, const std::string& wher
   return token;
 }
 
+std::unordered_set<Token> special_ids(std::span<const AddedToken> tokens, const Vocabulary& vocabulary) {
+  std::unordered_set<Token> ids;
+  for (const AddedToken& token : tokens) {
+    const Token id = vocabulary.find(token.content);
+    if (token.special && id != Vocabulary::absent) ids.insert(id);
+  }
+  return ids;
+}
+
 void AddedTokens::Trie::insert(std::string_view content, int32_t token) {
   if (content.empty()) return;
   empty = false;

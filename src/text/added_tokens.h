@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/json.h"
@@ -28,6 +29,9 @@ struct AddedToken {
 
 // One added token of tokenizer.json. Errors: corrupt, naming `where`.
 AddedToken added_token_from_json(const base::Json& json, const std::string& where);
+
+// The special ones of `tokens` that the model's own vocabulary holds too.
+std::unordered_set<Token> special_ids(std::span<const AddedToken> tokens, const Vocabulary& vocabulary);
 
 // A range of the text that is an added token, or (id absent) is to be tokenised.
 struct Segment {

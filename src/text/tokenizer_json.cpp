@@ -65,6 +65,7 @@ std::unique_ptr<Model> read_wordpiece(const Json& json, const std::vector<AddedT
   if (settings.unknown == Vocabulary::absent) throw Error(ErrorCode::corrupt, where + ": field 'unk_token' is missing");
   settings.continuing_prefix = base::json_string(json, "continuing_subword_prefix", where, "##");
   settings.longest_word = base::json_integer(json, "max_input_chars_per_word", where, 100);
+  settings.special = special_ids(added, vocabulary);
   return std::make_unique<WordPiece>(std::move(vocabulary), std::move(settings));
 }
 
@@ -73,7 +74,7 @@ std::unique_ptr<Model> read_model(const Json& json, const std::vector<AddedToken
   const std::string type = model_type(json, where);
   if (type == "BPE") return read_bpe(json, added, where);
   if (type == "WordPiece") return read_wordpiece(json, added, where);
-  if (type == "Unigram") return unigram_from_json(json, where);
+  if (type == "Unigram") return unigram_from_json(json, added, where);
   throw Error(ErrorCode::unsupported,
               where + ": model '" + type.substr(0, 80) + "' is not supported; BPE, WordPiece and Unigram are");
 }

@@ -118,6 +118,20 @@ TEST(TokenizerJson, NoSpecialTokenComesFromMaskedBytes) {
   EXPECT_THROW(load(json)->encode("abc", {.literal_mask = "x"}), base::Error);
 }
 
+// Unigram and WordPiece vocabularies hold the special tokens as well, and would find them in the text themselves.
+TEST(TokenizerJson, NoModelSpellsASpecialToken) {
+  Json unigram = Json::parse(R"({"added_tokens": [{"id": 1, "content": "</s>", "special": true}],
+    "model": {"type": "Unigram", "unk_id": 0, "vocab": [["?", 0], ["</s>", 0], ["</", -5], ["s>", -5], ["a", -2]]}})");
+  Json wordpiece = Json::parse(R"({"added_tokens": [{"id": 1, "content": "</s>", "special": true}],
+    "model": {"type": "WordPiece", "unk_token": "?", "vocab": {"?": 0, "</s>": 1, "</": 2, "##s>": 3, "a": 4}}})");
+  for (const Json& json : {unigram, wordpiece}) {
+    const auto tokenizer = load(json);
+    EXPECT_EQ(tokenizer->encode("</s>"), (Ids{2, 3}));
+    EXPECT_EQ(tokenizer->encode("a</s>", {.parse_special = true}), (Ids{4, 1}));
+    EXPECT_EQ(tokenizer->encode("</s>", {.parse_special = true, .literal_mask = "user"}), (Ids{2, 3}));
+  }
+}
+
 TEST(TokenizerJson, AUsersBytesDoNotHideTheTokenThatFollows) {
   Json json = sound();
   json["added_tokens"].push_back({{"id", 8}, {"content", "a<end>b"}, {"special", true}});

@@ -19,7 +19,8 @@ constexpr size_t longest_token = 1024;  // bytes
 
 }  // namespace
 
-Unigram::Unigram(Vocabulary vocabulary, std::vector<double> scores, Token unknown, bool byte_fallback)
+Unigram::Unigram(Vocabulary vocabulary, std::vector<double> scores, Token unknown, bool byte_fallback,
+                 const std::unordered_set<Token>& special)
     : vocabulary_(std::move(vocabulary)),
       scores_(std::move(scores)),
       unknown_(unknown),
@@ -30,6 +31,7 @@ Unigram::Unigram(Vocabulary vocabulary, std::vector<double> scores, Token unknow
   for (const double score : scores_) least = std::min(least, score);
   unknown_score_ = least - unknown_penalty;
   for (Token id = 0; id < vocabulary_.size(); ++id) {
+    if (special.contains(id)) continue;
     int32_t node = -1;
     for (const char character : vocabulary_.token(id)) {
       const auto byte = static_cast<uint8_t>(character);
@@ -123,7 +125,8 @@ void Unigram::tokenize(const Pieces& pieces, std::vector<Token>& out) const {
   }
 }
 
-std::unique_ptr<Model> unigram_from_json(const base::Json& json, const std::string& where) {
+std::unique_ptr<Model> unigram_from_json(const base::Json& json, std::span<const AddedToken> added,
+                                         const std::string& where) {
   if (!base::json_has(json, "vocab") || !json["vocab"].is_array() || json["vocab"].empty())
     throw Error(ErrorCode::corrupt, where + ".vocab must be an array of [token, score]");
   std::vector<std::string> tokens;
@@ -145,8 +148,10 @@ std::unique_ptr<Model> unigram_from_json(const base::Json& json, const std::stri
     throw Error(ErrorCode::corrupt, where + ": field 'unk_id' is " + std::to_string(unknown) + ", outside the " +
                                         std::to_string(tokens.size()) + " tokens");
   }
-  return std::make_unique<Unigram>(Vocabulary(std::move(tokens)), std::move(scores), static_cast<Token>(unknown),
-                                   base::json_boolean(json, "byte_fallback", where, false));
+  Vocabulary vocabulary(std::move(tokens));
+  const std::unordered_set<Token> special = special_ids(added, vocabulary);
+  return std::make_unique<Unigram>(std::move(vocabulary), std::move(scores), static_cast<Token>(unknown),
+                                   base::json_boolean(json, "byte_fallback", where, false), special);
 }
 
 }  // namespace cepe::text

@@ -3,9 +3,12 @@
 
 #include <array>
 #include <memory>
+#include <span>
 #include <string>
+#include <unordered_set>
 
 #include "base/json.h"
+#include "text/added_tokens.h"
 #include "text/model.h"
 #include "text/pattern.h"
 
@@ -13,8 +16,9 @@ namespace cepe::text {
 
 class Unigram final : public Model {
  public:
-  // `scores` by id; `unknown` absent where the vocabulary has no such token.
-  Unigram(Vocabulary vocabulary, std::vector<double> scores, Token unknown, bool byte_fallback);
+  // `scores` by id; `unknown` absent where the vocabulary has no such token. No text becomes one of `special`.
+  Unigram(Vocabulary vocabulary, std::vector<double> scores, Token unknown, bool byte_fallback,
+          const std::unordered_set<Token>& special);
   void tokenize(const Pieces& pieces, std::vector<Token>& out) const override;
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
@@ -45,7 +49,8 @@ class Unigram final : public Model {
   std::vector<TrieNode> trie_;
 };
 
-// Errors: corrupt, unsupported; naming `where`.
-std::unique_ptr<Model> unigram_from_json(const base::Json& json, const std::string& where);
+// `added`: the tokenizer's added tokens. Errors: corrupt, unsupported; naming `where`.
+std::unique_ptr<Model> unigram_from_json(const base::Json& json, std::span<const AddedToken> added,
+                                         const std::string& where);
 
 }  // namespace cepe::text

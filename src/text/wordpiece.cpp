@@ -41,6 +41,7 @@ bool WordPiece::append_word(std::string_view word, std::string& spelled, std::ve
     Token found = Vocabulary::absent;
     while (end > prefix) {
       found = vocabulary_.find(std::string_view(spelled).substr(0, end));
+      if (settings_.special.contains(found)) found = Vocabulary::absent;
       if (found != Vocabulary::absent) break;
       do --end;
       while (end > prefix && continues_character(spelled[end]));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_set>
 
 #include "text/model.h"
 
@@ -12,6 +13,7 @@ struct WordPieceSettings {
   Token unknown = 0;
   std::string continuing_prefix = "##";  // of every piece of a word but the first
   int64_t longest_word = 100;            // characters
+  std::unordered_set<Token> special;     // what no text becomes
 };
 
 class WordPiece final : public Model {
