@@ -1,5 +1,6 @@
 // Reading the "pre_tokenizer" of tokenizer.json.
 #include "base/error.h"
+#include "text/expressions.h"
 #include "text/pre_tokenizer.h"
 #include "text/utf8.h"
 
@@ -64,7 +65,7 @@ void append_steps(const Json& json, const std::string& where, std::vector<PreTok
   } else if (type == "Metaspace") {
     steps.emplace_back(metaspace(json, where));
   } else if (type == "Whitespace") {
-    steps.emplace_back(PatternSplit{Pattern::regex(R"(\w+|[^\w\s]+)", where), SplitBehavior::removed, true});
+    steps.emplace_back(PatternSplit{Pattern::regex(words_expression, where), SplitBehavior::removed, true});
   } else if (type == "WhitespaceSplit") {
     steps.emplace_back(ClassSplit{CharacterClass::whitespace, SplitBehavior::removed});
   } else if (type == "Punctuation") {

@@ -132,6 +132,16 @@ TEST(TokenizerJson, NoModelSpellsASpecialToken) {
   }
 }
 
+// Among them U+200D, which joins letters in the scripts of India, and a circled letter.
+TEST(TokenizerJson, WordsAreCutWhereThePublishedTokenizerCutsThem) {
+  Json json = Json::parse(R"({"pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordPiece", "unk_token": "?",
+    "vocab": {"?": 0, "a\u200db": 1, "\u24d0a": 2, "!\u00b2": 3}},
+    "added_tokens": [{"id": 4, "content": "x", "single_word": true, "special": false}]})");
+  const auto tokenizer = load(json);
+  EXPECT_EQ(tokenizer->encode("a\u200Db \u24D0a !\u00B2"), (Ids{1, 2, 3}));
+  EXPECT_EQ(tokenizer->encode("x! x\u200D"), (Ids{4, 0, 0}));
+}
+
 TEST(TokenizerJson, AUsersBytesDoNotHideTheTokenThatFollows) {
   Json json = sound();
   json["added_tokens"].push_back({{"id", 8}, {"content", "a<end>b"}, {"special", true}});

@@ -63,7 +63,8 @@ bool is_numeric(char32_t code) {
 
 bool is_word(char32_t code) {
   const auto kind = category(code);
-  return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_NL) || kind == UTF8PROC_CATEGORY_PC;
+  const bool joins = code == 0x200C || code == 0x200D;  // within words of Persian, Hindi...
+  return joins || (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_NL) || kind == UTF8PROC_CATEGORY_PC;
 }
 
 bool is_punctuation(char32_t code) {
