@@ -166,6 +166,15 @@ uint64_t alignment_of(const base::Json& metadata, const std::string& where) {
   return found->get<uint64_t>();
 }
 
+// llama.cpp splits large models into files of some of the tensors each ("-00001-of-00003.gguf").
+void refuse_split(const base::Json& metadata, const std::string& where) {
+  const auto count = metadata.find("split.count");
+  if (count == metadata.end() || !count->is_number_integer() || *count <= 1) return;
+  fail_unsupported(where, "one of " + count->dump() +
+                              " files of a split model (metadata 'split.count'); join them with llama.cpp's "
+                              "'llama-gguf-split --merge FIRST-FILE JOINED-FILE' and give the joined one");
+}
+
 void place(Placed& placed, std::span<const std::byte> data, uint64_t alignment, const std::string& where) {
   TensorView& view = placed.tensor.view;
   const std::string what = "tensor " + in_quotes(placed.tensor.name);
@@ -229,6 +238,7 @@ ParsedFile parse_gguf(std::span<const std::byte> file, const std::string& where)
   const Counts counts = read_head(reader);
   ParsedFile parsed;
   parsed.metadata = MetadataReader(reader).read_all(counts.keys);
+  refuse_split(parsed.metadata, where);
   const uint64_t alignment = alignment_of(parsed.metadata, where);
 
   std::vector<Placed> tensors;

@@ -13,7 +13,7 @@ namespace {
 using base::ErrorCode;
 using test::FileBytes;
 
-enum : uint32_t { type_uint8 = 0, type_uint32 = 4, type_bool = 7, type_string = 8, type_array = 9 };
+enum : uint32_t { type_uint8 = 0, type_uint16 = 2, type_uint32 = 4, type_bool = 7, type_string = 8, type_array = 9 };
 
 FileBytes head(uint64_t tensors, uint64_t keys, uint32_t version = 3) {
   return FileBytes("GGUF").value(version).value(tensors).value(keys);
@@ -115,6 +115,9 @@ std::vector<HostileGguf> hostile_heads() {
       {"an alignment of 24",
        with_key("general.alignment", [](FileBytes& f) { f.value<uint32_t>(type_uint32).value<uint32_t>(24); }), corrupt,
        "power of two"},
+      {"a part of a split model",
+       with_key("split.count", [](FileBytes& f) { f.value<uint32_t>(type_uint16).value<uint16_t>(3); }), unsupported,
+       "one of 3 files of a split model"},
   };
 }
 
