@@ -73,6 +73,13 @@ std::string read_file(const Path& path, size_t max_bytes) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
+void refuse_lfs_pointer(std::string_view content, const Path& path) {
+  if (!content.starts_with("version https://git-lfs.github.com/spec/")) return;
+  throw Error(
+      ErrorCode::invalid_argument,
+      path.string() + ": only a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull' in its folder");
+}
+
 FileWriter::FileWriter(const Path& path) : path_(path) {
   std::string pattern = path.string() + ".XXXXXX";
   descriptor_ = ::mkostemp(pattern.data(), O_CLOEXEC);

@@ -34,6 +34,10 @@ class MappedFile {
 // The whole file as bytes. Errors as MappedFile; invalid_argument where it is larger than max_bytes.
 std::string read_file(const Path& path, size_t max_bytes = size_t{1} << 31);
 
+// Git leaves a few lines of text in place of a large file where Git LFS was not there to fetch it.
+// Errors: invalid_argument where `content` is such a pointer; says how to fetch what it points to.
+void refuse_lfs_pointer(std::string_view content, const Path& path);
+
 // Replaces `path` by what `write` puts out: written beside it, synced, renamed, the folder synced.
 // On any error the old file stands and the temporary one is gone.
 class FileWriter {

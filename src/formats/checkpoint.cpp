@@ -47,6 +47,7 @@ struct OpenFile {
 
 OpenFile open_file(const base::Path& path) {
   base::MappedFile file(path);
+  base::refuse_lfs_pointer({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path);
   const Format format = format_of(file.bytes(), path);
   ParsedFile parsed = format.parse(file.bytes(), path.string());
   return {std::move(file), std::move(parsed), format.is_gguf};

@@ -131,6 +131,13 @@ TEST_F(CheckpointFolder, WhatIsNoCheckpointIsNamed) {
   test::expect_error(ErrorCode::not_found, "nothing", [&] { Checkpoint::open(folder / "nothing"); });
 }
 
+TEST_F(CheckpointFolder, APointerOfGitLfsIsToldFromADamagedFile) {
+  for (const char* name : {"model.safetensors", "pytorch_model.bin", "x.gguf"}) {
+    put(name, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
+    test::expect_error(ErrorCode::invalid_argument, "git lfs pull", [&] { Checkpoint::open(folder / name); });
+  }
+}
+
 TEST_F(CheckpointFolder, HostileIndicesAreRefused) {
   put_tensor("a.safetensors", "w");
   const struct {

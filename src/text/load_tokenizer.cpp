@@ -22,6 +22,7 @@ std::unique_ptr<Tokenizer> load_file(const base::Path& file) {
                 where + ": a tokenizer is read from tokenizer.json, tokenizer.model, vocab.txt or a .gguf file");
   }
   const std::string content = base::read_file(file, largest_file);
+  base::refuse_lfs_pointer(content, file);
   const TokenizerConfig config = read_tokenizer_config(file.parent_path());
   if (extension == ".model") return tokenizer_from_sentencepiece(content, config, where);
   if (extension == ".txt") return tokenizer_from_vocabulary(content, config, where);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <set>
@@ -127,6 +128,27 @@ TEST(LoadTokenizer, SaysWhichFilesItLookedFor) {
     EXPECT_NE(std::string(error.what()).find("tokenizer.json, tokenizer.model and vocab.txt"), std::string::npos);
   }
   EXPECT_THROW(load_tokenizer("no/such/folder"), base::Error);
+}
+
+class TokenizerFolder : public testing::Test {
+ protected:
+  base::Path folder = std::filesystem::temp_directory_path() / ("cepe-tokenizer-" + std::to_string(::getpid()));
+  void SetUp() override { std::filesystem::create_directories(folder); }
+  void TearDown() override { std::filesystem::remove_all(folder); }
+  std::string refusal() const {
+    try {
+      load_tokenizer(folder);
+    } catch (const base::Error& error) {
+      EXPECT_TRUE(error.is_users());
+      return error.what();
+    }
+    return "accepted";
+  }
+};
+
+TEST_F(TokenizerFolder, APointerOfGitLfsIsToldFromADamagedFile) {
+  base::replace_file(folder / "tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
+  EXPECT_NE(refusal().find("git lfs pull"), std::string::npos) << refusal();
 }
 
 }  // namespace
