@@ -78,6 +78,10 @@ std::unordered_set<Token> special_ids(std::span<const AddedToken> tokens, const 
   return ids;
 }
 
+int64_t largest_added_id(const Vocabulary& vocabulary, size_t added) {
+  return vocabulary.size() + static_cast<int64_t>(16 * added) + 65536;
+}
+
 void AddedTokens::Trie::insert(std::string_view content, int32_t token) {
   if (content.empty()) return;
   empty = false;

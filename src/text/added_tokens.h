@@ -33,6 +33,9 @@ AddedToken added_token_from_json(const base::Json& json, const std::string& wher
 // The special ones of `tokens` that the model's own vocabulary holds too.
 std::unordered_set<Token> special_ids(std::span<const AddedToken> tokens, const Vocabulary& vocabulary);
 
+// Ids may have gaps, but a small file must not make a large vocabulary.
+int64_t largest_added_id(const Vocabulary& vocabulary, size_t added);
+
 // A range of the text that is an added token, or (id absent) is to be tokenised.
 struct Segment {
   size_t begin = 0;

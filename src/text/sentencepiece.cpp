@@ -75,6 +75,11 @@ std::vector<AddedToken> added_tokens(const SentencePieceModel& model, const Toke
                                           " of '" + token.content.substr(0, 80) + "' belongs to '" +
                                           vocabulary.token(token.id).substr(0, 80) + "'");
     }
+    if (token.id > largest_added_id(vocabulary, config.added.size())) {
+      throw Error(ErrorCode::corrupt, config.where + ": added_tokens_decoder: id " + std::to_string(token.id) +
+                                          " of '" + token.content.substr(0, 80) + "' is out of range for " +
+                                          std::to_string(vocabulary.size()) + " tokens");
+    }
     added.push_back(token);
     added.back().normalized = false;  // SentencePiece normalises by itself
     ids.insert(token.id);

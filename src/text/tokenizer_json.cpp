@@ -91,7 +91,7 @@ std::vector<AddedToken> read_added(const Json& json, const std::string& where) {
 
 // A token that the model knows keeps the model's id; two tokens must not share one.
 void settle_ids(std::vector<AddedToken>& added, const Vocabulary& vocabulary, const std::string& where) {
-  const auto largest = static_cast<int64_t>(vocabulary.size() + 16 * added.size()) + 65536;
+  const int64_t largest = largest_added_id(vocabulary, added.size());
   std::unordered_map<Token, std::string> taken;
   for (AddedToken& token : added) {
     const Token known = vocabulary.find(token.content);

@@ -151,5 +151,12 @@ TEST_F(TokenizerFolder, APointerOfGitLfsIsToldFromADamagedFile) {
   EXPECT_NE(refusal().find("git lfs pull"), std::string::npos) << refusal();
 }
 
+TEST_F(TokenizerFolder, AnAddedTokensIdMakesNoHugeVocabulary) {
+  std::filesystem::copy(golden / "sentencepiece-bpe" / "tokenizer.model", folder / "tokenizer.model");
+  base::replace_file(folder / "tokenizer_config.json",
+                     R"({"added_tokens_decoder": {"2147483647": {"content": "<far>"}}})");
+  EXPECT_NE(refusal().find("id 2147483647 of '<far>' is out of range"), std::string::npos) << refusal();
+}
+
 }  // namespace
 }  // namespace cepe::text
