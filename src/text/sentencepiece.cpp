@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "text/byte_tokens.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
@@ -24,7 +25,8 @@ using base::ErrorCode;
 
 class SentencePieceModel final : public Model {
  public:
-  SentencePieceModel(std::string_view bytes, const std::string& where) {
+  // No text becomes one of the special tokens of `added`.
+  SentencePieceModel(std::string_view bytes, std::span<const AddedToken> added, const std::string& where) {
     const auto status = processor_.LoadFromSerializedProto({bytes.data(), bytes.size()});
     if (!status.ok())
       throw Error(ErrorCode::corrupt, where + ": is no SentencePiece model: " + std::string(status.message()));
@@ -33,6 +35,8 @@ class SentencePieceModel final : public Model {
     for (int id = 0; id < processor_.GetPieceSize(); ++id) pieces.push_back(replace_invalid(processor_.IdToPiece(id)));
     if (pieces.empty()) throw Error(ErrorCode::corrupt, where + ": has no pieces");
     vocabulary_ = Vocabulary(std::move(pieces));
+    special_ = special_ids(added, vocabulary_);
+    byte_tokens_ = byte_tokens_of(vocabulary_);
   }
 
   void tokenize(const Pieces& pieces, std::vector<Token>& out) const override {
@@ -42,7 +46,7 @@ class SentencePieceModel final : public Model {
       const auto status = processor_.Encode({text.data(), text.size()}, &ids);
       if (!status.ok())
         throw Error(ErrorCode::internal, "SentencePiece cannot encode a text: " + std::string(status.message()));
-      out.insert(out.end(), ids.begin(), ids.end());
+      for (const int id : ids) special_.contains(id) ? spell(vocabulary_.token(id), out) : out.push_back(id);
     }
   }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
@@ -61,8 +65,27 @@ class SentencePieceModel final : public Model {
   std::string unknown() const { return piece(processor_.unk_id()); }
 
  private:
+  // SentencePiece finds its user-defined symbols in any text; those that are special tokens are taken apart again.
+  void spell(std::string_view symbol, std::vector<Token>& out) const {
+    for (size_t at = 0; at < symbol.size();) {
+      const std::string_view character = symbol.substr(at, character_at(symbol, at).size);
+      at += character.size();
+      const Token id = vocabulary_.find(character);
+      if (id != Vocabulary::absent && !special_.contains(id)) {
+        out.push_back(id);
+        continue;
+      }
+      for (const char byte : character) {
+        const Token byte_token = byte_tokens_[static_cast<uint8_t>(byte)];
+        out.push_back(byte_token == Vocabulary::absent ? processor_.unk_id() : byte_token);
+      }
+    }
+  }
+
   sentencepiece::SentencePieceProcessor processor_;
   Vocabulary vocabulary_;
+  std::unordered_set<Token> special_;
+  std::array<Token, 256> byte_tokens_{};
 };
 
 std::vector<AddedToken> added_tokens(const SentencePieceModel& model, const TokenizerConfig& config) {
@@ -103,7 +126,7 @@ Decoder decoder_of(const SentencePieceModel& model) {
 
 std::unique_ptr<PipelineTokenizer> tokenizer_from_sentencepiece(std::string_view bytes, const TokenizerConfig& config,
                                                                 const std::string& where) {
-  auto model = std::make_unique<SentencePieceModel>(bytes, where);
+  auto model = std::make_unique<SentencePieceModel>(bytes, config.added, where);
   TokenizerConfig completed = config;
   if (!completed.bos) completed.bos = model->bos();
   if (!completed.eos) completed.eos = model->eos();

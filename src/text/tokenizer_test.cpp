@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <set>
 #include <thread>
@@ -73,6 +74,7 @@ TEST(StreamDecoder, ACharacterOfSeveralTokensAppearsWhenItIsWhole) {
   ASSERT_GE(ids.size(), 4u);
   StreamDecoder stream(*tokenizer);
   std::vector<std::string> parts;
+  parts.reserve(ids.size());
   for (const Token id : ids) parts.push_back(stream.put(id));
   EXPECT_EQ(parts.back(), "\xF0\x9F\x98\x80");
   EXPECT_EQ(parts[parts.size() - 2], "");
@@ -149,6 +151,28 @@ class TokenizerFolder : public testing::Test {
 TEST_F(TokenizerFolder, APointerOfGitLfsIsToldFromADamagedFile) {
   base::replace_file(folder / "tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
   EXPECT_NE(refusal().find("git lfs pull"), std::string::npos) << refusal();
+}
+
+// Gemma's are of this kind.
+TEST_F(TokenizerFolder, AUserDefinedSymbolThatIsSpecialIsNoneInADocument) {
+  // A further piece of the model: its text, its score, its type (user-defined).
+  const std::string piece("\x0A\x0D\x0A\x04<go>\x15\0\0\0\0\x18\x04", 15);
+  base::replace_file(folder / "tokenizer.model",
+                     base::read_file(golden / "sentencepiece-bpe" / "tokenizer.model") + piece);
+  const auto plain = load_tokenizer(folder);
+  const Token symbol = plain->id_of("<go>").value();
+  const auto count = [&](const Tokenizer& tokenizer, const EncodeOptions& options) {
+    const std::vector<Token> ids = tokenizer.encode("a <go> b", options);
+    return std::count(ids.begin(), ids.end(), symbol);
+  };
+  EXPECT_EQ(count(*plain, {}), 1);
+  base::replace_file(folder / "tokenizer_config.json", R"({"added_tokens_decoder": {")" + std::to_string(symbol) +
+                                                           R"(": {"content": "<go>", "special": true}}})");
+  const auto special = load_tokenizer(folder);
+  EXPECT_EQ(count(*special, {}), 0);
+  EXPECT_EQ(special->decode(special->encode("a <go> b")), "a <go> b");
+  EXPECT_EQ(count(*special, {.parse_special = true}), 1);
+  EXPECT_EQ(count(*special, {.parse_special = true, .literal_mask = "12345678"}), 0);
 }
 
 TEST_F(TokenizerFolder, AnAddedTokensIdMakesNoHugeVocabulary) {
