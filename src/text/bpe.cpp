@@ -113,7 +113,8 @@ void Bpe::tokenize_piece(std::string_view piece, Workspace& workspace, std::vect
 void Bpe::tokenize_word(std::string_view word, Workspace& workspace, std::vector<Token>& out) const {
   if (word.empty()) return;
   if (settings_.ignore_merges) {
-    if (const Token id = vocabulary_.find(word); id != Vocabulary::absent) return out.push_back(id);
+    const Token id = vocabulary_.find(word);
+    if (id != Vocabulary::absent && !settings_.special.contains(id)) return out.push_back(id);
   }
   CachedWord* slot = nullptr;
   if (word.size() <= longest_cached_word) {

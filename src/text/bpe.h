@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <unordered_set>
 
 #include "text/merge_table.h"
 #include "text/model.h"
@@ -16,6 +17,7 @@ struct BpeSettings {
   bool fuse_unknown = false;           // a run of them is one
   bool byte_fallback = false;          // they become <0xXX> tokens where all of those exist
   bool ignore_merges = false;          // a piece that is a token is that token, merges or not
+  std::unordered_set<Token> special;   // but not one of these
   std::string continuing_prefix;       // put before every character but the first of a piece
   std::string end_suffix;              // put after the last
 };

@@ -126,6 +126,7 @@ class GgufTokenizerReader {
     if (!merges) throw Error(ErrorCode::corrupt, field("merges") + " is missing");
     BpeSettings settings;
     settings.ignore_merges = pre_ == "llama-bpe";
+    settings.special = special_ids(added_tokens(), vocabulary_);
     MergeTable table = merges_from_json(*merges, vocabulary_, "", field("merges"));
     parts.model = std::make_unique<Bpe>(vocabulary_, std::move(table), settings);
     parts.decoder.rules.emplace_back(ByteLevelDecoding{});

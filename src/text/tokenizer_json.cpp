@@ -50,6 +50,7 @@ std::unique_ptr<Model> read_bpe(const Json& json, const std::vector<AddedToken>&
   settings.fuse_unknown = base::json_boolean(json, "fuse_unk", where, false);
   settings.byte_fallback = base::json_boolean(json, "byte_fallback", where, false);
   settings.ignore_merges = base::json_boolean(json, "ignore_merges", where, false);
+  settings.special = special_ids(added, vocabulary);
   settings.continuing_prefix = base::json_string(json, "continuing_subword_prefix", where, "");
   settings.end_suffix = base::json_string(json, "end_of_word_suffix", where, "");
   MergeTable merges =

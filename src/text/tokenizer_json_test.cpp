@@ -118,13 +118,17 @@ TEST(TokenizerJson, NoSpecialTokenComesFromMaskedBytes) {
   EXPECT_THROW(load(json)->encode("abc", {.literal_mask = "x"}), base::Error);
 }
 
-// Unigram and WordPiece vocabularies hold the special tokens as well, and would find them in the text themselves.
+// Vocabularies that hold the special tokens as well, in which models look up pieces of the text.
 TEST(TokenizerJson, NoModelSpellsASpecialToken) {
   Json unigram = Json::parse(R"({"added_tokens": [{"id": 1, "content": "</s>", "special": true}],
     "model": {"type": "Unigram", "unk_id": 0, "vocab": [["?", 0], ["</s>", 0], ["</", -5], ["s>", -5], ["a", -2]]}})");
   Json wordpiece = Json::parse(R"({"added_tokens": [{"id": 1, "content": "</s>", "special": true}],
     "model": {"type": "WordPiece", "unk_token": "?", "vocab": {"?": 0, "</s>": 1, "</": 2, "##s>": 3, "a": 4}}})");
-  for (const Json& json : {unigram, wordpiece}) {
+  Json bpe = Json::parse(R"({"added_tokens": [{"id": 1, "content": "</s>", "special": true}],
+    "pre_tokenizer": {"type": "Split", "pattern": {"String": "</s>"}, "behavior": "Isolated"},
+    "model": {"type": "BPE", "ignore_merges": true, "merges": ["< /", "s >"],
+              "vocab": {"</s>": 1, "</": 2, "s>": 3, "a": 4, "<": 5, "/": 6, "s": 7, ">": 8}}})");
+  for (const Json& json : {unigram, wordpiece, bpe}) {
     const auto tokenizer = load(json);
     EXPECT_EQ(tokenizer->encode("</s>"), (Ids{2, 3}));
     EXPECT_EQ(tokenizer->encode("a</s>", {.parse_special = true}), (Ids{4, 1}));
