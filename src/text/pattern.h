@@ -1,5 +1,6 @@
 // What a tokenizer splits or replaces by: a literal text or a regular expression (PCRE2, compiled just in time).
-// Expressions come from files of strangers: matching has a step limit, so no text makes it hang.
+// Expressions come from files of strangers: each match has a step limit, so none takes exponential time. One that looks
+// far ahead from every place still takes the square of a text's length.
 #pragma once
 
 #include <cstddef>
