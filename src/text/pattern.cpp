@@ -14,7 +14,7 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr size_t longest_expression = 64 * 1024;
+constexpr size_t longest_expression = size_t{64} << 10;
 
 // White_Space and \w as Oniguruma knows them; PCRE2's own classes differ in a few characters.
 constexpr std::string_view space_members =
