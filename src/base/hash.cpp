@@ -2,6 +2,8 @@
 
 #include <openssl/evp.h>
 
+#include <cstdint>
+
 #include "base/error.h"
 
 namespace cepe::base {
@@ -24,6 +26,12 @@ Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 void Sha256::update(std::span<const std::byte> bytes) { EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()); }
+
+void Sha256::update_text(std::string_view text) {
+  const uint64_t size = text.size();
+  update_values(std::span(&size, 1));
+  update_values(std::span(text.data(), text.size()));
+}
 
 Digest Sha256::finish() {
   Digest digest;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace cepe::base {
 
@@ -22,6 +23,7 @@ class Sha256 {
   void update_values(std::span<const T> values) {
     update(std::as_bytes(values));
   }
+  void update_text(std::string_view text);  // behind its length (uint64): what follows is told from what belongs to it
   Digest finish();
 
  private:

@@ -17,12 +17,6 @@ constexpr std::array<std::string_view, 4> probes = {
     "internationalisation antidisestablishmentarianism www.example.org/a?b=c&d=%20 \\alpha_{i+1}^2",
 };
 
-void update_text(base::Sha256& hash, std::string_view text) {
-  const uint64_t size = text.size();
-  hash.update_values(std::span(&size, 1));
-  hash.update_values(std::span(text.data(), text.size()));
-}
-
 // Ids between the tokens may be unused.
 std::string spelling_of(const text::Tokenizer& tokenizer, text::Token id) {
   try {
@@ -38,7 +32,7 @@ std::string tokenizer_fingerprint(const text::Tokenizer& tokenizer) {
   base::Sha256 hash;
   const int64_t size = tokenizer.vocabulary_size();
   hash.update_values(std::span(&size, 1));
-  for (int64_t id = 0; id < size; ++id) update_text(hash, spelling_of(tokenizer, static_cast<text::Token>(id)));
+  for (int64_t id = 0; id < size; ++id) hash.update_text(spelling_of(tokenizer, static_cast<text::Token>(id)));
   for (const std::string_view probe : probes) {
     const std::vector<text::Token> ids = tokenizer.encode(probe);
     const uint64_t count = ids.size();

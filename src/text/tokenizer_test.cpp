@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +10,8 @@
 #include <thread>
 
 #include "base/error.h"
+#include "expect_error.h"
+#include "temporary_folder.h"
 #include "text/utf8.h"
 
 namespace cepe::text {
@@ -132,25 +133,16 @@ TEST(LoadTokenizer, SaysWhichFilesItLookedFor) {
   EXPECT_THROW(load_tokenizer("no/such/folder"), base::Error);
 }
 
-class TokenizerFolder : public testing::Test {
- protected:
-  base::Path folder = std::filesystem::temp_directory_path() / ("cepe-tokenizer-" + std::to_string(::getpid()));
-  void SetUp() override { std::filesystem::create_directories(folder); }
-  void TearDown() override { std::filesystem::remove_all(folder); }
-  std::string refusal() const {
-    try {
-      load_tokenizer(folder);
-    } catch (const base::Error& error) {
-      EXPECT_TRUE(error.is_users());
-      return error.what();
-    }
-    return "accepted";
+struct TokenizerFolder : testing::Test {
+  test::TemporaryFolder folder;
+  void expect_refused(base::ErrorCode code, const std::string& text) const {
+    test::expect_error(code, text, [&] { load_tokenizer(folder.path()); });
   }
 };
 
 TEST_F(TokenizerFolder, APointerOfGitLfsIsToldFromADamagedFile) {
   base::replace_file(folder / "tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
-  EXPECT_NE(refusal().find("git lfs pull"), std::string::npos) << refusal();
+  expect_refused(base::ErrorCode::invalid_argument, "git lfs pull");
 }
 
 // Gemma's are of this kind.
@@ -159,7 +151,7 @@ TEST_F(TokenizerFolder, AUserDefinedSymbolThatIsSpecialIsNoneInADocument) {
   const std::string piece("\x0A\x0D\x0A\x04<go>\x15\0\0\0\0\x18\x04", 15);
   base::replace_file(folder / "tokenizer.model",
                      base::read_file(golden / "sentencepiece-bpe" / "tokenizer.model") + piece);
-  const auto plain = load_tokenizer(folder);
+  const auto plain = load_tokenizer(folder.path());
   const Token symbol = plain->id_of("<go>").value();
   const auto count = [&](const Tokenizer& tokenizer, const EncodeOptions& options) {
     const std::vector<Token> ids = tokenizer.encode("a <go> b", options);
@@ -168,7 +160,7 @@ TEST_F(TokenizerFolder, AUserDefinedSymbolThatIsSpecialIsNoneInADocument) {
   EXPECT_EQ(count(*plain, {}), 1);
   base::replace_file(folder / "tokenizer_config.json", R"({"added_tokens_decoder": {")" + std::to_string(symbol) +
                                                            R"(": {"content": "<go>", "special": true}}})");
-  const auto special = load_tokenizer(folder);
+  const auto special = load_tokenizer(folder.path());
   EXPECT_EQ(count(*special, {}), 0);
   EXPECT_EQ(special->decode(special->encode("a <go> b")), "a <go> b");
   EXPECT_EQ(count(*special, {.parse_special = true}), 1);
@@ -179,7 +171,7 @@ TEST_F(TokenizerFolder, AnAddedTokensIdMakesNoHugeVocabulary) {
   std::filesystem::copy(golden / "sentencepiece-bpe" / "tokenizer.model", folder / "tokenizer.model");
   base::replace_file(folder / "tokenizer_config.json",
                      R"({"added_tokens_decoder": {"2147483647": {"content": "<far>"}}})");
-  EXPECT_NE(refusal().find("id 2147483647 of '<far>' is out of range"), std::string::npos) << refusal();
+  expect_refused(base::ErrorCode::corrupt, "id 2147483647 of '<far>' is out of range");
 }
 
 }  // namespace

@@ -14,23 +14,17 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-void add_text(base::Sha256& hash, const std::string& text) {
-  const uint64_t size = text.size();
-  hash.update_values(std::span(&size, 1));
-  hash.update_values(std::span(text.data(), text.size()));
-}
-
 // Not where the texts lay, and whose tokenizer people say it was: the same corpus may be made anew elsewhere.
 void add_corpus(base::Sha256& hash, data::CorpusIndex index) {
   index.made_from = nullptr;
   index.model = "";
-  add_text(hash, print_corpus_index(index));
+  hash.update_text(print_corpus_index(index));
 }
 
 void add_samples(base::Sha256& hash, const base::Path& path) {
   for (const base::Path& folder : data::list_mds_folders(path)) {
-    add_text(hash, folder.lexically_relative(path).string());
-    add_text(hash, base::read_file(folder / formats::mds_index_name, formats::most_mds_index_bytes));
+    hash.update_text(folder.lexically_relative(path).string());
+    hash.update_text(base::read_file(folder / formats::mds_index_name, formats::most_mds_index_bytes));
   }
 }
 

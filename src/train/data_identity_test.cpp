@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "base/log.h"
 #include "data/tokenizer_fingerprint.h"
 #include "expect_error.h"
 #include "sample_folder.h"
@@ -17,11 +16,8 @@ using test::expect_error;
 
 const base::Path tokenizers = "tests/golden/tokenizers";
 
-class CorpusOfATokenizer : public test::TrainingRuns {
+class CorpusOfATokenizer : public test::QuietTrainingRuns {
  protected:
-  CorpusOfATokenizer() { base::set_log_level(base::LogLevel::error); }
-  ~CorpusOfATokenizer() override { base::set_log_level(base::LogLevel::notice); }
-
   data::TokenCorpus corpus_of(const std::string& name) const {
     data::CorpusWriterSettings settings;
     settings.vocabulary = 1000;

@@ -1,7 +1,6 @@
 // What a run refuses before its first step, and that nothing is left of it then.
 #include <gtest/gtest.h>
 
-#include "base/log.h"
 #include "data/append_file.h"
 #include "expect_error.h"
 #include "train/trainer.h"
@@ -14,11 +13,7 @@ using base::ErrorCode;
 using test::expect_error;
 using test::left_by;
 
-class Refusals : public test::TrainingRuns {
- protected:
-  Refusals() { base::set_log_level(base::LogLevel::error); }
-  ~Refusals() override { base::set_log_level(base::LogLevel::notice); }
-};
+class Refusals : public test::QuietTrainingRuns {};
 
 TEST_F(Refusals, AnotherRecipeInTheSameFolderIsRefusedByWhatDiffers) {
   const Recipe recipe = recipe_of("run");

@@ -4,20 +4,15 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
-#include "base/log.h"
 #include "expect_error.h"
 #include "training_runs.h"
 
 namespace cepe::train {
 namespace {
 
-class ReplicasOfOneRun : public test::TrainingRuns {
+class ReplicasOfOneRun : public test::QuietTrainingRuns {
  protected:
-  ReplicasOfOneRun() {
-    at::set_num_threads(1);  // replicas on one CPU would otherwise have a team of threads each
-    base::set_log_level(base::LogLevel::error);
-  }
-  ~ReplicasOfOneRun() override { base::set_log_level(base::LogLevel::notice); }
+  ReplicasOfOneRun() { at::set_num_threads(1); }  // replicas on one CPU would otherwise have a team of threads each
 
   // Two micro-batches a step: the sums of two replicas are then those of one, whatever the order.
   Recipe recipe(const std::string& output) const {

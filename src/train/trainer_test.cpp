@@ -7,7 +7,6 @@
 
 #include <limits>
 
-#include "base/log.h"
 #include "expect_error.h"
 #include "golden_tensors.h"
 #include "model/adapter.h"
@@ -23,11 +22,8 @@ using base::ErrorCode;
 using test::expect_error;
 using test::left_by;
 
-class Trainers : public test::TrainingRuns {
+class Trainers : public test::QuietTrainingRuns {
  protected:
-  Trainers() { base::set_log_level(base::LogLevel::error); }
-  ~Trainers() override { base::set_log_level(base::LogLevel::notice); }
-
   // Runs and stops after every step, as often as it takes.
   static int run_in_pieces(const Recipe& recipe) {
     for (int pieces = 1;; ++pieces) {

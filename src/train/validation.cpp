@@ -52,10 +52,11 @@ std::vector<ValidationResult> validate_on(const Trainee& trainee, const data::Sa
   double weight = 0;
   for (int64_t sample = 0; sample < recipe.validation.samples; ++sample) {
     Batch batch = make_batch(held_out, request, static_cast<uint64_t>(sample), 1, device);
-    weight += batch.weight();
+    const double share = batch.weight();
+    weight += share;
     for (ValidationResult& result : results) {
       if (has_context(recipe)) batch.slices = {{lengths.back() - result.context_tokens, result.context_tokens, 0}};
-      result.nll += batch.weight() * objective(trainee, batch, plain).cross_entropy.item<double>();
+      result.nll += share * objective(trainee, batch, plain).cross_entropy.item<double>();
     }
   }
   for (ValidationResult& result : results) result.nll /= std::max(weight, 1.0);

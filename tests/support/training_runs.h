@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "checkpoint_states.h"
 #include "data/corpus_writer.h"
 #include "temporary_folder.h"
@@ -107,6 +108,13 @@ class TrainingRuns : public testing::Test {
 
   TemporaryFolder folder;
   base::Path config_;
+};
+
+// The same for tests in which a run warns and tells of its steps as it should.
+class QuietTrainingRuns : public TrainingRuns {
+ protected:
+  QuietTrainingRuns() { base::set_log_level(base::LogLevel::error); }
+  ~QuietTrainingRuns() override { base::set_log_level(base::LogLevel::notice); }
 };
 
 inline train::TrainResult run(const train::Recipe& recipe) { return train::train(recipe, {}); }
