@@ -237,26 +237,13 @@ at::Tensor step_attention(const at::Tensor& queries, const at::Tensor& keys, con
                           const LayerCache& cache, double scale) {
   const StepTables& step = *layout.step;
   const int64_t groups = keys.size(1);
-  const ops::BatchQueries asked = {rows_of_groups(queries, groups), step.cache_queries, step.most_cache_rows,
+  const ops::BatchQueries asked = {ops::rows_of_groups(queries, groups), step.cache_queries, step.most_cache_rows,
                                    step.rows_of_token};
-  return heads_of_groups(ops::paged_attention(asked, step.cache.at(cache.layer), scale, queries.scalar_type()).output,
-                         queries.size(0));
+  return ops::heads_of_groups(
+      ops::paged_attention(asked, step.cache.at(cache.layer), scale, queries.scalar_type()).output, queries.size(0));
 }
 
 }  // namespace
-
-at::Tensor rows_of_groups(const at::Tensor& queries, int64_t groups) {
-  const int64_t width = queries.size(2);
-  return queries.reshape({queries.size(0), groups, -1, width})
-      .transpose(1, 2)
-      .reshape({-1, groups, width})
-      .contiguous();
-}
-
-at::Tensor heads_of_groups(const at::Tensor& rows, int64_t sequences) {
-  const int64_t width = rows.size(2);
-  return rows.reshape({sequences, -1, rows.size(1), width}).transpose(1, 2).reshape({sequences, -1, width});
-}
 
 at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                           const BatchLayout& layout, const LayerCache& cache, double scale, int64_t window) {

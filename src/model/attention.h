@@ -24,11 +24,6 @@ at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, cons
 at::Tensor attend_chunks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& mask, double scale);
 
-// Heads of a token of each of B sequences [B, H, D] as paged_attention takes them, H/G query rows of each group:
-// [B * H/G, G, D], and back.
-at::Tensor rows_of_groups(const at::Tensor& queries, int64_t groups);
-at::Tensor heads_of_groups(const at::Tensor& rows, int64_t sequences);
-
 // Self-attention of one decoder layer for a whole batch, sequence by sequence: over the cache, where there is one and
 // the new rows are in it, else over keys and values [N, G, D] themselves. -> [N, H, D].
 struct LayerCache {

@@ -150,6 +150,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
   Plan plan;
   plan.batch = rounded_up(count);
   plan.kept = reads_kept(rows);
+  plan.texts = has_text(rows);
   int64_t pages = 0, context_pages = 0, neighbours = 0, run_length = 0, mass_pages = 0, sequences = 0, length = 0;
   const int64_t asked = std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.asks_logits; });
   if (asked < count) plan.asked = rounded_up(std::max<int64_t>(asked, 1));
@@ -203,7 +204,7 @@ at::Tensor BatchStep::logits(const at::Tensor& tokens, std::span<const Row> rows
 
   Recording& recording = recording_for(plan);
   fill(recording, tokens, rows);
-  recording.asked += has_text(rows) ? 1 : asks_of_texts;
+  recording.asked += plan.texts ? 1 : asks_of_texts;
   if (!recording.graph && recording.asked > asks_of_texts)
     recording.graph = ops::DeviceGraph::record(model_.decoder.device(), [&] { run(recording); });
   if (recording.graph)

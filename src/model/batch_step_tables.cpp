@@ -52,6 +52,7 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
   tables.cache_queries = made->counts.narrow(0, bounds, bounds);
   tables.most_cache_rows = plan.longest * each;
   tables.rows_of_token = plan.longest > 1 ? each : 0;
+  tables.one_row_each = !plan.texts;
   for (int64_t layer = 0; layer < layers; ++layer) {
     ops::PageTable table = form_of(cache_.keys[static_cast<size_t>(layer)], block_rows_);
     table.first_page = made->counts.narrow(0, 0, bounds);

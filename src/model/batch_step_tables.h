@@ -24,6 +24,7 @@ struct BatchStep::Plan {
   int64_t sequences = 0, longest = 1;          // of the cache's tables, and the tokens of one of them, at most
   int64_t context_pages = 0, neighbours = 0;   // neighbours: sequences that share a context, at most
   int64_t context_page_rows = kept_page_rows;  // of a page, at most
+  bool texts = false;                          // several rows of one sequence
   bool kept = false;
   bool packed = false;                         // absorbed, over states in 8 bits
   bool joined = false;                         // all rows read one context: they are one sequence of its tables

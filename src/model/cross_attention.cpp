@@ -129,8 +129,9 @@ CrossAttentionPath choose(CrossAttentionPath wanted, const ContextStates& contex
 }
 
 at::Tensor attend_in_8_bits(const at::Tensor& queries, const ops::Int8Context& context, double scale) {
-  const at::Tensor rows = rows_of_groups(queries, context.groups).to(at::kFloat);
-  return heads_of_groups(ops::int8_attention(rows, context, scale).output, queries.size(0)).to(queries.scalar_type());
+  const at::Tensor rows = ops::rows_of_groups(queries, context.groups).to(at::kFloat);
+  return ops::heads_of_groups(ops::int8_attention(rows, context, scale).output, queries.size(0))
+      .to(queries.scalar_type());
 }
 
 at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
@@ -377,8 +378,8 @@ at::Tensor attend_contexts(const at::Tensor& rows, const StepTables& step, const
 at::Tensor attend_step(const CrossAttention& block, const at::Tensor& queries, const StepTables& step,
                        const HeadShape& shape, int64_t layer) {
   if (!step.absorbed) {
-    const at::Tensor rows = rows_of_groups(queries, shape.groups);
-    return heads_of_groups(attend_contexts(rows, step, shape, layer), queries.size(0));
+    const at::Tensor rows = ops::rows_of_groups(queries, shape.groups);
+    return ops::heads_of_groups(attend_contexts(rows, step, shape, layer), queries.size(0));
   }
   const at::ScalarType type = queries.scalar_type();
   const int64_t encoder_width = step.context.front().width;

@@ -14,6 +14,7 @@
 #include "model/rope.h"
 #include "model/step_tables.h"
 #include "ops/rotary.h"
+#include "ops/token_attention.h"
 
 namespace cepe::model {
 namespace {
@@ -59,6 +60,13 @@ at::Tensor attend_self(const Pass& pass, const DecoderLayer& layer, size_t index
   LayerCache cache;
   if (pass.cache) cache = {pass.cache->keys[index], pass.cache->values[index], index};
   const RopeAngles& angles = window > 0 && config.local_rope ? pass.local_angles : pass.angles;
+  const auto rows_of = [&](const at::Tensor& attended) { return attended.reshape({x.size(0), -1}); };
+  if (const StepTables* step = pass.layout.step.get(); step && step->one_row_each && !config.learned_positions) {
+    const ops::TokenHeads token = {heads.queries, heads.keys,        heads.values, angles.cos,
+                                   angles.sin,    pass.layout.slots, cache.keys,   cache.values};
+    return forward(layer.attention.output, rows_of(ops::token_attention(token, step->cache.at(index),
+                                                                        step->cache_queries, config.attention_scale)));
+  }
   if (!config.learned_positions && cache.keys.defined() && pass.layout.slots.defined()) {
     heads.queries = ops::rotate_into_cache(heads.queries, heads.keys, heads.values, angles.cos, angles.sin,
                                            pass.layout.slots, cache.keys, cache.values);
@@ -71,7 +79,7 @@ at::Tensor attend_self(const Pass& pass, const DecoderLayer& layer, size_t index
   }
   const at::Tensor attended =
       self_attention(heads.queries, heads.keys, heads.values, pass.layout, cache, config.attention_scale, window);
-  return forward(layer.attention.output, attended.reshape({x.size(0), -1}));
+  return forward(layer.attention.output, rows_of(attended));
 }
 
 at::Tensor optional_norm(const Norm& norm, const at::Tensor& x) { return norm ? forward(norm, x) : x; }

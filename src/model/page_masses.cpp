@@ -37,14 +37,14 @@ at::Tensor log_sum_exps(const CrossAttention& block, const at::Tensor& query, co
                         const HeadShape& shape, int64_t layer) {
   const bool kept = !context.kept.empty();
   if (kept && context.kept.front().in_8_bits) {
-    const at::Tensor rows = rows_of_groups(query, shape.groups).to(at::kFloat);
+    const at::Tensor rows = ops::rows_of_groups(query, shape.groups).to(at::kFloat);
     return ops::int8_page_log_sum_exps(rows, *context.kept.at(static_cast<size_t>(layer)).in_8_bits, scale_of(shape))
         .flatten(1);
   }
   const ops::PageTable table = key_pages(context, layer);
   const at::Tensor absorbed = kept ? at::Tensor() : absorbed_queries(block, query, shape);
   if (query.is_cpu() || (query.scalar_type() == at::kBFloat16 && ops::takes_paged_attention(table, query.device()))) {
-    const at::Tensor rows = kept ? rows_of_groups(query, shape.groups) : absorbed.contiguous();
+    const at::Tensor rows = kept ? ops::rows_of_groups(query, shape.groups) : absorbed.contiguous();
     const at::Tensor of = at::zeros({table.keys.size(0)}, table.keys.options());
     return ops::page_log_sum_exps(rows, 1, of, table, scale_of(shape)).flatten(1);
   }

@@ -159,6 +159,19 @@ cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& tab
 
 }  // namespace
 
+at::Tensor rows_of_groups(const at::Tensor& queries, int64_t groups) {
+  const int64_t width = queries.size(2);
+  return queries.reshape({queries.size(0), groups, -1, width})
+      .transpose(1, 2)
+      .reshape({-1, groups, width})
+      .contiguous();
+}
+
+at::Tensor heads_of_groups(const at::Tensor& rows, int64_t sequences) {
+  const int64_t width = rows.size(2);
+  return rows.reshape({sequences, -1, rows.size(1), width}).transpose(1, 2).reshape({sequences, -1, width});
+}
+
 int64_t address_of(const at::Tensor& tensor) {
   return static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()));
 }

@@ -40,6 +40,11 @@ PageTable page_form(const at::Tensor& keys, const at::Tensor& values);
 // everything but their rows. Errors: invalid_argument, naming what differs.
 PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device device);
 
+// Heads of a token of each of B sequences [B, H, D] as paged_attention takes them, H/G query rows of each group:
+// [B * H/G, G, D], and back.
+at::Tensor rows_of_groups(const at::Tensor& queries, int64_t groups);
+at::Tensor heads_of_groups(const at::Tensor& rows, int64_t sequences);
+
 struct BatchQueries {
   at::Tensor rows;             // [N, G, D] float32 or bfloat16, contiguous; rounded to bfloat16 on a GPU
   at::Tensor first;            // [B + 1] int32 on the same device: sequence b has rows first[b] to first[b + 1]

@@ -178,6 +178,13 @@ struct PagedAttentionRun {
   const void* head_weight;  // bfloat16 [head_groups * head_width, width]
   int64_t heads, head_groups, head_width;
 };
+// ops/token_attention.h. `rotated` is not written; of the pages, whose queries are none of theirs, the tables, sizes,
+// strides and scale count, and the output [rows, heads, width].
+struct TokenAttentionRun {
+  RotaryCacheRows tokens;  // a row for each of the pages' sequences
+  PagedAttentionRun pages;
+  int device;
+};
 inline constexpr int64_t most_elements = int64_t{1} << 31;  // of one call: kernels count in 32 bits
 
 // ops/page_log_sum_exps.h. Query rows aligned to 16 bytes; keys as in PagedAttentionRun.
@@ -250,6 +257,8 @@ struct CudaKernels {
   const char* (*paged_attention)(const PagedAttentionRun&);
   // Bytes of workspace that this run needs, by its sizes alone; 0 where no kernel is compiled for its widths.
   int64_t (*paged_attention_bytes)(const PagedAttentionRun&);
+  const char* (*token_attention)(const TokenAttentionRun&);
+  bool (*takes_token_attention)(const TokenAttentionRun&);
   // Whether it takes head_weight.
   bool (*attends_into_heads)(const PagedAttentionRun&);
   const char* (*page_log_sum_exps)(const PageLogSumExpsRun&);

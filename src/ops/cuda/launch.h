@@ -19,6 +19,7 @@ cudaError_t launch(const TransposedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const GatedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const RotatedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
+cudaError_t launch(const TokenAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PageLogSumExpsRun& run, cudaStream_t stream);
 bool takes_page_log_sum_exps(int64_t width, bool int8_pages);
 cudaError_t launch(const MergeAttentionRun& run, cudaStream_t stream);
@@ -26,6 +27,7 @@ cudaError_t launch(const PackedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const UnpackRun& run, cudaStream_t stream);
 int64_t paged_attention_workspace(const PagedAttentionRun& run);  // on the current device
 bool takes_heads(const PagedAttentionRun& run);                   // likewise
+bool takes_token(const TokenAttentionRun& run);                   // likewise
 
 // Whether the current device has machine code for the kernels.
 bool has_machine_code();

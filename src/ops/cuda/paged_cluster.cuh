@@ -1,45 +1,19 @@
-// Attention over pages of separate keys and values for few query rows and short contexts, the self-attention of a
-// decode step, in one launch on Hopper (sm_90).
+// Attention over pages of separate keys and values for few query rows and short contexts, such as kept keys and values
+// of a short document, in one launch on Hopper (sm_90).
 // Bound: the bytes of keys and values / bandwidth. 32 groups of 2,048 rows of width 128 are 33.5 MB: 8 us at 4.2 TB/s.
 // In that time a launch, a merging kernel and a trip of parts through memory all count.
-// Design: a cluster of up to eight thread blocks has a whole sequence and group, so its parts meet in the cluster's
-// shared memory, and nothing is left to merge. Tiles go from memory to registers: with one to four query rows a row of
-// keys is used by the lanes that loaded it alone, so shared memory would save nothing and cost barriers. A warp has its
-// own tiles and its own running maximum; warps meet once, at the end.
-// Where there are more units than blocks at one time, and each has a few tiles at most (a short text, whose every row
-// is a sequence here), blocks are of two warps: of eight some would have no tile, and every unit's beginning and end
-// take as long as what is between. What takes time beside the bytes is waiting, so what does not depend on the kernel
-// before is done while that one ends: the tables are read, and the warp's first two tiles fetched into the second-level
-// cache, where a row that is still to be written will be found as it is then.
+// Design: cluster_rows.cuh.
+// Where there are more units than blocks at one time, and each has a few tiles at most (a short text of heads that
+// causal_rows.cuh does not take, whose every row is a sequence here), blocks are of two warps: of eight some would have
+// no tile, and every unit's beginning and end take as long as what is between. What takes time beside the bytes is
+// waiting, so what does not depend on the kernel before is done while that one ends: the tables are read, and the
+// warp's first two tiles fetched into the second-level cache, where a row that is still to be written will be found as
+// it is then.
 #pragma once
 
-#include "ops/cuda/barrier.cuh"
-#include "ops/cuda/merge_parts.cuh"
-#include "ops/cuda/row_values.cuh"
+#include "ops/cuda/cluster_rows.cuh"
 
 namespace cepe::ops::cuda {
-
-inline constexpr int most_cluster_blocks = 8;  // what any device with clusters takes
-
-// rows: of queries.
-template <int width_, int rows_, int warps_ = 8>
-struct ClusterPlan {
-  static constexpr int width = width_, rows = rows_, warps = warps_, threads = warps * warp;
-  static constexpr int resident = 8 / warps * (rows <= 2 ? 2 : 1);
-  static constexpr int lanes = width / 8;  // of a cached row, 16 bytes each
-  static constexpr int slots = warp / lanes, loads = 8, tile = loads * slots;
-  static constexpr int holders = lanes / loads;                          // lanes that have the same score
-  static constexpr int row_fours = width / 4, fours = rows * row_fours;  // of the sums
-  static constexpr int query_turns = (fours + warp - 1) / warp;
-  static constexpr int row_lines = width * 2 / 128;  // of a cached row in the second-level cache
-  static_assert(warp % lanes == 0 && fours <= threads && tile * row_lines == warp);
-};
-
-// What a cluster has: one sequence and group.
-struct ClusterUnit {
-  int sequence, group, first_query, query_rows, first_page;
-  int tiles, tiles_per_page;
-};
 
 template <class Plan>
 __device__ ClusterUnit cluster_unit(const PagedAttentionRun& run, unsigned number, int tiles_per_page) {
@@ -54,52 +28,6 @@ __device__ ClusterUnit cluster_unit(const PagedAttentionRun& run, unsigned numbe
   unit.tiles = (run.first_page[unit.sequence + 1] - unit.first_page) * tiles_per_page;
   if (unit.query_rows <= 0) unit.tiles = 0;
   return unit;
-}
-
-// A warp's tile as the tables have it: nothing is computed from what is read until it is needed, so that nothing waits
-// for it before.
-struct TableTile {
-  int64_t keys, values;                                      // addresses of the page
-  int page_rows, first;                                      // rows of the page, and the first of the tile
-  __device__ int rows() const { return page_rows - first; }  // more than a tile has, or fewer than none: no matter
-};
-
-template <class Plan>
-__device__ TableTile table_tile(const PagedAttentionRun& run, const ClusterUnit& unit, int index) {
-  constexpr int beyond_any = 1 << 30;
-  const int within = static_cast<int>(static_cast<unsigned>(index) / static_cast<unsigned>(unit.tiles_per_page));
-  const int page = min(unit.first_page + within, static_cast<int>(run.pages) - 1);
-  const int first = index < unit.tiles ? (index - within * unit.tiles_per_page) * Plan::tile : beyond_any;
-  return {run.keys[page], run.values[page], run.rows[page], first};
-}
-
-// From an address of a page to a row of the unit's group.
-template <class Plan>
-__device__ const Bfloat16* row_of_page(int64_t page, int row, int64_t stride, int group) {
-  return reinterpret_cast<const Bfloat16*>(page) + row * stride + group * Plan::width;
-}
-
-// A line a lane.
-template <class Plan>
-__device__ void fetch_tile(const PagedAttentionRun& run, const TableTile& tile, int group) {
-  const int lane = static_cast<int>(threadIdx.x) % warp, row = lane / Plan::row_lines;
-  if (row >= tile.rows()) return;
-  const int column = lane % Plan::row_lines * 64;
-  const Bfloat16* keys = row_of_page<Plan>(tile.keys, tile.first + row, run.key_stride, group) + column;
-  const Bfloat16* values = row_of_page<Plan>(tile.values, tile.first + row, run.value_stride, group) + column;
-  asm volatile("prefetch.global.L2 [%0];\nprefetch.global.L2 [%1];" ::"l"(keys), "l"(values));
-}
-
-// A lane's columns of every slots-th row of a tile, of its keys or of its values.
-template <class Plan>
-__device__ void ask_for_rows(uint4 (&to)[Plan::loads], int64_t page, const TableTile& tile, int64_t stride, int group) {
-  const int lane = static_cast<int>(threadIdx.x) % warp, slot = lane / Plan::lanes;
-  const Bfloat16* from = row_of_page<Plan>(page, tile.first + slot, stride, group) + lane % Plan::lanes * 8;
-#pragma unroll
-  for (int i = 0; i < Plan::loads; ++i) {
-    to[i] = load_where(slot + i * Plan::slots < tile.rows(), from);
-    from += Plan::slots * stride;
-  }
 }
 
 // A warp's queries, four columns a lane at a time, as they are in memory: bfloat16 in the first half, or float32.
@@ -154,187 +82,6 @@ __device__ void put_queries(const PagedAttentionRun& run, const AskedQueries<Pla
   __syncwarp();
 }
 
-// Of a warp, over its tiles. The maximum is the same in all lanes; the denominator is over the scores that a lane has,
-// the sums over the rows that it loaded.
-template <class Plan>
-struct WarpSums {
-  float sums[Plan::rows][8] = {};
-  float maximum[Plan::rows], denominator[Plan::rows] = {};
-};
-
-// Each lane's shares of the scores of its loads -> the whole score of one: the lanes of a cached row halve what they
-// have, and swap it, until one is left to each, or to as many as have the same one.
-template <class Plan>
-__device__ float whole_score(float (&shares)[Plan::loads]) {
-  const int lane = static_cast<int>(threadIdx.x) % warp;
-  int other = Plan::lanes / 2;
-#pragma unroll
-  for (int count = Plan::loads / 2; count > 0; count /= 2, other /= 2) {
-    const bool later = (lane & other) != 0;
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const float kept = later ? shares[i + count] : shares[i], given = later ? shares[i] : shares[i + count];
-      shares[i] = kept + __shfl_xor_sync(0xffffffffu, given, other);
-    }
-  }
-#pragma unroll
-  for (; other > 0; other /= 2) shares[0] += __shfl_xor_sync(0xffffffffu, shares[0], other);
-  return shares[0];
-}
-
-// Products over the lane's own columns.
-template <class Plan>
-__device__ void multiply_keys(const float4 (&queries)[Plan::fours], const uint4 (&keys)[Plan::loads],
-                              float (&shares)[Plan::rows][Plan::loads]) {
-  const float4* first = queries + static_cast<int>(threadIdx.x) % Plan::lanes * 2;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float4 query[Plan::rows];
-#pragma unroll
-    for (int row = 0; row < Plan::rows; ++row) query[row] = first[row * Plan::row_fours + half];
-#pragma unroll
-    for (int i = 0; i < Plan::loads; ++i) {
-      const uint32_t left = half == 0 ? keys[i].x : keys[i].z, right = half == 0 ? keys[i].y : keys[i].w;
-#pragma unroll
-      for (int row = 0; row < Plan::rows; ++row) {
-        float& share = shares[row][i];
-        share = fmaf(lower(left), query[row].x, half == 0 ? 0.0f : share);
-        share = fmaf(upper(left), query[row].y, share);
-        share = fmaf(lower(right), query[row].z, share);
-        share = fmaf(upper(right), query[row].w, share);
-      }
-    }
-  }
-}
-
-// Shares of scores -> the probability of the lane's own load, number lane % lanes / holders; what was summed before is
-// scaled where a maximum has risen.
-template <class Plan>
-__device__ void soften_tile(float (&shares)[Plan::rows][Plan::loads], int rows, WarpSums<Plan>& own,
-                            float (&probabilities)[Plan::rows]) {
-  const int lane = static_cast<int>(threadIdx.x) % warp;
-  const bool there = lane / Plan::lanes + lane % Plan::lanes / Plan::holders * Plan::slots < rows;
-#pragma unroll
-  for (int row = 0; row < Plan::rows; ++row) {
-    const float whole = whole_score<Plan>(shares[row]), score = there ? whole : -INFINITY;
-    float highest = score;
-#pragma unroll
-    for (int other = Plan::holders; other < warp; other *= 2) {
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, other));
-    }
-    highest = fmaxf(highest, own.maximum[row]);
-    const float base = highest == -INFINITY ? 0.0f : highest;
-    const float factor = exp2f(own.maximum[row] - base);
-    own.maximum[row] = highest;
-    probabilities[row] = exp2f(score - base);
-    own.denominator[row] = own.denominator[row] * factor + probabilities[row];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) own.sums[row][i] *= factor;
-  }
-}
-
-template <class Plan>
-__device__ void add_values(const float (&probabilities)[Plan::rows], const uint4 (&values)[Plan::loads],
-                           WarpSums<Plan>& own) {
-#pragma unroll
-  for (int i = 0; i < Plan::loads; ++i) {
-#pragma unroll
-    for (int row = 0; row < Plan::rows; ++row) {
-      const float weight = __shfl_sync(0xffffffffu, probabilities[row], i * Plan::holders, Plan::lanes);
-      float(&sums)[8] = own.sums[row];
-      sums[0] = fmaf(lower(values[i].x), weight, sums[0]);
-      sums[1] = fmaf(upper(values[i].x), weight, sums[1]);
-      sums[2] = fmaf(lower(values[i].y), weight, sums[2]);
-      sums[3] = fmaf(upper(values[i].y), weight, sums[3]);
-      sums[4] = fmaf(lower(values[i].z), weight, sums[4]);
-      sums[5] = fmaf(upper(values[i].z), weight, sums[5]);
-      sums[6] = fmaf(lower(values[i].w), weight, sums[6]);
-      sums[7] = fmaf(upper(values[i].w), weight, sums[7]);
-    }
-  }
-}
-
-// Where the warps of a block meet, then the blocks of a cluster: sums not yet divided, (maximum, denominator).
-template <class Plan>
-struct ClusterMemory {
-  float4 warp_sums[Plan::warps][Plan::fours], block_sums[Plan::fours];
-  float2 warp_states[Plan::warps][Plan::rows], block_states[Plan::rows];
-  ClusterUnit unit;  // what is wanted of it at the end
-};
-
-template <class Plan>
-__device__ void store_warp(WarpSums<Plan>& own, float4 (&sums)[Plan::fours], float2 (&states)[Plan::rows]) {
-  const int lane = static_cast<int>(threadIdx.x) % warp;
-#pragma unroll
-  for (int row = 0; row < Plan::rows; ++row) {
-    float* mine = own.sums[row];
-    const float denominator = sum_of_warp(own.denominator[row]) / Plan::holders;
-#pragma unroll
-    for (int other = Plan::lanes; other < warp; other *= 2) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) mine[i] += __shfl_xor_sync(0xffffffffu, mine[i], other);
-    }
-    if (lane < Plan::lanes) {
-      float4* to = sums + row * Plan::row_fours + lane * 2;
-      to[0] = make_float4(mine[0], mine[1], mine[2], mine[3]);
-      to[1] = make_float4(mine[4], mine[5], mine[6], mine[7]);
-    }
-    if (lane == 0) states[row] = make_float2(own.maximum[row], denominator);
-  }
-}
-
-// Four columns of a query row: `count` parts become one.
-template <int count>
-__device__ MergedState merge_fours(const float2 (&states)[count], const float4 (&parts)[count], float (&sum)[4]) {
-  MergedState merged;
-#pragma unroll
-  for (int i = 0; i < count; ++i) merged.maximum = fmaxf(merged.maximum, states[i].x);
-#pragma unroll
-  for (int i = 0; i < count; ++i) {
-    const float weight = exp2f(states[i].x - merged.base());
-    merged.denominator += weight * states[i].y;
-    add(sum, weight, Pack<float, 4>{parts[i].x, parts[i].y, parts[i].z, parts[i].w});
-  }
-  return merged;
-}
-
-// The block's warps become one; four columns a thread.
-template <class Plan>
-__device__ void merge_warps_of_block(ClusterMemory<Plan>& memory) {
-  const int four = static_cast<int>(threadIdx.x), row = four / Plan::row_fours;
-  if (four >= Plan::fours) return;
-  float2 states[Plan::warps];
-  float4 parts[Plan::warps];
-#pragma unroll
-  for (int i = 0; i < Plan::warps; ++i) {
-    states[i] = memory.warp_states[i][row];
-    parts[i] = memory.warp_sums[i][four];
-  }
-  float sum[4] = {};
-  const MergedState merged = merge_fours(states, parts, sum);
-  memory.block_sums[four] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-  if (four % Plan::row_fours == 0) memory.block_states[row] = make_float2(merged.maximum, merged.denominator);
-}
-
-// The cluster's blocks, all asked at one time.
-template <class Plan>
-__device__ MergedState merge_blocks(ClusterMemory<Plan>& memory, int blocks, float (&sum)[4]) {
-  const int four = static_cast<int>(threadIdx.x);
-  const uint32_t part = shared_address(&memory.block_sums[four]);
-  const uint32_t state = shared_address(&memory.block_states[four / Plan::row_fours]);
-  float2 states[most_cluster_blocks];
-  float4 parts[most_cluster_blocks];
-#pragma unroll
-  for (int i = 0; i < most_cluster_blocks; ++i) {
-    states[i] = make_float2(-INFINITY, 0);
-    parts[i] = make_float4(0, 0, 0, 0);
-    if (i >= blocks) continue;
-    states[i] = read_two(place_in(state, i));
-    parts[i] = read_four(place_in(part, i));
-  }
-  return merge_fours(states, parts, sum);
-}
-
 template <class Plan>
 __global__ void __launch_bounds__(Plan::threads, Plan::resident)
     attend_in_cluster(const PagedAttentionRun run, int tiles_per_page) {
@@ -379,27 +126,15 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
     rows = next.rows();
     next = table_tile<Plan>(run, unit, index + 2 * step);
   }
-  __syncwarp();
-  store_warp<Plan>(own, memory.warp_sums[warp_of_block], memory.warp_states[warp_of_block]);
-  __syncthreads();
-  merge_warps_of_block<Plan>(memory);
-  arrive_at_cluster();
-  wait_for_cluster();
-  const int four = static_cast<int>(threadIdx.x), row = four / Plan::row_fours;
-  const bool first_block = rank_in_cluster() == 0;
+  meet_in_cluster<Plan>(memory, own,
+                        [&](int row, int four, float share, const float(&sum)[4], const MergedState& merged) {
+                          const ClusterUnit& done = memory.unit;
+                          const int64_t at = (done.first_query + row) * run.groups + done.group;
+                          store_merged(run, at * Plan::width + four * 4, share, sum);
+                          if (four == 0) store_log_sum_exp(run, at, merged);
+                        });
   const ClusterUnit& done = memory.unit;
-  const bool writes = first_block && four < Plan::fours && row < done.query_rows;
-  float sum[4] = {};
-  MergedState merged;
-  if (writes) merged = merge_blocks<Plan>(memory, static_cast<int>(blocks_in_cluster()), sum);
-  arrive_at_cluster();
-  if (writes) {
-    const int64_t at = (done.first_query + row) * run.groups + done.group;
-    store_merged(run, at * Plan::width + four % Plan::row_fours * 4,
-                 merged.denominator > 0 ? 1 / merged.denominator : 0.0f, sum);
-    if (four % Plan::row_fours == 0) store_log_sum_exp(run, at, merged);
-  }
-  if (first_block && done.sequence == run.sequences - 1) store_rows_of_no_sequence<Plan>(run, done.group);
+  if (rank_in_cluster() == 0 && done.sequence == run.sequences - 1) store_rows_of_no_sequence<Plan>(run, done.group);
   wait_for_cluster();  // no block leaves while its memory is read
 }
 

@@ -19,6 +19,8 @@ bool gated_product(const GatedProductRun& run);
 bool rotated_product(const RotatedProductRun& run);
 const char* paged_attention(const PagedAttentionRun& run);
 int64_t paged_attention_bytes(const PagedAttentionRun& run);
+const char* token_attention(const TokenAttentionRun& run);
+bool takes_token_attention(const TokenAttentionRun& run);
 bool attends_into_heads(const PagedAttentionRun& run);
 const char* page_log_sum_exps(const PageLogSumExpsRun& run);
 const char* merge_attention(const MergeAttentionRun& run);

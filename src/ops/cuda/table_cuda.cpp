@@ -39,6 +39,8 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         rotated_product,
                                         paged_attention,
                                         paged_attention_bytes,
+                                        token_attention,
+                                        takes_token_attention,
                                         attends_into_heads,
                                         page_log_sum_exps,
                                         takes_page_log_sum_exps,
