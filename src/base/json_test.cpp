@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "base/error.h"
 #include "base/half.h"
 
@@ -13,6 +15,27 @@ TEST(Json, HostileTextIsRefusedWithItsPlace) {
   EXPECT_THROW(parse_json(std::string(100000, '['), "x.json"), Error);
   EXPECT_THROW(parse_json("{\"a\":", "x.json"), Error);
   EXPECT_THROW(parse_json("\"\xff\"", "x.json"), Error);
+}
+
+TEST(Json, EveryKindOfValueStandsInItsPlace) {
+  const std::string text = R"([null,true,-1,18446744073709551615,1.5,"x",[],{},{"b":[{"c":[1]},2],"a":{"d":"e"}}])";
+  EXPECT_EQ(parse_json(text, "x.json"), Json::parse(text));
+  EXPECT_EQ(parse_ordered_json(text, "x.json").dump(), text);
+  EXPECT_EQ(parse_json(" 7 ", "x.json"), 7);
+  EXPECT_EQ(parse_json("\xef\xbb\xbf{}", "x.json"), Json::object());
+  for (const char* bad : {"", "1 2", "[1,]", "{\"a\" 1}", "1e999", "[1}"})
+    EXPECT_THROW(parse_json(bad, "x.json"), Error);
+  EXPECT_NO_THROW(parse_json(std::string(65, '[') + std::string(65, ']'), "x.json"));
+  EXPECT_THROW(parse_json(std::string(66, '[') + std::string(66, ']'), "x.json"), Error);
+}
+
+// As an index names its shards.
+TEST(Json, ALongListOfObjectsIsReadInTimeThatGrowsWithIt) {
+  std::string text = "[{}";
+  for (int i = 1; i < 300000; ++i) text += ",{}";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(parse_json(text + "]", "x.json").size(), 300000U);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
 TEST(Json, FieldsAreCheckedByType) {
