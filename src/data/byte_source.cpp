@@ -105,6 +105,8 @@ class ZstdSource : public ByteSource {
   ZstdSource(const base::Path& path, std::unique_ptr<PlainSource> file)
       : path_(path), file_(std::move(file)), input_(input_bytes), stream_(ZSTD_createDStream()) {
     if (!stream_) throw Error(ErrorCode::out_of_memory, "no memory for zstd");
+    // Large dumps are packed with --long=31, and look back over 2 GiB. Memory is taken as it is filled.
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
   }
 
   size_t read(std::span<char> out) override {

@@ -16,8 +16,15 @@ namespace filesystem = std::filesystem;
 
 bool is_hidden(const base::Path& path) { return path.filename().string().starts_with('.'); }
 
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char byte) { return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte + 32) : byte; });
+  return lower;
+}
+
 bool is_json_lines(const base::Path& path) {
-  const std::string name = path.filename().string();
+  const std::string name = lower_case(path.filename().string());
   return name.ends_with(".jsonl") || name.ends_with(".jsonl.gz") || name.ends_with(".jsonl.zst");
 }
 
@@ -36,13 +43,6 @@ size_t valid_prefix(std::string_view text) {
     at += static_cast<size_t>(length);
   }
   return at;
-}
-
-std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char byte) { return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte + 32) : byte; });
-  return lower;
 }
 
 std::string id_of(const base::Json& json, const std::string& where) {

@@ -97,6 +97,19 @@ TEST_F(Documents, JsonLinesReadTheSameWhateverTheirCompression) {
   }
 }
 
+TEST_F(Documents, NamesInCapitalsAreJsonLinesToo) {
+  EXPECT_EQ(read(write("A.JSONL", "{\"text\": \"one\"}\n")).front().text, "one");
+  EXPECT_EQ(read(write("A.Jsonl.GZ", gzip("{\"text\": \"one\"}\n"))).front().text, "one");
+}
+
+// As zstd --long=31 packs from a pipe: a frame with a window of 2 GiB and one block, stored.
+TEST_F(Documents, FramesThatMayLookFarBackAreRead) {
+  const std::string lines = "{\"text\": \"one\"}\n";
+  const auto header = static_cast<char>(lines.size() << 3 | 1);
+  const std::string frame{'\x28', '\xb5', '\x2f', '\xfd', '\0', '\xa8', header, '\0', '\0'};
+  EXPECT_EQ(read(write("a.jsonl.zst", frame + lines)).front().text, "one");
+}
+
 TEST_F(Documents, LinesAreSplitAtNewlinesOnly) {
   const auto path = write("a.jsonl", "{\"text\": \"a\xe2\x80\xa8\x62\x0b\"}\r\n\n{\"text\": \"c\", \"domain\": \"x\"}");
   EXPECT_THAT(error_of(path), HasSubstr("line 1"));  // JSON has no raw control characters in strings
