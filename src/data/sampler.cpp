@@ -123,11 +123,20 @@ struct Sampler::State {
     if (!wanted.whole_documents && joined >= settings.tokens) part.add_stretch(0, joined, settings.tokens);
   }
 
+  bool has_documents(const MixturePart& wanted) const {
+    const auto documents = corpus.documents();
+    return std::any_of(documents.begin(), documents.end(), [&](const CorpusDocument& document) {
+      return wanted.domain == "*" || document.domain == wanted.domain;
+    });
+  }
+
   [[noreturn]] void nothing_long_enough(const MixturePart& wanted, const Part& part) const {
     const char* of_split = split == Split::training ? "training" : "held-out";
     std::string message = "domain " + name_of(wanted) + " has, in the " + of_split + " split, ";
     if (wanted.whole_documents) {
       message += "no document of at least " + std::to_string(settings.tokens) + " tokens";
+      if (split == Split::training && has_documents(wanted))
+        message += "; a part of the mixture with whole_documents: false joins shorter ones";
     } else {
       message +=
           std::to_string(part.document_first.back()) + " tokens; a sample takes " + std::to_string(settings.tokens);

@@ -190,7 +190,10 @@ TEST_F(Samples, APartWithoutALongEnoughDocumentIsNamed) {
   const auto refused = [&](const std::string& text, const SamplerSettings& settings, Split split = Split::training) {
     expect_error(ErrorCode::invalid_argument, text, [&] { Sampler(corpus, settings, split); });
   };
-  refused("domain 'b' has, in the training split, no document of at least 10", {.tokens = 10, .mixture = {{"b"}}});
+  refused(
+      "domain 'b' has, in the training split, no document of at least 10 tokens; a part of the mixture with "
+      "whole_documents: false joins shorter ones",
+      {.tokens = 10, .mixture = {{"b"}}});
   refused("domain 'b' has, in the training split, 18 tokens; a sample takes 19",
           {.tokens = 19, .mixture = {{"b", 1, false}}});
   refused(
