@@ -1,5 +1,6 @@
 // cepe data: tokenised corpora for training.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "base/log.h"
 #include "cli/commands.h"
@@ -18,17 +19,27 @@ struct BuildOptions {
   data::CorpusOptions corpus;
 };
 
-std::vector<base::Path> files_of(const std::vector<std::string>& texts) {
+bool is_below(const base::Path& file, const base::Path& folder) {
+  const base::Path inner = std::filesystem::absolute(file).lexically_normal(),
+                   outer = (std::filesystem::absolute(folder) / "").lexically_normal();
+  // The last part of `outer` is the empty one behind its slash.
+  return std::mismatch(outer.begin(), std::prev(outer.end()), inner.begin(), inner.end()).first ==
+         std::prev(outer.end());
+}
+
+std::vector<base::Path> files_of(const std::vector<std::string>& texts, const base::Path& output) {
   std::vector<base::Path> files;
   for (const std::string& text : texts) {
     const std::vector<base::Path> more = data::list_document_files(text);
     files.insert(files.end(), more.begin(), more.end());
   }
+  // A corpus may be made in the folder of its texts: it is none of them when the command goes on.
+  std::erase_if(files, [&](const base::Path& file) { return is_below(file, output); });
   return files;
 }
 
 void build(const BuildOptions& options, const CommonOptions& common) {
-  const std::vector<base::Path> files = files_of(options.texts);
+  const std::vector<base::Path> files = files_of(options.texts, options.output);
   const base::Path source =
       options.tokenizer.empty() ? model::locate_model(options.model, common.cache()) : base::Path(options.tokenizer);
   const auto tokenizer = load_tokenizer_at(source);

@@ -256,6 +256,14 @@ Json inputs_of(const std::vector<Path>& files) {
   return inputs;
 }
 
+void expect_documents(const CorpusReport& report, const Path& folder, const std::string& sources) {
+  if (report.documents > 0) return;
+  std::string message = folder.string() + ": nothing to make a corpus of: " + sources + " hold no document with text";
+  if (report.empty > 0) message += "; " + std::to_string(report.empty) + " documents are empty";
+  if (report.skipped > 0) message += "; " + std::to_string(report.skipped) + " bad lines or files were passed over";
+  throw Error(ErrorCode::invalid_argument, message);
+}
+
 CorpusReport build_corpus(const std::vector<Path>& files, const text::Tokenizer& tokenizer, const Path& folder,
                           const CorpusOptions& options) {
   check_options(options);
@@ -268,10 +276,11 @@ CorpusReport build_corpus(const std::vector<Path>& files, const text::Tokenizer&
     build.run();
     report.skipped = build.skipped();
     report.empty = build.empty();
-    writer.finish();
   }
   report.documents = writer.documents();
   report.tokens = writer.tokens();
+  expect_documents(report, folder, "the " + std::to_string(files.size()) + " files");
+  writer.finish();
   return report;
 }
 

@@ -36,11 +36,14 @@ std::string domain_of_file(const base::Path& path);
 // Errors: not_found, io.
 base::Json inputs_of(const std::vector<base::Path>& files);
 
+// Errors: invalid_argument where no document was found; `sources` says in what ("the 3 files").
+void expect_documents(const CorpusReport& report, const base::Path& folder, const std::string& sources);
+
 // The same command goes on where an interrupted one stopped; once finished it only reports. A document is tokenised as
 // a whole, so that its ids are exactly the tokenizer's; texts in flight take at most 64 MiB and one document. Errors:
 // invalid_argument for a folder that holds something else, or a corpus of other inputs, tokenizer or settings (named;
-// max_skipped and threads may differ); whatever DocumentReader and CorpusWriter say; base::Interrupted. What was done
-// is kept whatever happens.
+// max_skipped and threads may differ), and where there is no document with text: no corpus is made then; whatever
+// DocumentReader and CorpusWriter say; base::Interrupted. What was done is kept whatever happens.
 CorpusReport build_corpus(const std::vector<base::Path>& files, const text::Tokenizer& tokenizer,
                           const base::Path& folder, const CorpusOptions& options);
 

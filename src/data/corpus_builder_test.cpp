@@ -138,6 +138,24 @@ TEST_F(CorpusBuilder, OtherInputsOrSettingsAreRefusedByName) {
   refused("bos: was false, is true", {file}, {.bos = true});
 }
 
+TEST_F(CorpusBuilder, InputsWithoutTextMakeNoCorpusAndDoNotHoldTheFolder) {
+  const auto nothing = folder_.write("nothing.txt", ""), lines = folder_.write("lines.jsonl", line("") + "{\n");
+  expect_error(ErrorCode::invalid_argument,
+               "c: nothing to make a corpus of: the 2 files hold no document with text; 2 documents are empty; 1 bad "
+               "lines or files were passed over",
+               [&] {
+                 build("c", {nothing, lines}, {.max_skipped = 1});
+               });
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "c/corpus.json"));
+  expect_error(ErrorCode::corrupt, "line 2", [&] { build("c", {lines}); });  // no document was written before it
+  folder_.write("c/tokens-00000.bin", "of a process that was ended before its first save");
+  folder_.write("c/tokens-00001.bin", "of the same");
+  const auto mended = folder_.write("lines.jsonl", line("one"));
+  build("c", {mended}, {.shard_tokens = 4});
+  EXPECT_EQ(text_of("c"), "one");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "c/tokens-00001.bin"));
+}
+
 TEST_F(CorpusBuilder, AFolderWithOtherThingsInItIsLeftAlone) {
   const auto file = folder_.write("a.jsonl", line("one"));
   folder_.write("mine/letter.txt", "dear");
@@ -195,6 +213,20 @@ TEST_F(CorpusBuilder, KilledAtAnyMomentItGoesOnToTheSameCorpus) {
   EXPECT_GT(report.found, 0);
   EXPECT_EQ(report.documents, TokenCorpus::open(folder_ / "whole").index().documents);
   expect_same_files("whole", "parts");
+}
+
+// It could not be opened.
+TEST_F(CorpusBuilder, ACorpusOfTooManyShardsIsRefusedWhileItIsBuilt) {
+  const auto file = folder_.write("a.jsonl", line("x") + "{\n" + line("y"));
+  const CorpusOptions options{.max_skipped = 1, .shard_tokens = 1};
+  expect_error(ErrorCode::corrupt, "line 2", [&] { build("c", {file}, {.shard_tokens = 1}); });
+  base::Json state = base::Json::parse(content_of(folder_ / "c/build.json"));
+  base::Json& corpus = state["corpus"];
+  corpus["shards"] = std::vector<base::Json>(most_corpus_shards, corpus["shards"][0]);
+  corpus["tokens"] = most_corpus_shards;
+  folder_.write("c/build.json", state.dump());
+  expect_error(ErrorCode::invalid_argument, "c: 100000 shards of 1 tokens are full",
+               [&] { build("c", {file}, options); });
 }
 
 TEST_F(CorpusBuilder, AStateThatContradictsTheFilesIsRefused) {

@@ -150,10 +150,11 @@ CorpusReport import_corpus(const ImportSources& sources, const text::Tokenizer& 
     Import import(sources, settings.vocabulary, writer, options);
     import.run();
     report.empty = import.empty();
-    writer.finish();
   }
   report.documents = writer.documents();
   report.tokens = writer.tokens();
+  expect_documents(report, folder, "the " + std::to_string(sources.mds.size() + sources.npy.size()) + " sources");
+  writer.finish();
   return report;
 }
 

@@ -13,8 +13,6 @@ using base::Error;
 using base::ErrorCode;
 using base::Json;
 
-constexpr size_t most_shards = 100'000;  // as many as five digits name
-
 [[noreturn]] void fail_at(const std::string& where, const std::string& what) {
   throw Error(ErrorCode::corrupt, where + ": " + what);
 }
@@ -43,7 +41,8 @@ int64_t sum(int64_t so_far, int64_t more, const std::string& where) {
 
 std::vector<CorpusShard> shards_in(const Json& json, const std::string& where) {
   if (!base::json_has(json, "shards") || !json["shards"].is_array()) fail_at(where, "field 'shards' must be a list");
-  if (json["shards"].size() > most_shards) fail_at(where, "more than " + std::to_string(most_shards) + " shards");
+  if (json["shards"].size() > most_corpus_shards)
+    fail_at(where, "more than " + std::to_string(most_corpus_shards) + " shards");
   std::vector<CorpusShard> shards;
   for (const Json& shard : json["shards"]) {
     const std::string here = where + ": shards[" + std::to_string(shards.size()) + "]";

@@ -31,7 +31,8 @@ struct CorpusIndex {
 inline constexpr int64_t corpus_version = 1;
 inline constexpr const char* corpus_index_name = "corpus.json";
 inline constexpr const char* corpus_documents_name = "documents.jsonl";
-std::string shard_name(size_t shard);  // tokens-00000.bin
+std::string shard_name(size_t shard);                  // tokens-00000.bin
+inline constexpr size_t most_corpus_shards = 100'000;  // as many as five digits name
 inline int64_t bytes_per_id(int64_t vocabulary) { return vocabulary <= 65536 ? 2 : 4; }
 
 // Errors: corrupt, naming `where` and the field; unsupported for another version.

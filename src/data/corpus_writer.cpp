@@ -124,9 +124,13 @@ CorpusWriter::CorpusWriter(const Path& folder, const CorpusWriterSettings& setti
   } else {
     if (!std::filesystem::is_empty(folder, none))
       throw Error(ErrorCode::invalid_argument, folder.string() + ": this folder is not empty and holds no corpus");
-    save(nullptr);  // before any other file: without a state they would be taken for somebody else's
-    documents_ = std::make_unique<AppendFile>(folder / corpus_documents_name, 0);
+    begin();
   }
+}
+
+void CorpusWriter::begin() {
+  save(nullptr);  // before any other file: without a state they would be taken for somebody else's
+  documents_ = std::make_unique<AppendFile>(folder_ / corpus_documents_name, 0);
 }
 
 void CorpusWriter::resume() {
@@ -136,6 +140,11 @@ void CorpusWriter::resume() {
   if (!base::json_has(state, "corpus")) throw Error(ErrorCode::corrupt, where + ": field 'corpus' is missing");
   // What is written so far is a corpus of its own, but for the shard that is open.
   const CorpusIndex written = parse_corpus_index(state["corpus"].dump(), where);
+  if (written.documents == 0) {
+    std::error_code none;
+    for (size_t shard = 0; std::filesystem::remove(folder_ / shard_name(shard), none);) ++shard;  // none was saved
+    return begin();
+  }
   check_same(written.made_from, index_.made_from, folder_);
   const int64_t document_bytes = base::json_integer(state, "document_bytes", where);
   const int64_t open_tokens = base::json_integer(state, "open_tokens", where);
@@ -150,6 +159,11 @@ void CorpusWriter::resume() {
 }
 
 void CorpusWriter::open_shard(int64_t tokens) {
+  if (index_.shards.size() == most_corpus_shards) {
+    throw Error(ErrorCode::invalid_argument, folder_.string() + ": " + std::to_string(most_corpus_shards) +
+                                                 " shards of " + std::to_string(settings_.shard_tokens) +
+                                                 " tokens are full, and a corpus has no more: choose larger shards");
+  }
   const Path path = folder_ / shard_name(index_.shards.size());
   shard_hash_ = base::Sha256();
   hash_file(shard_hash_, path, tokens * index_.bytes_per_id);

@@ -25,7 +25,8 @@ struct CorpusWriterSettings {
 class CorpusWriter {
  public:
   // Begins in a folder that is empty or not there yet, or goes on with an unfinished corpus that was made from the
-  // same. Errors: invalid_argument for another folder, naming what differs; corrupt for one that is damaged; io.
+  // same; one without a document is begun anew, whatever it was made from. Errors: invalid_argument for another folder,
+  // naming what differs; corrupt for one that is damaged; io.
   CorpusWriter(const base::Path& folder, const CorpusWriterSettings& settings);
 
   bool complete() const { return complete_; }               // it was finished before: nothing is left to do
@@ -34,7 +35,7 @@ class CorpusWriter {
   int64_t tokens() const { return index_.tokens; }
 
   // `document`'s id, source and domain count; its tokens are ids.size(). Errors: io; invalid_argument for an id outside
-  // the vocabulary.
+  // the vocabulary, and for more shards than a corpus may have.
   void append(const CorpusDocument& document, std::span<const text::Token> ids);
   // All documents so far, and `position`, survive whatever happens next. Errors: io.
   void save(const base::Json& position);
@@ -42,6 +43,7 @@ class CorpusWriter {
   void finish();
 
  private:
+  void begin();
   void resume();
   void open_shard(int64_t tokens);
   void close_shard();

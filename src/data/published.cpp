@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/progress.h"
 #include "formats/numpy_pickle.h"
 
 namespace cepe::data {
@@ -38,6 +39,16 @@ std::vector<text::Token> tokens_of(const TokenCorpus& corpus, int64_t first, int
   std::vector<text::Token> ids(static_cast<size_t>(count));
   corpus.read(first, ids);
   return ids;
+}
+
+void check_lengths(const TokenCorpus& corpus, int64_t previous, int64_t tokens) {
+  int64_t longest = 0;
+  for (const CorpusDocument& document : corpus.documents()) longest = std::max(longest, document.tokens);
+  if (longest >= previous + tokens) return;
+  throw Error(ErrorCode::invalid_argument, "samples of " + std::to_string(previous) + " previous and " +
+                                               std::to_string(tokens) +
+                                               " tokens: the longest document of the corpus has only " +
+                                               std::to_string(longest) + "; ask for fewer");
 }
 
 }  // namespace
@@ -137,6 +148,7 @@ void write_published_documents(const TokenCorpus& corpus, const Path& file) {
   std::vector<int64_t> head{static_cast<int64_t>(corpus.documents().size())};
   for (const CorpusDocument& document : corpus.documents()) head.push_back(document.tokens);
   base::FileWriter writer(file);
+  base::Progress progress("writing", corpus.tokens(), "tokens");
   const std::array<int64_t, 1> shape{static_cast<int64_t>(head.size()) + corpus.tokens()};
   writer.write(formats::npy_header(int64_type, shape));
   writer.write(bytes_of(head));
@@ -144,6 +156,7 @@ void write_published_documents(const TokenCorpus& corpus, const Path& file) {
     base::throw_if_interrupted();
     const auto ids = tokens_of(corpus, first, std::min<int64_t>(tokens_at_once, corpus.tokens() - first));
     writer.write(bytes_of(std::vector<int64_t>(ids.begin(), ids.end())));
+    progress.advance(static_cast<int64_t>(ids.size()));
   }
   writer.commit();
 }
@@ -155,9 +168,11 @@ int64_t write_published_samples(const TokenCorpus& corpus, int64_t previous, int
     throw Error(ErrorCode::invalid_argument, "samples of " + std::to_string(previous) + " previous and " +
                                                  std::to_string(tokens) + " tokens; expected 0 to 2^26 and 1 to 2^26");
   }
+  check_lengths(corpus, previous, tokens);
   std::vector<formats::MdsColumn> columns{{"domain", "str", {}}, {"token_ids", "pkl", {}}};
   if (previous > 0) columns.insert(columns.begin() + 1, {"prev_token_ids", "pkl", {}});
   formats::MdsWriter writer(folder, columns, settings);
+  base::Progress progress("writing", corpus.tokens(), "tokens");
   int64_t written = 0;
   for (const CorpusDocument& document : corpus.documents()) {
     for (int64_t begin = 0; begin + previous + tokens <= document.tokens; begin += tokens) {
@@ -169,6 +184,7 @@ int64_t write_published_samples(const TokenCorpus& corpus, int64_t previous, int
       writer.write(values);
       ++written;
     }
+    progress.advance(document.tokens);
   }
   writer.finish();
   return written;

@@ -68,7 +68,7 @@ void write_published_documents(const TokenCorpus& corpus, const base::Path& file
 
 // Samples of `previous` + `tokens` ids from every document that is long enough, as the published preparation cuts them:
 // a step of `tokens`, from the document's beginning. How many there were. `folder` is there.
-// Errors: invalid_argument for sizes that make no sense; io; base::Interrupted.
+// Errors: invalid_argument for sizes that make no sense, and where no document is long enough; io; base::Interrupted.
 int64_t write_published_samples(const TokenCorpus& corpus, int64_t previous, int64_t tokens, const base::Path& folder,
                                 const formats::MdsWriterSettings& settings = {});
 

@@ -116,6 +116,26 @@ TEST(Published, SamplesAreCutFromLongDocumentsWithAStepOfTheDecodersTokens) {
   expect_error(ErrorCode::invalid_argument, "0 tokens", [&] { write_published_samples(corpus, 1, 0, folder / "n"); });
 }
 
+TEST(Published, ACorpusWithoutALongEnoughDocumentGivesNoSamples) {
+  const test::TemporaryFolder folder;
+  const TokenCorpus corpus = corpus_of_lengths(folder / "c", {4, 5});
+  std::filesystem::create_directory(folder / "m");
+  expect_error(ErrorCode::invalid_argument, "the longest document of the corpus has only 5",
+               [&] { write_published_samples(corpus, 4, 2, folder / "m"); });
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "m"));
+  EXPECT_EQ(write_published_samples(corpus, 3, 2, folder / "m"), 1);
+}
+
+TEST(Published, AnImportOfNothingIsRefused) {
+  const test::TemporaryFolder folder;
+  const test::ByteTokenizer tokenizer(32000);
+  write_published_documents(corpus_of_lengths(folder / "empty", {0}), folder / "a.npy");
+  expect_error(ErrorCode::invalid_argument, "the 1 sources hold no document with text; 1 documents are empty", [&] {
+    import_corpus({{}, {folder / "a.npy"}}, tokenizer, folder / "c", {});
+  });
+  EXPECT_FALSE(std::filesystem::exists(folder / "c/corpus.json"));
+}
+
 TEST(Published, SamplesAndDocumentsBecomeACorpus) {
   const test::TemporaryFolder folder;
   const test::ByteTokenizer tokenizer(32000);

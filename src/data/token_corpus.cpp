@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/interrupt.h"
+#include "base/progress.h"
 #include "data/corpus_index.h"
 
 namespace cepe::data {
@@ -129,6 +130,7 @@ void TokenCorpus::read(int64_t first, std::span<text::Token> out) const {
 
 void TokenCorpus::verify() const {
   std::vector<text::Token> ids;
+  base::Progress progress("verifying", tokens(), "tokens");
   for (size_t i = 0; i < state_->shards.size(); ++i) {
     base::Sha256 hash;
     std::span<const std::byte> bytes = state_->shards[i].bytes();
@@ -140,6 +142,7 @@ void TokenCorpus::verify() const {
       ids.resize(piece.size() / static_cast<size_t>(state_->index.bytes_per_id));
       state_->read_shard(i, first, ids);
       first += static_cast<int64_t>(ids.size());
+      progress.advance(static_cast<int64_t>(ids.size()));
       bytes = bytes.subspan(piece.size());
     }
     if (base::to_hex(hash.finish()) != state_->index.shards[i].sha256)

@@ -66,6 +66,24 @@ class Data(ProgramTest):
         self.refuse("no BOS token", "data", "build", "--model", self.model, "--bos", "--output", self.root / "bos",
                     "--text", text)
 
+    def test_inputs_without_text_are_refused_and_the_mended_ones_are_taken(self):
+        text = self.write("blank.txt", "")
+        arguments = ("data", "build", "--model", self.model, "--output", self.root / "blank", "--text", text)
+        self.refuse(["blank: nothing to make a corpus of", "1 documents are empty"], *arguments)
+        self.refuse("not finished", "data", "info", self.root / "blank")
+        text.write_text("text")
+        self.assertIn("1 documents, 4 tokens", self.succeed(*arguments).err)
+
+    def test_a_corpus_may_lie_in_the_folder_of_its_texts(self):
+        self.write("texts/a.jsonl", self.lines({"text": "one"}) + "{\n")
+        arguments = ("data", "build", "--model", self.model, "--text", self.root / "texts", "--output",
+                     f"{self.root}/texts/../texts/corpus/")
+        self.refuse("a.jsonl, line 2", *arguments)
+        for _ in range(2):
+            self.assertIn("1 documents, 3 tokens", self.succeed(*arguments, "--max-skipped", "1").err)
+        self.write("texts/corpus-2.txt", "another name that begins so")
+        self.refuse("inputs: were 1, are 2", *arguments)
+
     def test_corpora_go_out_in_the_published_formats_and_come_back(self):
         text = self.write("book.jsonl", self.lines({"text": "abcdefghij"}, {"text": "xyz"}))
         self.build("own", text)
@@ -84,6 +102,7 @@ class Data(ProgramTest):
         documents = (self.root / "samples/documents.jsonl").read_text().splitlines()
         self.assertEqual([json.loads(line)["domain"] for line in documents], ["book", "book"])
         self.refuse("not empty", "data", "export", own, "--mds", self.root / "mds")
+        self.refuse("has only 10; ask for fewer", "data", "export", own, "--mds", self.root / "too-long")
         self.refuse("give one of", "data", "export", own)
         self.refuse("nothing to import", "data", "import", "--output", self.root / "none")
 
