@@ -8,7 +8,6 @@
 #include "cli/runtime.h"
 #include "cli/shape_bench.h"
 #include "model/quantise.h"
-#include "ops/device.h"
 
 namespace cepe::cli {
 
@@ -16,7 +15,7 @@ using base::Json;
 
 Json measure_shape(const BenchShapeOptions& options, const CommonOptions& common) {
   const at::NoGradGuard none;
-  ShapeBench bench(options, ops::open_device(common.device), model::quantised_format(weight_type(common.dtype)));
+  ShapeBench bench(options, open_device(common.device), model::quantised_format(weight_type(common.dtype)));
   bench.encode(bench.tokens(ShapeBench::chunks_at_once * ShapeBench::chunk));  // loads kernels
   if (bench.wants("encode")) measure_encoding(bench);
   if (bench.wants("forward")) measure_forward(bench);

@@ -11,14 +11,6 @@ namespace {
 
 using base::Error;
 
-at::Device open_device(const std::string& name) {
-  try {
-    return ops::open_device(name);
-  } catch (const Error& error) {
-    throw Error(error.code(), "--device " + name + ": " + error.what() + "; use --device cpu");
-  }
-}
-
 // What of the options says which parts are meant; none of it touches a device.
 engine::OpenOptions parts_of(const ModelOptions& options) {
   engine::OpenOptions open;
@@ -51,6 +43,14 @@ context::StoreOptions store_options(const ModelOptions& options) {
 }
 
 }  // namespace
+
+at::Device open_device(const std::string& name) {
+  try {
+    return ops::open_device(name);
+  } catch (const Error& error) {
+    throw Error(error.code(), "--device " + name + ": " + error.what() + "; use --device cpu");
+  }
+}
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
   const char* group = "Model";

@@ -1,6 +1,8 @@
 // The options with which commands open a model (generate, chat, bench, eval): engine/open.h does it.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,6 +47,9 @@ engine::EngineOptions engine_options(const ModelOptions& options);
 
 using engine::load_tokenizer_at;
 using engine::Runtime;
+
+// --device. Errors: those of ops::open_device, naming the option.
+at::Device open_device(const std::string& name);
 
 // The options as the library takes them, with the device opened. Errors: those of open_device; invalid_argument.
 engine::OpenOptions open_options(const ModelOptions& options, const CommonOptions& common);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "ops/device.h"
 #include "train/trainer.h"
@@ -19,12 +20,21 @@ struct TrainCommand {
   bool print = false, export_only = false, allow_mismatch = false;
 };
 
+c10::Device open_replica(const std::string& name, int replicas) {
+  try {
+    return ops::open_device(name);
+  } catch (const base::Error& error) {
+    throw base::Error(error.code(), "--replicas " + std::to_string(replicas) + ": " + error.what());
+  }
+}
+
 // The first GPUs for replicas, one each; a CPU is shared by all.
 std::vector<c10::Device> open_devices(const std::string& name, int replicas) {
-  std::vector<c10::Device> devices = {ops::open_device(name)};
+  std::vector<c10::Device> devices = {open_device(name)};
   const int first = devices.front().is_cuda() ? devices.front().index() : 0;
   for (int next = 1; next < replicas; ++next)
-    devices.push_back(devices.front().is_cuda() ? ops::open_device("cuda:" + std::to_string(first + next)) : c10::kCPU);
+    devices.push_back(devices.front().is_cuda() ? open_replica("cuda:" + std::to_string(first + next), replicas)
+                                                : c10::kCPU);
   return devices;
 }
 

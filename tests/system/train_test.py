@@ -208,6 +208,7 @@ class Refused(Training):
     def test_options_that_would_do_nothing_are_refused(self):
         self.refuse(["--dtype int8", "decoder.dtype=bfloat16"], *self.arguments("none"), "--dtype", "int8")
         self.refuse("--stop-after nan", *self.arguments("none"), "--stop-after", "nan")
+        self.refuse(["--device gpu", "use --device cpu"], *self.arguments("none"), "--device", "gpu")
 
     def test_what_is_missing_is_named(self):
         self.refuse(str(self.root / "no-corpus"), "train", self.recipe, f"data.corpus={self.root / 'no-corpus'}",
