@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/losses.h"
 
 namespace cepe::train {
 namespace {
@@ -274,6 +275,51 @@ void check_loss(const LossSettings& loss, const std::string& stage) {
   require(!distils || loss.divergence > 0, "loss.divergence: stage ceped needs it above 0");
   require(distils || loss.divergence == 0, "loss.divergence: stage " + stage + " has no teacher; set it to 0");
   require(distils || loss.cross_entropy > 0, "loss.cross_entropy: stage " + stage + " needs it above 0");
+  require(stage_of(stage) != Stage::mlm || loss.mask > 0, "loss.mask: stage mlm needs it above 0");
+  if (!distils || loss.mode == "full") return;
+  try {
+    model::distillation_mode(loss.mode);
+  } catch (const Error&) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "loss.mode '" + loss.mode + "': known are full, drop and smooth_X with 0 <= X < 1, such as smooth_1e-6");
+  }
+}
+
+// What would be passed over silently: a run may take days.
+void check_unused(const Recipe& recipe) {
+  const DecoderSettings& decoder = recipe.decoder;
+  require(decoder.rope_factor == 1 || !decoder.rope_scaling.empty(),
+          "decoder.rope_factor: does nothing without decoder.rope_scaling");
+  const bool trains_low_rank =
+      std::find(recipe.trainable.begin(), recipe.trainable.end(), "low_rank") != recipe.trainable.end();
+  require(decoder.low_rank.rank == 0 || trains_low_rank,
+          "decoder.low_rank.rank: does nothing unless low_rank is in trainable");
+  const AdapterSettings& adapter = recipe.adapter;
+  const Stage stage = stage_of(recipe.stage);
+  const bool other_encoder = (stage == Stage::warmup || stage == Stage::cepe || stage == Stage::ceped) &&
+                             adapter.from.empty() && adapter.encoder != "random";
+  require(
+      !other_encoder || (adapter.encoder_width == 0 && adapter.encoder_heads == 0 && adapter.encoder_feed_forward == 0),
+      "adapter.encoder_width, encoder_heads, encoder_feed_forward: are for adapter.encoder random; it is '" +
+          adapter.encoder + "'");
+}
+
+// Only a shell puts the home folder in its place: a folder named ~ would be made.
+void check_paths(const Recipe& recipe) {
+  const DataSettings& data = recipe.data;
+  const std::pair<const char*, const std::string&> paths[] = {{"output", recipe.output},
+                                                              {"decoder.model", recipe.decoder.model},
+                                                              {"decoder.config", recipe.decoder.config},
+                                                              {"adapter.from", recipe.adapter.from},
+                                                              {"adapter.encoder", recipe.adapter.encoder},
+                                                              {"data.corpus", data.corpus},
+                                                              {"data.samples", data.samples},
+                                                              {"data.stored_logits", data.stored_logits},
+                                                              {"data.retrieved", data.retrieved}};
+  for (const auto& [field, path] : paths)
+    require(path != "~" && !path.starts_with("~/"),
+            std::string(field) + " '" + path + "': ~ is not read as the home folder here; write the whole path");
 }
 
 void check_validation(const Recipe& recipe) {
@@ -281,6 +327,8 @@ void check_validation(const Recipe& recipe) {
   if (validation.steps == 0) return;
   const Stage stage = stage_of(recipe.stage);
   const int64_t chunk = recipe.adapter.chunk_size;
+  require(validation.decoder_tokens != 1,
+          "validation.decoder_tokens: of 1 token nothing is predicted; 0 or at least 2");
   if (stage == Stage::warmup)
     require(validation.decoder_tokens % chunk == 0,
             multiple_of("validation.decoder_tokens", validation.decoder_tokens, chunk) + ", as stage warmup needs");
@@ -304,7 +352,9 @@ void validate(const Recipe& recipe) {
           "data.corpus: which folder? (cepe data build makes one)");
   require(!recipe.output.empty(), "output: which folder?");
   require(!recipe.trainable.empty(), "trainable: nothing is");
+  check_paths(recipe);
   validate_prepared(recipe);
+  check_unused(recipe);
   const Stage stage = stage_of(recipe.stage);
   check_loss(recipe.loss, recipe.stage);
   check_optimiser(recipe.optimiser);

@@ -100,7 +100,34 @@ TEST(Recipes, FieldsThatAStageHasNotAreRefused) {
   refuse("loss.divergence: stage cepe has no teacher", "phases: [{steps: 1}]\nloss: {divergence: 1}");
 }
 
+TEST(Recipes, FieldsThatDoNothingAreRefused) {
+  const std::string phase = "phases: [{steps: 1}]\n";
+  refuse("decoder.rope_factor: does nothing without decoder.rope_scaling", phase + "decoder: {rope_factor: 4}");
+  refuse("decoder.low_rank.rank: does nothing unless low_rank is in trainable",
+         phase + "decoder: {low_rank: {rank: 8}}");
+  refuse("are for adapter.encoder random; it is 'decoder'", phase + "adapter: {encoder_width: 64}");
+  EXPECT_EQ(read(phase + "adapter: {encoder: random, encoder_width: 64}").adapter.encoder_width, 64);
+  EXPECT_EQ(read(phase + "adapter: {from: warm, encoder_width: 64}").adapter.encoder_width, 64);
+  refuse("validation.decoder_tokens", phase + "validation: {steps: 1, decoder_tokens: 1}");
+}
+
+TEST(Recipes, AnUnknownDivergenceIsRefusedBeforeARunBegins) {
+  const std::string distilled = "stage: ceped\nphases: [{steps: 1}]\nloss: {divergence: 1, mode: ";
+  for (const char* mode : {"smooth", "smooth_nan", "smooth_1e-6x", "FULL"})
+    refuse(std::string("loss.mode '") + mode + "': known are full, drop and smooth_X", distilled + mode + "}");
+  for (const char* mode : {"full", "drop", "smooth_1e-6"}) EXPECT_EQ(read(distilled + mode + "}").loss.mode, mode);
+}
+
+// A folder of that name would be made where the program runs.
+TEST(Recipes, PathsThatOnlyAShellCompletesAreRefused) {
+  refuse("adapter.from '~/runs/warm': ~ is not read as the home folder here",
+         "adapter: {from: ~/runs/warm}\nphases: [{steps: 1}]");
+  test::expect_error(base::ErrorCode::invalid_argument, "output '~/out'",
+                     [] { read_recipe("output: ~/out\ndata: {corpus: in}\nphases: [{steps: 1}]", "recipe.yaml", {}); });
+}
+
 TEST(Recipes, ALossThatWeighsNothingIsRefused) {
+  refuse("loss.mask: stage mlm needs it above 0", "stage: mlm\nphases: [{steps: 1, windows: 1}]\nloss: {mask: 0}");
   refuse("loss.cross_entropy: stage cepe needs it above 0", "phases: [{steps: 1}]\nloss: {cross_entropy: 0}");
   const std::string distilled = "stage: ceped\nphases: [{steps: 1}]\nloss: {cross_entropy: 0, divergence: 1}";
   EXPECT_EQ(read(distilled).loss.cross_entropy, 0);
