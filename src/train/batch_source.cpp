@@ -1,5 +1,6 @@
 #include "train/batch_source.h"
 
+#include "base/error.h"
 #include "data/prepared_samples.h"
 
 namespace cepe::train {
@@ -34,14 +35,25 @@ BatchSource batches_of(Samples samples) {
 }  // namespace
 
 data::Sampler sampler_for(const data::TokenCorpus& corpus, const Recipe& recipe, int64_t tokens, uint64_t number,
-                          data::Split split) {
-  return data::Sampler(corpus,
-                       {.tokens = tokens,
-                        .seed = recipe.seed_of_data() + number,
-                        .held_out = recipe.data.held_out,
-                        .mixture = recipe.data.mixture,
-                        .without_empty_parts = split == data::Split::held_out},
-                       split);
+                          data::Split split, const std::string& field) {
+  try {
+    return data::Sampler(corpus,
+                         {.tokens = tokens,
+                          .seed = recipe.seed_of_data() + number,
+                          .held_out = recipe.data.held_out,
+                          .mixture = recipe.data.mixture,
+                          .without_empty_parts = split == data::Split::held_out},
+                         split);
+  } catch (const base::Error& error) {
+    throw base::Error(error.code(), field + ": " + error.what());
+  }
+}
+
+data::Sampler sampler_of_phase(const data::TokenCorpus& corpus, const Recipe& recipe, size_t number) {
+  const int64_t tokens = sample_tokens(recipe.phases[number]);
+  return sampler_for(corpus, recipe, tokens, number, data::Split::training,
+                     "phases." + std::to_string(number) +
+                         " (context_tokens + windows * decoder_tokens = " + std::to_string(tokens) + ")");
 }
 
 std::vector<BatchSource> batch_sources(const Recipe& recipe, const std::optional<data::TokenCorpus>& corpus,
@@ -51,8 +63,7 @@ std::vector<BatchSource> batch_sources(const Recipe& recipe, const std::optional
     if (recipe.data.prepared()) {
       sources.push_back(batches_of(data::PreparedSamples(prepared_settings(recipe, i, trainee.model))));
     } else {
-      sources.push_back(
-          batches_of(sampler_for(*corpus, recipe, sample_tokens(recipe.phases[i]), i, data::Split::training)));
+      sources.push_back(batches_of(sampler_of_phase(*corpus, recipe, i)));
     }
   }
   return sources;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/sampler.h"
@@ -21,8 +22,9 @@ using BatchSource = std::function<Batch(const BatchRequest& request, uint64_t fi
 std::vector<BatchSource> batch_sources(const Recipe& recipe, const std::optional<data::TokenCorpus>& corpus,
                                        const Trainee& trainee);
 
-// Samples of N = `tokens` of the corpus; number: each user's own, so that they see other samples.
+// Samples of N = `tokens` of the corpus; number: each user's own, so that they see other samples; field: of the recipe,
+// for messages. Errors: those of data::Sampler, behind `field`.
 data::Sampler sampler_for(const data::TokenCorpus& corpus, const Recipe& recipe, int64_t tokens, uint64_t number,
-                          data::Split split);
+                          data::Split split, const std::string& field);
 
 }  // namespace cepe::train

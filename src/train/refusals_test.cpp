@@ -66,6 +66,39 @@ TEST_F(Refusals, AFolderThatAnotherRunUsesIsRefusedAndLeftAlone) {
   EXPECT_TRUE(test::run(recipe).finished);
 }
 
+TEST_F(Refusals, WindowsBeyondTheDecodersPositionsAreRefused) {
+  Recipe recipe = recipe_of("run");
+  recipe.phases[1].decoder_tokens = 520;
+  expect_error(ErrorCode::invalid_argument,
+               "phases.1.decoder_tokens 520; the decoder has 512 positions (decoder.rope_scaling",
+               [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+  recipe.decoder.rope_scaling = "linear";
+  recipe.decoder.rope_factor = 2;
+  make_trainee(recipe, 32, {}, at::kCPU);
+  recipe = recipe_of("run");
+  recipe.validation = {.steps = 1, .decoder_tokens = 513};
+  expect_error(ErrorCode::invalid_argument, "validation.decoder_tokens 513; the decoder has 512 positions",
+               [&] { make_trainee(recipe, 32, {}, at::kCPU); });
+}
+
+TEST_F(Refusals, ATeacherThatReadsBeyondItsPositionsIsWarnedOf) {
+  Recipe recipe = recipe_of("run");
+  recipe.trainable = {"encoder"};
+  recipe.phases[1] = {.steps = 1, .context_tokens = 504, .decoder_tokens = 8, .windows = 2};
+  const auto said = [&](const char* stage) {
+    recipe.stage = stage;
+    testing::internal::CaptureStderr();
+    base::set_log_level(base::LogLevel::warning);
+    make_trainee(recipe, 32, {}, at::kCPU);
+    base::set_log_level(base::LogLevel::error);
+    return testing::internal::GetCapturedStderr();
+  };
+  EXPECT_NE(said("ceped").find("phases.1: the teacher reads context_tokens + windows * decoder_tokens = 520 tokens "
+                               "directly; the decoder has 512 positions"),
+            std::string::npos);
+  EXPECT_EQ(said("cepe"), "");
+}
+
 TEST_F(Refusals, AFileInThePlaceOfTheFolderIsRefused) {
   Recipe recipe = recipe_of("file");
   folder.write("file", "mine");
@@ -82,7 +115,14 @@ TEST_F(Refusals, AMissingCorpusIsNamedAndLeavesNoFolder) {
 TEST_F(Refusals, DocumentsThatAreTooShortAreAPlainError) {
   Recipe recipe = recipe_of("run");
   recipe.phases[1].windows = 64;
-  expect_error(ErrorCode::invalid_argument, "no document of at least 1024 tokens", [&] { test::run(recipe); });
+  expect_error(ErrorCode::invalid_argument,
+               "phases.1 (context_tokens + windows * decoder_tokens = 1024): domain * (all domains that no other part "
+               "names) has, in the training split, no document of at least 1024 tokens",
+               [&] { test::run(recipe); });
+  recipe = recipe_of("run");
+  recipe.validation = {.steps = 1, .decoder_tokens = 8, .context_tokens = {0, 4096}};
+  expect_error(ErrorCode::invalid_argument, "validation (context_tokens and decoder_tokens: 4104): domain",
+               [&] { test::run(recipe); });
   EXPECT_FALSE(std::filesystem::exists(recipe.output));
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/parse_values.h"
 #include "model/adapter.h"
 #include "model/convert_gguf.h"
@@ -14,6 +15,7 @@
 #include "model/locate.h"
 #include "model/low_rank.h"
 #include "model/save.h"
+#include "train/batch.h"
 
 namespace cepe::train {
 namespace {
@@ -179,6 +181,31 @@ void check_parts(const Recipe& recipe, Stage stage) {
   if (recipe.decoder.low_rank.targets.empty()) unfit("low_rank", "needs decoder.low_rank.targets");
 }
 
+// Beyond its positions a decoder was not trained.
+void check_positions(const Recipe& recipe, const model::DecoderConfig& decoder) {
+  const int64_t most = decoder.max_positions;
+  if (most <= 0) return;
+  const std::string has = "; the decoder has " + std::to_string(most) + " positions";
+  const auto check_window = [&](const std::string& field, int64_t tokens) {
+    if (tokens > most)
+      throw Error(ErrorCode::invalid_argument,
+                  field + ".decoder_tokens " + std::to_string(tokens) + has +
+                      (decoder.learned_positions ? "" : " (decoder.rope_scaling and rope_factor stretch them)"));
+  };
+  const bool has_teacher = stage_of(recipe.stage) == Stage::ceped && recipe.data.stored_logits.empty();
+  for (size_t i = 0; i < recipe.phases.size(); ++i) {
+    const std::string field = "phases." + std::to_string(i);
+    check_window(field, recipe.phases[i].decoder_tokens);
+    const int64_t read = sample_tokens(recipe.phases[i]);
+    if (!has_teacher || read <= most) continue;
+    std::string what = field + ": the teacher reads context_tokens + windows * decoder_tokens = ";
+    what += std::to_string(read) + " tokens directly" + has;
+    if (decoder.learned_positions) throw Error(ErrorCode::invalid_argument, what);
+    base::warn(what + ", and was not trained beyond them");
+  }
+  if (recipe.validation.steps > 0) check_window("validation", recipe.validation.decoder_tokens);
+}
+
 void append(std::vector<Parameter>& all, std::vector<Parameter> more) {
   std::move(more.begin(), more.end(), std::back_inserter(all));
 }
@@ -227,6 +254,7 @@ std::unique_ptr<Trainee> make_trainee(const Recipe& recipe, int64_t vocabulary, 
   }
   open_decoder(*trainee, recipe, cache, place);
   model::Decoder& decoder = trainee->model.decoder;
+  check_positions(recipe, decoder.config);
   const LowRankSettings& low_rank = recipe.decoder.low_rank;
   if (low_rank.rank > 0) {
     model::add_low_rank(decoder, low_rank.rank,

@@ -46,7 +46,9 @@ std::optional<data::TokenCorpus> open_corpus(const Recipe& recipe, const TrainOp
 std::optional<data::Sampler> held_out_of(const Recipe& recipe, const std::optional<data::TokenCorpus>& corpus) {
   if (recipe.validation.steps == 0) return std::nullopt;
   const auto split = recipe.data.held_out > 0 ? data::Split::held_out : data::Split::training;
-  return sampler_for(*corpus, recipe, validation_tokens(recipe), 1 << 20, split);
+  const int64_t tokens = validation_tokens(recipe);
+  return sampler_for(*corpus, recipe, tokens, 1 << 20, split,
+                     "validation (context_tokens and decoder_tokens: " + std::to_string(tokens) + ")");
 }
 
 // What the device's arithmetic must be for the recipe.
