@@ -94,7 +94,8 @@ void add_train(CLI::App& program, CommonOptions& common) {
   app->add_flag("--export", command->export_only,
                 "write result/ from the newest checkpoint of a run that goes on, and train nothing");
   app->add_flag("--allow-mismatch", command->allow_mismatch,
-                "take a corpus of another tokenizer than the decoder's, or other data than the run began with");
+                "take a corpus of another tokenizer than the decoder's, or other data or another decoder than the run "
+                "began with");
   app->add_flag("--print-recipe", command->print, "every field with its value and what it is, and nothing else");
 }
 

@@ -3,6 +3,8 @@
 
 #include "data/append_file.h"
 #include "expect_error.h"
+#include "model/initialise_random.h"
+#include "model/save.h"
 #include "train/trainer.h"
 #include "training_runs.h"
 
@@ -44,11 +46,45 @@ TEST_F(Refusals, DataReplacedUnderARunIsRefusedUnlessAskedFor) {
   EXPECT_EQ(train(recipe, one_step).steps, 4) << "the data of the newest checkpoint is that of the run";
 }
 
+// Another decoder in the place of the run's, of the same shape; the same one anew is the same.
+TEST_F(Refusals, ADecoderReplacedUnderARunIsRefusedUnlessAskedFor) {
+  const base::Json config = base::Json::parse(test::content_of(config_));
+  const auto replace_decoder = [&](uint64_t seed) {
+    std::filesystem::remove_all(folder / "model");
+    model::save_decoder(folder / "model",
+                        model::random_decoder(model::read_decoder_config(config, "config.json"), seed), config);
+  };
+  Recipe recipe = recipe_of("run");
+  recipe.decoder.config = "";
+  recipe.decoder.model = (folder / "model").string();
+  const TrainOptions one_step = {.stop_after_seconds = 1e-9};
+  replace_decoder(1);
+  train(recipe, one_step);
+  replace_decoder(1);
+  EXPECT_EQ(train(recipe, one_step).steps, 2);
+  replace_decoder(2);
+  const std::string what = "another decoder than is now decoder.model " + recipe.decoder.model;
+  expect_error(ErrorCode::mismatch, what, [&] { train(recipe, one_step); });
+  expect_error(ErrorCode::mismatch, what, [&] { train(recipe, {.export_only = true}); });
+  EXPECT_EQ(train(recipe, {.stop_after_seconds = 1e-9, .allow_mismatch = true}).steps, 3);
+}
+
+TEST_F(Refusals, AConfigReplacedUnderARunIsRefused) {
+  const Recipe recipe = recipe_of("run");
+  const TrainOptions one_step = {.stop_after_seconds = 1e-9};
+  train(recipe, one_step);
+  base::Json config = base::Json::parse(test::content_of(config_));
+  config["rope_theta"] = 500.0;
+  folder.write("decoder/config.json", config.dump());
+  expect_error(ErrorCode::mismatch, "decoder.config " + config_.string(), [&] { train(recipe, one_step); });
+}
+
 TEST_F(Refusals, ARunOfACheckpointThatDoesNotSayItsDataGoesOn) {
   const Recipe recipe = recipe_of("run");
   train(recipe, {.stop_after_seconds = 1e-9});
   CheckpointState state = left_by(recipe);
   state.state.erase("data");
+  state.state.erase("decoder");
   std::filesystem::remove_all(base::Path(recipe.output) / "checkpoints");
   test::checkpoints_of(recipe).save(1, state);
   EXPECT_TRUE(test::run(recipe).finished);
@@ -64,6 +100,23 @@ TEST_F(Refusals, AFolderThatAnotherRunUsesIsRefusedAndLeftAlone) {
     EXPECT_TRUE(std::filesystem::is_empty(recipe.output));
   }
   EXPECT_TRUE(test::run(recipe).finished);
+}
+
+// It left logs and a copy of its recipe, in the way of the mended one.
+TEST_F(Refusals, AFolderOfARunThatFailedAtItsFirstStepMayBeUsedAgain) {
+  test::write_corpus(folder / "wide", 500, test::numbered_documents(1, 400));
+  Recipe recipe = recipe_of("run");
+  const std::string corpus = recipe.data.corpus;
+  recipe.data.corpus = (folder / "wide").string();
+  expect_error(ErrorCode::invalid_argument, "vocabulary", [&] { test::run(recipe); });
+  const base::Path copy = base::Path(recipe.output) / "recipe.yaml";
+  const std::string left = test::content_of(copy);
+  recipe.data.corpus = corpus;
+  folder.write("run/recipe.yaml", "# mine\n" + left);
+  expect_error(ErrorCode::invalid_argument, "run/recipe.yaml: is there", [&] { test::run(recipe); });
+  folder.write("run/recipe.yaml", left);
+  EXPECT_TRUE(test::run(recipe).finished);
+  EXPECT_EQ(test::content_of(copy), print_recipe(recipe, false));
 }
 
 TEST_F(Refusals, WindowsBeyondTheDecodersPositionsAreRefused) {

@@ -23,6 +23,7 @@
 #include "train/objective.h"
 #include "train/replicas.h"
 #include "train/run_log.h"
+#include "train/same_run.h"
 #include "train/schedule.h"
 #include "train/trainee.h"
 #include "train/validation.h"
@@ -91,58 +92,6 @@ CheckpointFolder checkpoints_of(const Recipe& recipe, const TrainOptions& option
   return options.export_only ? CheckpointFolder::to_read(folder) : CheckpointFolder(folder, recipe.checkpoint.keep);
 }
 
-// Fields that may change when a run goes on: nothing that decides what is learned.
-std::string what_is_learned(Recipe recipe) {
-  recipe.output = "";
-  recipe.checkpoint = {};
-  recipe.validation = {};
-  recipe.peak_tflops = 0;
-  recipe.log_steps = 1;
-  return print_recipe(recipe, false);
-}
-
-void check_same_recipe(const std::string& before, const std::string& now, const std::string& folder) {
-  if (before == now) return;
-  size_t start = 0;
-  for (size_t i = 0; i < std::min(before.size(), now.size()) && before[i] == now[i]; ++i)
-    if (before[i] == '\n') start = i + 1;
-  const auto line = [&](const std::string& text) { return text.substr(start, text.find('\n', start) - start); };
-  throw Error(ErrorCode::invalid_argument, folder + ": holds a run with another recipe (there '" + line(before) +
-                                               "', now '" + line(now) + "'); choose another output folder");
-}
-
-// Steps on other data would be of neither run.
-void check_same_data(const std::string& before, const std::string& now, const Recipe& recipe,
-                     const TrainOptions& options) {
-  if (before == now || options.export_only) return;
-  if (before.empty()) {
-    base::warn(recipe.output +
-               ": the checkpoint is of an earlier version and does not say on which data; whether it "
-               "is still the same is not known");
-    return;
-  }
-  const std::string what = recipe.output + ": the run was trained on other data than now stands in " +
-                           (recipe.data.prepared() ? "the folders of data" : "data.corpus " + recipe.data.corpus);
-  if (!options.allow_mismatch) {
-    throw Error(ErrorCode::mismatch,
-                what + "; choose another output folder, or pass --allow-mismatch to go on with it all the same");
-  }
-  base::warn(what);
-}
-
-// Without a checkpoint nothing says that a run has been there: what it would replace may be somebody's.
-void check_is_free(const Recipe& recipe) {
-  const base::Path folder = recipe.output, copy = folder / "recipe.yaml", result = folder / "result";
-  const auto refuse = [](const base::Path& path) {
-    throw Error(ErrorCode::invalid_argument,
-                path.string() + ": is there, and not of this run; move it away or choose another output folder");
-  };
-  std::error_code none;
-  if (std::filesystem::exists(result, none)) refuse(result);
-  if (std::filesystem::exists(copy, none) && base::read_file(copy, size_t{1} << 20) != print_recipe(recipe, false))
-    refuse(copy);
-}
-
 void check_is_no_file(const std::string& output) {
   std::error_code none;
   if (!std::filesystem::exists(output, none) || std::filesystem::is_directory(output, none)) return;
@@ -162,8 +111,8 @@ class Trainer {
       : recipe_(recipe),
         options_(options),
         corpus_(open_corpus(recipe, options)),
-        data_(identity_of_data(recipe, corpus_)),
         replicas_(recipe, vocabulary(), options.cache, options.devices),
+        identity_(identity_of_run(recipe, identity_of_data(recipe, corpus_), *replicas_.first().trainee)),
         sources_(batch_sources(recipe, corpus_, *replicas_.first().trainee)),
         held_out_(held_out_of(recipe, corpus_)),
         lock_(lock_of(recipe, options)),
@@ -177,16 +126,21 @@ class Trainer {
     const auto start = Clock::now();
     auto last_saved = start;
     double loss = 0;
+    if (owes_validation_) {
+      validate_now(log);
+      save();
+    }
     while (step_ < recipe_.steps()) {
       try {
         loss = one_step(log);
+        owes_validation_ =
+            recipe_.validation.steps > 0 && (step_ % recipe_.validation.steps == 0 || step_ == recipe_.steps());
+        if (owes_validation_) validate_now(log);
       } catch (const base::Interrupted&) {
-        // In the midst of it nothing has changed yet: it is made anew when the run goes on.
+        // In the midst of a step nothing has changed yet: it is made anew when the run goes on, and so is a validation.
         if (step_ > 0 && checkpoints_.newest() != step_) save();
         throw;
       }
-      if (recipe_.validation.steps > 0 && (step_ % recipe_.validation.steps == 0 || step_ == recipe_.steps()))
-        validate_now(log);
       const bool out_of_time = options_.stop_after_seconds > 0 && seconds_since(start) >= options_.stop_after_seconds;
       const bool stops = base::interrupted() || (out_of_time && step_ < recipe_.steps());
       const CheckpointSettings& when = recipe_.checkpoint;
@@ -306,6 +260,7 @@ class Trainer {
     const Replica& replica = replicas_.first();
     const c10::DeviceGuard guard(replica.device);
     log.validated(step_, validate_on(*replica.trainee, *held_out_, recipe_, vocabulary(), replica.device));
+    owes_validation_ = false;
   }
 
   // A step whose gradients are not finite changes nothing; too many of them in a row end the run.
@@ -328,8 +283,10 @@ class Trainer {
     state.state = {{"step", step_},
                    {"optimiser_steps", optimiser().steps()},
                    {"tokens", tokens_seen_},
-                   {"recipe", what_is_learned(recipe_)},
-                   {"data", data_}};
+                   {"owes_validation", owes_validation_},
+                   {"recipe", identity_.recipe},
+                   {"data", identity_.data},
+                   {"decoder", identity_.decoder}};
     checkpoints_.save(step_, state);
     base::detail("checkpoint of step " + std::to_string(step_));
   }
@@ -338,8 +295,7 @@ class Trainer {
     const auto found = checkpoints_.load_newest();
     if (!found) return;
     const base::Json& state = found->second.state;
-    check_same_recipe(state.at("recipe").get<std::string>(), what_is_learned(recipe_), recipe_.output);
-    check_same_data(state.value("data", ""), data_, recipe_, options_);
+    check_same_run(state, identity_, recipe_, options_);
     size_t next = 0;
     optimiser().visit([&](const std::string& name, at::Tensor& tensor) {
       if (next >= found->second.tensors.size() || found->second.tensors[next].first != name)
@@ -348,6 +304,7 @@ class Trainer {
     });
     step_ = state.at("step").get<int64_t>();
     tokens_seen_ = state.at("tokens").get<int64_t>();
+    owes_validation_ = recipe_.validation.steps > 0 && state.value("owes_validation", false);
     replicas_.restored(state.value("optimiser_steps", step_));  // older checkpoints lack it
     base::notice("going on after step " + std::to_string(step_) + " of " + std::to_string(recipe_.steps()));
   }
@@ -355,14 +312,15 @@ class Trainer {
   const Recipe& recipe_;
   const TrainOptions& options_;
   std::optional<data::TokenCorpus> corpus_;  // none where all samples are prepared
-  std::string data_;                         // identity_of_data
   Replicas replicas_;
+  RunIdentity identity_;
   std::vector<BatchSource> sources_;        // by phase
   std::optional<data::Sampler> held_out_;   // where there is validation
   std::unique_ptr<data::FolderLock> lock_;  // before the checkpoints: their folder is tidied when it is opened
   CheckpointFolder checkpoints_;
   int64_t step_ = 0;
   int64_t tokens_seen_ = 0;
+  bool owes_validation_ = false;  // of the last step: it was interrupted
   int not_finite_ = 0;
 };
 

@@ -19,7 +19,8 @@ struct TrainOptions {
   std::vector<c10::Device> devices = {c10::kCPU};
   double stop_after_seconds = 0;  // then saves and stops; 0: goes on to the end
   bool export_only = false;       // writes the newest checkpoint's result/ and trains nothing
-  bool allow_mismatch = false;    // a corpus of another tokenizer, and other data than before, are taken all the same
+  // A corpus of another tokenizer, and other data or another decoder than before, are taken all the same.
+  bool allow_mismatch = false;
   // Bytes in use at most on the first device so far; empty on a CPU.
   std::function<int64_t()> device_memory;
 };
@@ -34,8 +35,8 @@ struct TrainResult {
 // checkpoints/, metrics.jsonl, TensorBoard's events, and at the end result/ (export_trained).
 // Errors: those of the recipe's parts; invalid_argument where the folder is another recipe's, naming what differs, or
 // where the micro-batches of a phase cannot be shared equally; mismatch where the corpus was made with another
-// tokenizer than the decoder's, or is not that of the run before; not_found for export_only without a checkpoint;
-// internal where the loss stays not finite. Ctrl-C: saves a checkpoint and throws base::Interrupted.
+// tokenizer than the decoder's, or corpus or decoder are not those of the run before; not_found for export_only without
+// a checkpoint; internal where the loss stays not finite. Ctrl-C: saves a checkpoint and throws base::Interrupted.
 TrainResult train(const Recipe& recipe, const TrainOptions& options);
 
 }  // namespace cepe::train

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/interrupt.h"
 #include "train/batch.h"
 #include "train/objective.h"
 
@@ -25,7 +26,7 @@ std::vector<int64_t> lengths_of(const Recipe& recipe) {
 
 int64_t window_of(const Recipe& recipe) {
   const int64_t wanted = recipe.validation.decoder_tokens;
-  return wanted > 1 ? wanted : recipe.phases.back().decoder_tokens;
+  return wanted > 0 ? wanted : recipe.phases.back().decoder_tokens;
 }
 
 }  // namespace
@@ -55,6 +56,7 @@ std::vector<ValidationResult> validate_on(const Trainee& trainee, const data::Sa
     const double share = batch.weight();
     weight += share;
     for (ValidationResult& result : results) {
+      base::throw_if_interrupted();
       if (has_context(recipe)) batch.slices = {{lengths.back() - result.context_tokens, result.context_tokens, 0}};
       result.nll += share * objective(trainee, batch, plain).cross_entropy.item<double>();
     }

@@ -16,7 +16,7 @@ struct ValidationResult {
 };
 
 // By length of context; one result (a context of 0) for stages without any. The sampler must give samples of
-// validation_tokens(recipe).
+// validation_tokens(recipe). Errors: base::Interrupted.
 std::vector<ValidationResult> validate_on(const Trainee& trainee, const data::Sampler& held_out, const Recipe& recipe,
                                           int64_t mask_token, at::Device device);
 

@@ -163,6 +163,21 @@ class Stopped(Training):
         self.assertEqual(process.returncode, 130, err)
         self.assertEqual(self.steps_in("long-step"), [1])
 
+    def test_ctrl_c_does_not_wait_for_the_end_of_a_validation_which_is_made_up_for(self):
+        arguments = self.arguments("validation", "phases.0.steps=1", "phases.1.steps=1", "checkpoint.steps=0")
+        process = self.start(*arguments, "validation={steps: 1, samples: 1000000, context_tokens: [0, 16]}")
+        deadline = time.monotonic() + 60
+        metrics = self.root / "validation/metrics.jsonl"
+        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=30)[1]
+        self.assertEqual(process.returncode, 130, err)
+        self.assertEqual(self.steps_in("validation"), [1])
+        for _ in range(2):  # the second time the run is finished
+            self.succeed(*arguments, "validation={steps: 1, samples: 2, context_tokens: [0, 16]}")
+            self.assertEqual([line["step"] for line in self.metrics("validation") if "held_out_nll" in line], [1, 2])
+
     def test_stop_after_saves_and_says_how_to_go_on(self):
         outcome = self.succeed(*self.arguments("pieces"), "--stop-after", "0.3")
         self.assertIn("the same command goes on from there", outcome.err)
