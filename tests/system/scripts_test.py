@@ -97,6 +97,39 @@ class Scripts(unittest.TestCase):
     def test_a_cache_folder_is_meant_from_where_the_user_is(self):
         self.output("a copy/scripts/build", folder=self.root, CEPE_CACHE_DIR="cache")
 
+    def compilers(self, group_files, control_group, available_kilobytes=64_000_000, cores=16):
+        """How many at once on a machine with these files of control groups."""
+        shutil.rmtree(self.root / "machine", ignore_errors=True)
+        for path, text in ({f"sys/fs/cgroup/{name}": text for name, text in group_files.items()} |
+                           {"proc/self/cgroup": control_group, "proc/meminfo":
+                            f"MemTotal: 1 kB\nMemAvailable:    {available_kilobytes} kB\n"}).items():
+            (self.root / "machine" / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / "machine" / path).write_text(text + "\n")
+        self.pretend("nproc", f"echo {cores}")
+        return int(self.output("bash", "-c", "set -euo pipefail; source scripts/environment; "
+                               f"source scripts/container-limits; compilers_at_once '{self.root}/machine'"))
+
+    def test_no_more_compilers_run_at_once_than_a_container_has_cores_and_memory_for(self):
+        self.assertEqual(self.compilers({}, "0::/"), 16)
+        (self.root / "machine/proc/self/cgroup").unlink()
+        self.assertEqual(self.output("bash", "-c", "source scripts/container-limits; control_groups cpu ../machine"), "")
+        self.assertEqual(self.compilers({}, "0::/", available_kilobytes=4_000_000), 2)
+        self.assertEqual(self.compilers({}, "0::/", available_kilobytes=1000), 1)
+        second = {"memory.max": "8000000000", "memory.current": "5000000000", "cpu.max": "max 100000",
+                  "memory.stat": "anon 3000000000\nactive_file 500000000\ninactive_file 1500000000"}
+        self.assertEqual(self.compilers(second, "0::/"), 3)
+        inner = {"a b/c/memory.max": "max", "a b/c/cpu.max": "150000 100000"}
+        self.assertEqual(self.compilers(second, "0::/a b/c"), 3)
+        self.assertEqual(self.compilers(second | inner, "0::/a b/c"), 1)
+        self.assertEqual(self.compilers(second | inner, "0::/../elsewhere"), 3)
+        first = {"memory/memory.limit_in_bytes": "9223372036854771712", "cpu/cpu.cfs_quota_us": "-1",
+                 "cpu/docker/1/cpu.cfs_quota_us": "400000", "cpu/docker/1/cpu.cfs_period_us": "100000",
+                 "memory/docker/1/memory.limit_in_bytes": "9000000000",
+                 "memory/docker/1/memory.usage_in_bytes": "8000000000", "memory/docker/1/memory.stat":
+                 "active_file 1\ninactive_file 1\ntotal_active_file 1000000000\ntotal_inactive_file 7000000000"}
+        self.assertEqual(self.compilers(first, "3:cpuset:/\n2:cpu,cpuacct:/docker/1\n0::/"), 4)
+        self.assertEqual(self.compilers(first, "2:memory:/docker/1"), 6)
+
     def test_the_demo_takes_files_from_where_the_user_is_and_refuses_at_once_what_is_not_there(self):
         for script in ("setup", "fetch-models"):
             (self.repository / "scripts" / script).write_text("#!/bin/sh\n")
