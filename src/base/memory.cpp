@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <sstream>
 
 namespace cepe::base {
@@ -26,12 +27,40 @@ int64_t number_in(const std::string& path) {
   return file >> value ? value : 0;  // "max" reads as 0
 }
 
-// Of a control group, what cannot be taken back from it: files that were read lately are counted as its memory, and
-// given up when it asks for more.
-int64_t held_bytes(const std::string& group) {
+// A tree of control groups: the one of their second version, or the first version's for memory.
+struct ControlGroups {
+  const char *controller, *folder, *limit, *used;
+  // Files that were read lately are counted as a group's memory, and given up when it asks for more.
+  const char *active_files, *inactive_files;
+};
+constexpr ControlGroups trees[] = {
+    {"", "/sys/fs/cgroup", "/memory.max", "/memory.current", "active_file", "inactive_file"},
+    {"memory", "/sys/fs/cgroup/memory", "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_active_file",
+     "total_inactive_file"}};
+
+// This process's group, "/name/name" or "", from lines "number:controller,controller:/name/name".
+std::string group_of_process(const std::string& controller, const std::string& root) {
+  std::ifstream file(root + "/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string group = line.substr(second + 1);
+    if (controllers.find("," + controller + ",") == std::string::npos) continue;
+    const bool is_seen = group.starts_with('/') && group.find("/..") == std::string::npos;
+    return is_seen && group != "/" ? group : "";
+  }
+  return "";
+}
+
+// What is left of a group's limit; never 0, which would say that it is not known.
+int64_t left_of(const ControlGroups& tree, const std::string& group) {
+  const int64_t limit = number_in(group + tree.limit);
+  if (limit <= 0) return std::numeric_limits<int64_t>::max();
   const std::string statistics = group + "/memory.stat";
-  return number_in(group + "/memory.current") - number_behind("active_file", statistics) -
-         number_behind("inactive_file", statistics);
+  const int64_t held = number_in(group + tree.used) - number_behind(tree.active_files, statistics) -
+                       number_behind(tree.inactive_files, statistics);
+  return std::max<int64_t>(1, limit - held);
 }
 
 }  // namespace
@@ -39,10 +68,14 @@ int64_t held_bytes(const std::string& group) {
 int64_t peak_resident_bytes() { return number_behind("VmHWM:", "/proc/self/status") * 1024; }
 
 int64_t available_bytes(const std::string& root) {
-  const int64_t available = number_behind("MemAvailable:", root + "/proc/meminfo") * 1024;
-  const std::string group = root + "/sys/fs/cgroup";
-  const int64_t limit = number_in(group + "/memory.max");
-  return limit > 0 ? std::min(available, std::max<int64_t>(0, limit - held_bytes(group))) : available;
+  int64_t available = number_behind("MemAvailable:", root + "/proc/meminfo") * 1024;
+  for (const ControlGroups& tree : trees) {
+    const std::string top = root + tree.folder;
+    std::string group = top + group_of_process(tree.controller, root);
+    for (; group.size() >= top.size(); group.resize(group.rfind('/')))
+      available = std::min(available, left_of(tree, group));
+  }
+  return available;
 }
 
 std::string human_bytes(int64_t bytes) {

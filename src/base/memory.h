@@ -7,7 +7,8 @@
 namespace cepe::base {
 
 int64_t peak_resident_bytes();  // VmHWM
-// MemAvailable, or what is left of the control group's limit where that is less. `root`: the folder of /proc and /sys.
+// MemAvailable, or where that is less what is left of the limit of a control group (of either version): this process's
+// or one around it. `root`: the folder of /proc and /sys.
 int64_t available_bytes(const std::string& root = "");
 std::string human_bytes(int64_t bytes);  // "1.25 GiB"
 
