@@ -30,9 +30,9 @@ double scaled_number(const std::string& text) {
   double value = 0;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
   if (problem != std::errc() || !(value >= 0)) return -1;
-  const double scaled = value * unit_of(std::string(end, text.data() + text.size()));
-  if (scaled == 0 && value != 0) return -1;
-  return scaled <= 0x1p53 ? scaled : -1;
+  const double unit = unit_of(std::string(end, text.data() + text.size()));
+  const double scaled = value * unit;
+  return unit > 0 && scaled <= 0x1p53 ? scaled : -1;
 }
 
 std::vector<std::string> split_at_commas(const std::string& text) {

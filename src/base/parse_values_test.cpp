@@ -20,7 +20,8 @@ TEST(ParseBytes, UnitsAreOf1024) {
 }
 
 TEST(ParseBytes, AnythingElseIsRefusedByOptionAndText) {
-  for (const char* text : {"", "G", "-1", "8X", "8GG", "nan", "inf", "1e3", "99999999T", "8 G G"}) {
+  for (const char* text :
+       {"", "G", "-1", "8X", "8GG", "nan", "inf", "1e3", "99999999T", "8 G G", "0,5G", "0x", "0 no"}) {
     try {
       parse_bytes(text, "--cache-size");
       FAIL() << text;
