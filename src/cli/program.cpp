@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/cut_files.h"
 #include "cli/processor.h"
 #include "ops/device.h"
 
@@ -75,6 +76,7 @@ int run(int argument_count, char** arguments) {
   }
   std::signal(SIGPIPE, SIG_DFL);  // a reader that has gone ends the program quietly, whatever the parent had set
   base::catch_interrupts();
+  explain_cut_files();
   CommonOptions options;
   const std::unique_ptr<CLI::App> program = make_program(options);
   try {
