@@ -6,9 +6,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <string_view>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "base/log.h"
 
 namespace cepe::ops::cpu {
 namespace {
@@ -48,16 +53,20 @@ bool has(Level level) {
 #endif
 }
 
-Level first_choice() {
-  const char* asked = std::getenv("CEPE_CPU_LEVEL");
-  const std::string_view name = asked ? asked : "";
-  if (name == "portable") return Level::portable;
-  if (name != "avx2" && has(Level::avx512)) return Level::avx512;
-  return has(Level::avx2) ? Level::avx2 : Level::portable;
+constexpr std::pair<std::string_view, Level> levels[] = {  // the best first
+    {"avx512", Level::avx512},
+    {"avx2", Level::avx2},
+    {"portable", Level::portable}};
+
+std::string_view name_of(Level level) {
+  return std::ranges::find(levels, level, &std::pair<std::string_view, Level>::second)->first;
 }
 
 std::atomic<Level>& chosen() {
-  static std::atomic<Level> level = first_choice();
+  static std::atomic<Level> level = [] {
+    const char* asked = std::getenv("CEPE_CPU_LEVEL");
+    return level_asked_for(asked ? asked : "");
+  }();
   return level;
 }
 
@@ -74,6 +83,17 @@ bool has_matrix_unit() {
 #endif
 
 }  // namespace
+
+Level level_asked_for(std::string_view name) {
+  const Level best = std::ranges::find_if(levels, [](const auto& one) { return has(one.second); })->second;
+  if (name.empty()) return best;
+  const auto* const found = std::ranges::find(levels, name, &std::pair<std::string_view, Level>::first);
+  if (found != std::end(levels) && has(found->second)) return found->second;
+  base::warn("CEPE_CPU_LEVEL is '" + std::string(name) + "'" +
+             (found == std::end(levels) ? "; it must be portable, avx2 or avx512" : ", which this processor lacks") +
+             ": " + std::string(name_of(best)) + " is taken");
+  return best;
+}
 
 Level level() { return chosen().load(std::memory_order_relaxed); }
 

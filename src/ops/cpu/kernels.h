@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace cepe::ops::cpu {
 
@@ -206,6 +207,9 @@ enum class Level { portable, avx2, avx512 };
 // The best level this processor has, or that of the environment's CEPE_CPU_LEVEL (portable, avx2, avx512) where the
 // processor has it. `choose_level` overrides it for this process; false where the processor lacks it.
 Level level();
+// What CEPE_CPU_LEVEL with that value asks for; "": the best. Of a level that there is not, or that this processor
+// lacks, it warns, and gives the best.
+Level level_asked_for(std::string_view name);
 bool choose_level(Level level);
 const Kernels& kernels();
 
