@@ -239,6 +239,25 @@ TEST(Int8Context, RefusesOtherShapes) {
   EXPECT_THROW(project_int8(dense, given.keys, given.values, 2), base::Error);
 }
 
+TEST(Int8Context, WeightsThatAreNotNumbersMakeNoneOfWhateverTheirGroupReads) {
+  at::manual_seed(22);
+  const at::Tensor queries = at::randn({5, 2, 64});
+  using limits = std::numeric_limits<double>;
+  for (const double damage : {limits::quiet_NaN(), limits::infinity(), -limits::infinity()}) {
+    for (const bool in_keys : {true, false}) {
+      Projection given({150}, 2, 64, 64, 32);
+      (in_keys ? given.keys : given.values)[64 + 9][3] = damage;  // of the second group
+      for (const auto& [name, kernel] : context_kernels()) {
+        SCOPED_TRACE(name + (in_keys ? ", keys, " : ", values, ") + std::to_string(damage));
+        const Int8Context context = project_int8(given.pages, given.keys, given.values, 2, kernel);
+        const at::Tensor output = int8_attention(queries, context, 0.125, kernel).output;
+        EXPECT_TRUE(output.select(1, 0).isfinite().all().item<bool>());
+        EXPECT_TRUE(output.select(1, 1).isnan().all().item<bool>());
+      }
+    }
+  }
+}
+
 TEST(Int8Context, StatesThatAreNotNumbersMakeNoneOfWhateverReadsThem) {
   at::manual_seed(21);
   const at::Tensor queries = at::randn({5, 2, 64});

@@ -117,8 +117,8 @@ inline void store_keys(const Int8ContextJob& job, int64_t count, uint8_t* to, fl
   }
 }
 
-// `damaged`: a row is NaN or infinite. Bytes do not say so; the scales do, so that whatever reads the block becomes
-// NaN.
+// `damaged`: a row or a weight is NaN or infinite. Bytes do not say so; the scales do, so that whatever reads the block
+// becomes NaN.
 template <class V>
 inline void store_values(const Int8ContextJob& job, int64_t count, bool damaged, uint8_t* to, float* scales) {
   using Float = typename V::Float;
@@ -138,15 +138,21 @@ inline void store_values(const Int8ContextJob& job, int64_t count, bool damaged,
   }
 }
 
+template <class V>
+inline bool any_infinite_or_nan(const float* scales, int64_t count) {
+  bool found = false;
+  for (int64_t i = 0; i < count; ++i) found |= !__builtin_isfinite(scales[i]);
+  return found;
+}
+
 template <class T, class V>
 void project_int8(const Int8ContextJob& job, const Int8ContextRows& rows) {
   bool tiled = false;
   if constexpr (!std::is_same_v<T, NoTiles>) tiled = rows.count == int8_block && job.width % (4 * V::width) == 0;
   if (tiled) T::begin();
   int32_t starts[int8_block];
-  bool damaged = false;
+  const bool damaged_rows = any_infinite_or_nan<V>(rows.scales, rows.count);
   for (int64_t row = 0; row < rows.count; ++row) {
-    damaged |= !__builtin_isfinite(rows.scales[row]);
     int32_t sum = 0;
     for (int64_t i = 0; i < job.width; ++i) sum += rows.values[row * job.width + i];
     starts[row] = -128 * sum;
@@ -164,6 +170,7 @@ void project_int8(const Int8ContextJob& job, const Int8ContextRows& rows) {
   };
   for (int64_t group = 0; group < shape.groups; ++group, to += shape.group_bytes()) {
     auto* scales = reinterpret_cast<float*>(to + shape.scales());
+    const bool damaged = damaged_rows || any_infinite_or_nan<V>(column_scales, key_columns + shape.value_width);
     project(key_columns);
     store_keys<V>(job, rows.count, to, scales);
     columns += key_columns * job.width;
