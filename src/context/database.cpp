@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <chrono>
+
 namespace cepe::context {
 namespace {
 
@@ -11,6 +13,20 @@ constexpr int milliseconds_to_wait = 20000;  // for another process that writes
 [[noreturn]] void fail(sqlite3* database, int code) {
   throw DatabaseError(database ? sqlite3_extended_errcode(database) : code,
                       database ? sqlite3_errmsg(database) : sqlite3_errstr(code));
+}
+
+// SQLite waits for whoever writes, but gives a reader up, whatever time it was told, that others get ahead of at each
+// of a hundred attempts (SQLITE_PROTOCOL).
+template <class Attempt>
+int while_others_are_ahead(Attempt attempt) {
+  using Clock = std::chrono::steady_clock;
+  const auto give_up = Clock::now() + std::chrono::milliseconds(milliseconds_to_wait);
+  int code = attempt();
+  while (code == SQLITE_PROTOCOL && Clock::now() < give_up) {
+    sqlite3_sleep(1);
+    code = attempt();
+  }
+  return code;
 }
 
 void make_private_file(const base::Path& file) {
@@ -44,8 +60,14 @@ bool DatabaseError::is_of_disk() const {
   return !is_damage() && (code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN);
 }
 
+bool DatabaseError::is_busy() const {
+  const int code = code_ & 0xff;
+  return code == SQLITE_BUSY || code == SQLITE_LOCKED || code == SQLITE_PROTOCOL;
+}
+
 Database::Statement::Statement(sqlite3* database, const char* text) : database_(database) {
-  const int code = sqlite3_prepare_v3(database, text, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr);
+  const int code = while_others_are_ahead(
+      [&] { return sqlite3_prepare_v3(database, text, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr); });
   if (code != SQLITE_OK) fail(database, code);
 }
 
@@ -57,7 +79,11 @@ void Database::Statement::done() {
 }
 
 bool Database::Statement::step() {
-  const int code = sqlite3_step(statement_);
+  const int code = while_others_are_ahead([&] {
+    const int result = sqlite3_step(statement_);
+    if (result == SQLITE_PROTOCOL) sqlite3_reset(statement_);  // it has not begun: no row was read
+    return result;
+  });
   if (code == SQLITE_ROW) return true;
   if (code != SQLITE_DONE) {
     const DatabaseError error(sqlite3_extended_errcode(database_), sqlite3_errmsg(database_));
@@ -112,8 +138,8 @@ Database::~Database() {
 }
 
 void Database::run(const char* text) {
-  if (const int code = sqlite3_exec(database_, text, nullptr, nullptr, nullptr); code != SQLITE_OK)
-    fail(database_, code);
+  const int code = while_others_are_ahead([&] { return sqlite3_exec(database_, text, nullptr, nullptr, nullptr); });
+  if (code != SQLITE_OK) fail(database_, code);
 }
 
 Database::Statement& Database::statement(const char* text) {

@@ -24,7 +24,7 @@ class DatabaseError : public std::runtime_error {
   // The disk is full, or refuses to read or write.
   bool is_of_disk() const;
   // Somebody else wrote for longer than we wait.
-  bool is_busy() const { return (code_ & 0xff) == SQLITE_BUSY || (code_ & 0xff) == SQLITE_LOCKED; }
+  bool is_busy() const;
 
  private:
   int code_;

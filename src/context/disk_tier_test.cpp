@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <thread>
 
@@ -155,6 +156,59 @@ TEST_F(Disk, CountsWhatItLeavesOutWhileAnotherProcessHoldsTheCatalogue) {
   EXPECT_EQ(tier.left_out(), 2);
   EXPECT_TRUE(put(tier, {2, 3}));
   EXPECT_EQ(tier.left_out(), 2);
+}
+
+// Others get ahead of whoever begins to read, so many times as `left` says.
+class OthersAhead {
+ public:
+  inline static int left = 0;
+
+  OthersAhead() {
+    system_ = sqlite3_vfs_find(nullptr);
+    open_ = system_->xOpen;
+    system_->xOpen = [](sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int* given) {
+      const int code = open_(vfs, name, file, flags, given);
+      if (code != SQLITE_OK || (flags & SQLITE_OPEN_MAIN_DB) == 0) return code;
+      lock_ = file->pMethods->xShmLock;
+      methods_ = *file->pMethods;
+      methods_.xShmLock = [](sqlite3_file* same, int offset, int count, int how) {
+        const bool reads = how == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
+        return reads && left > 0 ? (--left, SQLITE_PROTOCOL) : lock_(same, offset, count, how);
+      };
+      file->pMethods = &methods_;
+      return code;
+    };
+  }
+  ~OthersAhead() { system_->xOpen = open_; }
+  OthersAhead(const OthersAhead&) = delete;
+  OthersAhead& operator=(const OthersAhead&) = delete;
+
+ private:
+  inline static sqlite3_vfs* system_;
+  inline static decltype(sqlite3_vfs::xOpen) open_;
+  inline static decltype(sqlite3_io_methods::xShmLock) lock_;
+  inline static sqlite3_io_methods methods_;
+};
+
+TEST_F(Disk, AReaderThatOthersGetAheadOfTriesAgain) {
+  const OthersAhead others;
+  testing::internal::CaptureStderr();
+  {
+    DiskTier tier(options());
+    const auto has_again = [&] {
+      DiskTier again(options());
+      return has(again, 1);
+    };
+    for (const auto& action :
+         std::vector<std::function<bool()>>{[&] { return put(tier, {1}); }, [&] { return has(tier, 1); }, has_again,
+                                            [&] { return tier.usage().chunks == 1; }, [&] { return put(tier, {2}); }}) {
+      OthersAhead::left = 3;
+      EXPECT_TRUE(action());
+      EXPECT_EQ(OthersAhead::left, 0);
+    }
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_TRUE(DatabaseError(SQLITE_PROTOCOL, "").is_busy()) << "the next time it may be otherwise";
 }
 
 TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {
