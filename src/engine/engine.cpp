@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -56,6 +57,12 @@ std::string too_large_to_keep(int64_t rows, int64_t bytes) {
               too_large_to_keep(rows, bytes) + "; give --cross-attention absorbed, which reads the states");
 }
 
+int64_t bytes_kept(const model::ContextStates& context) {
+  int64_t sum = 0;
+  for (const auto& kept : context.kept) sum += kept.bytes();
+  return sum;
+}
+
 }  // namespace
 
 Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options)
@@ -77,8 +84,24 @@ Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, 
 
 Engine::~Engine() = default;
 
+// What K and V that are yet to be made may take.
 int64_t Engine::kept_budget() const {
-  return options_.kept_bytes >= 0 ? options_.kept_bytes : ops::available_bytes(model_->decoder.device()) / 5 * 2;
+  if (options_.batch_invariant)
+    return options_.kept_bytes >= 0 ? options_.kept_bytes : std::numeric_limits<int64_t>::max();
+  if (options_.kept_bytes >= 0) return options_.kept_bytes - counters().kept_bytes;
+  return ops::available_bytes(model_->decoder.device()) / 5 * 2;
+}
+
+ContextPointer Engine::registered(model::ContextStates context) const {
+  auto shared = std::make_shared<const model::ContextStates>(std::move(context));
+  kept_.add(shared);
+  return shared;
+}
+
+void Engine::set_context(model::ContextStates context) {
+  context_ = std::make_shared<const model::ContextStates>();
+  hot_.drop_expired();
+  context_ = prepare(std::move(context));
 }
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
@@ -94,11 +117,12 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
       options_.path == model::CrossAttentionPath::kept ||
       (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, form.bytes, kept_budget()));
   if (wanted && !keep_what_fits(*model_, context, form)) {
-    if (options_.path == model::CrossAttentionPath::kept) refuse_to_keep(context.rows, form.bytes);
+    if (options_.path == model::CrossAttentionPath::kept || options_.batch_invariant)
+      refuse_to_keep(context.rows, form.bytes);
     base::warn(too_large_to_keep(context.rows, form.bytes) + ": the encoded states are read instead");
   }
   if (context.kept.empty() && cost.cpu) context = model::dense_pages(std::move(context));
-  return std::make_shared<const model::ContextStates>(std::move(context));
+  return registered(std::move(context));
 }
 
 // K and V of `added` behind those of `joined`.
@@ -117,31 +141,37 @@ void Engine::extend_kept(model::ContextStates& joined, model::ContextStates& add
   }
 }
 
+// Whether the budget has room for a context's K and V when they take `after` bytes.
+bool Engine::may_grow(const ContextPointer& context, int64_t after) const {
+  if (options_.kept_bytes < 0 || options_.batch_invariant) return after <= kept_budget();
+  // Of 8 bits only what is added is made; others are copied, and those before go where nobody else has them.
+  const bool makes_room = context->kept.front().in_8_bits || context.use_count() == 1;
+  return after - (makes_room ? bytes_kept(*context) : 0) <= kept_budget();
+}
+
 // The pages of both, and where K and V are kept and the budget and the memory allow it, K and V of both.
 ContextPointer Engine::extended(const ContextPointer& context, model::ContextStates added) const {
   if (context->rows == 0) return prepare(std::move(added));
-  auto joined = std::make_shared<model::ContextStates>(*context);
+  model::ContextStates joined = *context;
   const bool must_keep = options_.path == model::CrossAttentionPath::kept;
-  int64_t bytes = 0;  // of all that will be kept
-  for (const auto& kept : joined->kept) bytes += kept.bytes();
-  bytes = bytes / context->rows * (context->rows + added.rows);
-  if (!must_keep && bytes > kept_budget()) joined->kept.clear();
-  if (!joined->kept.empty()) {
+  const int64_t rows = joined.rows + added.rows, bytes = bytes_kept(joined) / joined.rows * rows;
+  if (!must_keep && !joined.kept.empty() && !may_grow(context, bytes)) joined.kept.clear();
+  if (!joined.kept.empty()) {
     try {
-      extend_kept(*joined, added);
+      extend_kept(joined, added);
     } catch (const std::exception& error) {
       if (!ops::is_out_of_memory(error)) throw;
-      if (must_keep) refuse_to_keep(joined->rows + added.rows, bytes);
-      joined->kept.clear();
+      if (must_keep || options_.batch_invariant) refuse_to_keep(rows, bytes);
+      joined.kept.clear();
       added.kept.clear();
     }
   }
-  if (joined->kept.empty() && model_->decoder.device().is_cpu()) {
-    *joined = model::dense_pages(std::move(*joined));
+  if (joined.kept.empty() && model_->decoder.device().is_cpu()) {
+    joined = model::dense_pages(std::move(joined));
     added = model::dense_pages(std::move(added));
   }
-  for (const at::Tensor& page : added.pages) joined->append(page);
-  return joined;
+  for (const at::Tensor& page : added.pages) joined.append(page);
+  return registered(std::move(joined));
 }
 
 int64_t Engine::window_of(const Request& request) const {
@@ -249,6 +279,7 @@ Completion Engine::generate(const Request& request) {
 EngineCounters Engine::counters() const {
   EngineCounters counters = counters_;
   counters.preemptions = scheduler_.preemptions();
+  counters.kept_bytes = kept_.bytes() + hot_.bytes();
   for (const auto* tensors : {&cache_.keys, &cache_.values})
     for (const at::Tensor& tensor : *tensors) counters.cache_bytes += static_cast<int64_t>(tensor.nbytes());
   return counters;

@@ -19,6 +19,7 @@
 
 #include "engine/block_pool.h"
 #include "engine/hot_contexts.h"
+#include "engine/kept_contexts.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "model/batch_step.h"
@@ -29,7 +30,10 @@ namespace cepe::engine {
 
 struct EngineOptions {
   model::CrossAttentionPath path = model::CrossAttentionPath::automatic;
-  int64_t kept_bytes = -1;      // budget for K and V of a context in all layers; 0 = never, -1 = 40 % of free memory
+  // Budget for K and V of all contexts together, in all layers; 0 = never, -1 = 40 % of the memory that is free when
+  // they are to be made. With batch_invariant nothing may depend on other contexts or on free memory: the budget is for
+  // each context by itself, -1 = without limit, and where there is no memory that is an error.
+  int64_t kept_bytes = -1;
   int64_t prefill_rows = 2048;  // rows of one pass at most: where K and V are not kept, each pass projects them anew
   bool scores_beyond_positions = false;  // whether a text longer than the model's positions may be scored; learned
                                          // positions end all the same
@@ -50,6 +54,7 @@ struct EngineCounters {
   int64_t cache_bytes = 0;      // of the self-attention cache as it stands
   int64_t steps_by_tables = 0;  // of the passes, those of model/batch_step.h
   int64_t hot_contexts = 0;     // whose K and V were made because they were asked so often
+  int64_t kept_bytes = 0;       // of K and V of all contexts that somebody has
 };
 
 struct Sequence;
@@ -64,13 +69,12 @@ class Engine {
 
   // A context that requests may share. Where the cost model says so and the budget allows, K and V of all layers are
   // projected now and kept, or later, when the context has been asked often enough to pay for it (hot_contexts.h; not
-  // with batch_invariant, where nothing may depend on who asked before). Errors: invalid_argument without an adapter.
+  // with batch_invariant, where nothing may depend on who asked before). Errors: invalid_argument without an adapter;
+  // out_of_memory where K and V must be kept: with path kept, or batch_invariant.
   ContextPointer prepare(model::ContextStates context) const;
-  // The context of all further requests that bring none (an empty one = none).
-  void set_context(model::ContextStates context) {
-    context_ = prepare(std::move(context));
-    hot_.drop_expired();
-  }
+  // The context of all further requests that bring none (an empty one = none). The one before goes first: its K and V
+  // are room for those of this one. Errors: as prepare; there is none then.
+  void set_context(model::ContextStates context);
   const model::ContextStates& context() const { return *context_; }
 
   // The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt longer than
@@ -99,6 +103,8 @@ class Engine {
   void check(const Request& request) const;
   int64_t window_of(const Request& request) const;
   int64_t rows_of(const Request& request) const;
+  ContextPointer registered(model::ContextStates context) const;
+  bool may_grow(const ContextPointer& context, int64_t after) const;
   void extend_kept(model::ContextStates& joined, model::ContextStates& added) const;
   ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
   int64_t kept_budget() const;
@@ -136,6 +142,7 @@ class Engine {
   EngineOptions options_;
   ContextPointer context_;
   HotContexts hot_;
+  mutable KeptContexts kept_;
   BlockPool pool_;
   Scheduler scheduler_;
   model::KvCache cache_;

@@ -61,8 +61,7 @@ void Engine::drop_all_finished() {
 // Contexts that have become hot, for all that read them.
 void Engine::keep_hot() {
   if (!hot_.due()) return;
-  // A budget that was given is for all of them; of the free memory they have their part already.
-  const int64_t made = hot_.keep(kept_budget() - (options_.kept_bytes >= 0 ? hot_.bytes() : 0));
+  const int64_t made = hot_.keep(kept_budget());
   counters_.hot_contexts += made;
   if (made == 0) return;
   for (const auto& [age, sequence] : sequences_) sequence->context = hot_.current(sequence->context);

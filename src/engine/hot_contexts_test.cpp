@@ -106,6 +106,85 @@ TEST_F(HotContext, ABudgetIsForAllOfThem) {
   EXPECT_EQ(engine.counters().hot_contexts, 3) << "there is no room for a second beside the first";
 }
 
+// Contexts that keep K and V from the start.
+struct KeptBudget : HotContext {
+  int64_t bytes_of(int64_t tokens, KeptType type) { return kept_form(model, states(ids(tokens)), type).bytes; }
+  EngineOptions keeping(int64_t bytes, KeptType type = KeptType::automatic) const {
+    EngineOptions options;
+    options.kept_bytes = bytes;
+    options.kept_type = type;
+    return options;
+  }
+  bool keeps(const Engine& engine, int64_t tokens) { return !engine.prepare(states(ids(tokens)))->kept.empty(); }
+};
+
+TEST_F(KeptBudget, IsForAllContextsThatSomebodyHas) {
+  for (const KeptType type : {KeptType::automatic, KeptType::int8}) {
+    Engine engine(model, tokenizer, keeping(bytes_of(40, type) * 3 / 2, type));
+    ContextPointer first = engine.prepare(states(ids(40)));
+    EXPECT_FALSE(first->kept.empty());
+    EXPECT_FALSE(keeps(engine, 40)) << "the first takes two thirds";
+    first.reset();
+    EXPECT_TRUE(keeps(engine, 40));
+    for (int i = 0; i < 3; ++i) {
+      engine.set_context(states(ids(48)));
+      EXPECT_FALSE(engine.context().kept.empty()) << "the context before makes room";
+    }
+    EXPECT_FALSE(keeps(engine, 40));
+  }
+}
+
+TEST_F(KeptBudget, IsForHotContextsBesideThose) {
+  const int64_t each = bytes_of(40, KeptType::automatic);
+  const std::vector<Request> requests = questions(20, 12);
+  Engine engine(model, tokenizer, keeping(each * 3 / 2));
+  const ContextPointer first = engine.prepare(states(ids(40)));
+  ask(engine, requests);
+  EXPECT_EQ(engine.counters().hot_contexts, 0);
+}
+
+TEST_F(KeptBudget, IsForAllAnswersWhoseWindowsSlide) {
+  model.decoder.config.max_positions = 40;
+  for (const KeptType type : {KeptType::automatic, KeptType::int8}) {
+    const auto kept_of = [&](int64_t samples, int64_t budget) {
+      Engine engine(model, tokenizer, keeping(budget, type));
+      Request several = request(10, 100);
+      several.endless = {&store, 1, 0};
+      several.samples = samples;
+      several.sampling.temperature = 1;
+      int64_t most = 0;
+      several.on_step = [&](const Step&) {
+        most = std::max(most, engine.counters().kept_bytes);
+        return true;
+      };
+      engine.generate_samples(several);
+      return most;
+    };
+    const int64_t one = kept_of(1, int64_t{1} << 30), four = kept_of(4, int64_t{1} << 30);
+    EXPECT_GT(one, 0);
+    EXPECT_GT(four, one);
+    EXPECT_LE(kept_of(4, four / 2), four / 2);
+    EXPECT_GE(kept_of(4, four / 2), one / 2);
+  }
+}
+
+TEST_F(KeptBudget, OfBatchInvariantAnswersIsForEachContextAndNeverTheMemoryOfTheMoment) {
+  EngineOptions options = keeping(bytes_of(40, KeptType::automatic));
+  options.batch_invariant = true;
+  Engine engine(model, tokenizer, options);
+  const ContextPointer first = engine.prepare(states(ids(40)));
+  EXPECT_TRUE(keeps(engine, 40));
+  EXPECT_FALSE(keeps(engine, 48));
+
+  options.kept_bytes = -1;
+  Engine without_limit(model, tokenizer, options);
+  EXPECT_TRUE(keeps(without_limit, 40));
+  model::ContextStates huge = states(ids(16));
+  huge.rows = int64_t{1} << 40;
+  test::expect_error(base::ErrorCode::out_of_memory, "--cross-attention absorbed",
+                     [&] { without_limit.prepare(huge); });
+}
+
 TEST_F(HotContext, WhatDoesNotFitHasToLoseAsMuchAgain) {
   HotContexts hot(model);
   const ContextPointer context = without_kept(40);

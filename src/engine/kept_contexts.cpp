@@ -1,0 +1,36 @@
+#include "engine/kept_contexts.h"
+
+#include <map>
+
+#include "ops/int8_context.h"
+
+namespace cepe::engine {
+
+void KeptContexts::add(const ContextPointer& context) {
+  if (!context->kept.empty()) contexts_.push_back(context);
+}
+
+int64_t KeptContexts::bytes() {
+  std::erase_if(contexts_, [](const auto& context) { return context.expired(); });
+  std::map<const void*, int64_t> tensors;  // by where they lie
+  const auto add_tensor = [&](const at::Tensor& tensor) {
+    tensors[tensor.const_data_ptr()] = static_cast<int64_t>(tensor.nbytes());
+  };
+  for (const auto& known : contexts_) {
+    const ContextPointer context = known.lock();
+    if (!context) continue;
+    for (const model::ContextStates::Projected& kept : context->kept) {
+      if (kept.in_8_bits) {
+        for (const at::Tensor& part : kept.in_8_bits->parts) add_tensor(part);
+      } else {
+        add_tensor(kept.keys);
+        add_tensor(kept.values);
+      }
+    }
+  }
+  int64_t sum = 0;
+  for (const auto& [place, bytes] : tensors) sum += bytes;
+  return sum;
+}
+
+}  // namespace cepe::engine
