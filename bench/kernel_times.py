@@ -12,14 +12,26 @@ import statistics
 import sys
 
 
+def read_kernels(path):
+    """[(name:blocks, begin, end)], times in nanoseconds."""
+    kernels = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    begin, end, blocks, name = line.rstrip("\n").split(" ", 3)
+                    kernels.append((f"{name}:{blocks}", int(begin), int(end)))
+                except ValueError:
+                    sys.exit(f"{path}:{number}: expected 'BEGIN END BLOCKS NAME', as libkernel_times.so writes it")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}")
+    return kernels
+
+
 def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    kernels = []
-    with open(sys.argv[1]) as file:
-        for line in file:
-            begin, end, blocks, name = line.rstrip("\n").split(" ", 3)
-            kernels.append((f"{name}:{blocks}", int(begin), int(end)))
+    kernels = read_kernels(sys.argv[1])
     pairs = collections.OrderedDict()
     for (before, _, ended), (name, begin, end) in zip(kernels, kernels[1:]):
         pairs.setdefault((name, before), []).append((end - ended, end - begin, begin - ended))

@@ -116,9 +116,11 @@ def llama_python(build, cache):
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         # No wheel from elsewhere: it may have been compiled for another processor. LLAVA is its part for images.
-        subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir",
-                        "--no-binary", "llama-cpp-python", *REQUIREMENTS], check=True, stdout=sys.stderr,
-                       env=os.environ | {"CMAKE_ARGS": BUILDS[build] + " -DLLAVA_BUILD=OFF"})
+        pip = subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir",
+                              "--no-binary", "llama-cpp-python", *REQUIREMENTS], stdout=sys.stderr,
+                             env=os.environ | {"CMAKE_ARGS": BUILDS[build] + " -DLLAVA_BUILD=OFF"})
+        if pip.returncode != 0:
+            raise SystemExit(f"llama-cpp-python {VERSION} could not be installed into {folder}; pip says why above")
         (folder / "complete").touch()
     return folder / "bin/python"
 
@@ -224,6 +226,10 @@ def notes(options, found):
     print(f"- {options.threads} threads; llama-cpp-python {VERSION} ({options.build}): {system.strip()}")
 
 
+def counts(text):
+    return [int(part) for part in text.split(",")]
+
+
 def parse_arguments():
     variables = os.environ
     cache = variables.get("CEPE_CACHE_DIR") or pathlib.Path(variables.get("XDG_CACHE_HOME") or "~/.cache", "cepe")
@@ -231,7 +237,7 @@ def parse_arguments():
     parser.add_argument("--model", type=pathlib.Path, required=True, help="a GGUF file")
     parser.add_argument("--adapter", required=True, help="trained adapter of that model")
     parser.add_argument("--document", type=pathlib.Path, required=True, help="a text of enough tokens")
-    parser.add_argument("--tokens", type=lambda text: [int(part) for part in text.split(",")],
+    parser.add_argument("--tokens", type=counts,
                         default=[128, 2048, 8192, 16384], help="document lengths [128,2048,8192,16384]")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="[all]")
     parser.add_argument("--runs", type=int, default=0, help="medians of so many [3; of the longest document 1]")
@@ -241,9 +247,11 @@ def parse_arguments():
     parser.add_argument("--cache-dir", type=pathlib.Path, default=cache,
                         help="where it is compiled into [~/.cache/cepe]")
     options = parser.parse_args()
-    for path in (options.model, options.document, options.program):
-        if not path.is_file():
+    for path in (options.model, options.document, options.program, options.llama_python):
+        if path and not path.is_file():
             parser.error(f"{path}: there is no such file")
+    if not os.path.isdir(options.adapter):
+        parser.error(f"--adapter {options.adapter}: there is no such folder")
     if min(options.tokens) < 1 or options.threads < 1 or options.runs < 0:
         parser.error("--tokens, --threads and --runs are positive numbers")
     return options

@@ -11,15 +11,25 @@ import sys
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 50, 20, 20
 
 
+def read_result(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
+    if not isinstance(result, dict) or "rows" not in result:
+        sys.exit(f"{path}: no output of cepe bench --shape NAME --json")
+    return result
+
+
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    with open(sys.argv[1]) as file:
-        result = json.load(file)
+    result = read_result(sys.argv[1])
     rows = [row for row in result["rows"] if row["what"] == "a token, absorbed"]
     rows.sort(key=lambda row: row["context_tokens"])
-    if len(rows) < 2:
-        sys.exit(f"{sys.argv[1]}: fewer than two rows 'a token, absorbed'; measure with --parts steps")
+    if len({row["context_tokens"] for row in rows}) < 2:
+        sys.exit(f"{sys.argv[1]}: rows 'a token, absorbed' of fewer than two lengths; measure with --parts steps")
     low, high = (math.log2(rows[i]["context_tokens"]) for i in (0, -1))
     top = 1.1 * max(max(row["seconds"], row["bound_seconds"]) for row in rows)
 

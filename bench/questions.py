@@ -22,12 +22,30 @@ import time
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
-def read_lines(path):
-    if path.endswith(".zst"):
-        text = subprocess.run(["zstd", "-dc", path], capture_output=True, check=True).stdout.decode()
-    else:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+def read_text(path):
+    if not path.endswith(".zst"):
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    unpacked = subprocess.run(["zstd", "-dcq", path], capture_output=True)
+    if unpacked.returncode != 0:
+        sys.exit(f"{path}: {unpacked.stderr.decode(errors='replace').strip()}")
+    return unpacked.stdout.decode()
+
+
+def read_questions(path, count):
+    rows = []
+    try:
+        lines = [line for line in enumerate(read_text(path).split("\n"), 1) if line[1].strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{getattr(error, 'filename', None) or path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}")
+    for number, line in lines[:count]:
+        try:
+            row = json.loads(line)
+            rows.append((row["question"], row["answers"], [f"{p['title']}: {p['text']}" for p in row["ctxs"]]))
+        except (ValueError, KeyError, TypeError) as error:
+            sys.exit(f"{path}:{number}: expected an object of 'question', 'answers' and 'ctxs' ({error})")
+    if not rows:
+        sys.exit(f"{path}: no questions in it")
+    return rows
 
 
 def words(text):
@@ -65,27 +83,45 @@ def ask(options, question, passages, way, folder):
     return json.loads(run.stdout)["text"]
 
 
-def main():
+def natural(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", required=True, help="JSON Lines, may be packed with zstd")
     parser.add_argument("--adapter", action="append", default=[], help="folder; may be given again")
     parser.add_argument("--no-baselines", action="store_true", help="the adapters alone")
-    parser.add_argument("--count", type=int, default=100, help="the first so many questions [100]")
-    parser.add_argument("--passages", type=int, default=5, help="the best so many of each [5]")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--program", default=str(REPOSITORY / "build/release/bin/cepe"))
+    parser.add_argument("--count", type=natural, default=100, help="the first so many questions [100]")
+    parser.add_argument("--passages", type=natural, default=5, help="the best so many of each [5]")
+    parser.add_argument("--threads", type=natural, default=2, help="[2]")
+    parser.add_argument("--device", default="cpu", help="as the program's --device [cpu]")
+    parser.add_argument("--program", default=str(REPOSITORY / "build/release/bin/cepe"), help="[the one built here]")
     options = parser.parse_args()
-    rows = read_lines(options.questions)[:options.count]
+    if not pathlib.Path(options.program).is_file():
+        parser.error(f"{options.program}: there is no such program; scripts/build makes it, --program names another")
+    if options.no_baselines and not options.adapter:
+        parser.error("--no-baselines leaves the adapters alone; give one with --adapter")
+    for folder in options.adapter:
+        if not pathlib.Path(folder).is_dir():
+            parser.error(f"--adapter {folder}: there is no such folder")
+    return options
+
+
+def main():
+    options = parse_arguments()
+    rows = read_questions(options.questions, options.count)
     print("| passages read by | answers that contain a right one | F1 | seconds a question |\n|---|---|---|---|")
     for way in [*([] if options.no_baselines else ["none", "direct"]), *options.adapter]:
         right, score, start = 0, 0, time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            for row in rows:
-                passages = [f"{p['title']}: {p['text']}" for p in row["ctxs"][:options.passages]]
-                answer = ask(options, row["question"], passages, way, folder)
-                right += any(contains(answer, one) for one in row["answers"])
-                score += max(f1(answer, one) for one in row["answers"])
+            for question, answers, passages in rows:
+                answer = ask(options, question, passages[:options.passages], way, folder)
+                right += any(contains(answer, one) for one in answers)
+                score += max((f1(answer, one) for one in answers), default=0)
         name = {"none": "nobody", "direct": "the decoder"}.get(way, f"the encoder, {pathlib.Path(way).name}")
         share = right / len(rows)
         error = (share * (1 - share) / len(rows)) ** 0.5
@@ -93,4 +129,5 @@ def main():
               f"{(time.monotonic() - start) / len(rows):.2f} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ import html.parser
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -779,6 +780,10 @@ def main():
                         help="validation text in the same form: files that share much with it are left out")
     parser.add_argument("--only", choices=["code", "latex", "docs"], help="write one of the files")
     arguments = parser.parse_args()
+    for program in ("apt-get", "dpkg-deb", "zstd"):
+        if shutil.which(program) is None:
+            sys.exit(f"debian_text.py: there is no program {program} here; install it first")
+    Screen(arguments.held_out)  # what cannot be read is told before gigabytes are fetched
     work = arguments.work or arguments.output / "downloads"
     arguments.output.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
