@@ -1,6 +1,7 @@
 #include "base/files.h"
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -15,10 +17,36 @@
 namespace cepe::base {
 namespace {
 
+// A link's target where `path` is a symbolic link to nothing.
+std::optional<Path> missing_target(const Path& path) {
+  std::error_code none;
+  if (!std::filesystem::is_symlink(path, none) || std::filesystem::exists(path, none)) return {};
+  return std::filesystem::read_symlink(path, none);
+}
+
+[[noreturn]] void refuse_link(const Path& path, const Path& target) {
+  throw Error(ErrorCode::not_found, path.string() + ": a symbolic link to " + target.string() +
+                                        ", where nothing is; fetch or copy that file again, or remove the link");
+}
+
 [[noreturn]] void fail_to(const Path& path, const char* action) {
   const int reason = errno;
+  if (const auto target = missing_target(path); target && reason == ENOENT) refuse_link(path, *target);
   const ErrorCode code = reason == ENOENT || reason == ENOTDIR ? ErrorCode::not_found : ErrorCode::io;
   throw Error(code, path.string() + ": cannot " + action + ": " + std::strerror(reason));
+}
+
+// Of the file that is to be replaced, if there is one; not of what a link points to.
+std::optional<mode_t> permissions_of(const Path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(ErrorCode::invalid_argument,
+                path.string() + ": this is a folder, device or pipe; only a file can be replaced");
+  }
+  std::error_code none;
+  if (std::filesystem::is_symlink(path, none)) return {};
+  return status.st_mode & 0777;
 }
 
 class Descriptor {
@@ -64,6 +92,15 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+bool is_there(const Path& path) {
+  std::error_code problem;
+  const std::filesystem::file_status status = std::filesystem::status(path, problem);
+  if (std::filesystem::exists(status)) return true;
+  if (const auto target = missing_target(path)) refuse_link(path, *target);
+  if (status.type() == std::filesystem::file_type::not_found) return false;
+  throw Error(ErrorCode::io, path.string() + ": cannot look at: " + problem.message());
+}
+
 std::string read_file(const Path& path, size_t max_bytes) {
   const MappedFile file(path);
   if (file.bytes().size() > max_bytes) {
@@ -81,13 +118,14 @@ void refuse_lfs_pointer(std::string_view content, const Path& path) {
 }
 
 FileWriter::FileWriter(const Path& path) : path_(path) {
+  const std::optional<mode_t> replaced = permissions_of(path);
   std::string pattern = path.string() + ".XXXXXX";
   descriptor_ = ::mkostemp(pattern.data(), O_CLOEXEC);
   if (descriptor_ < 0) fail_to(path, "write beside");
   temporary_ = pattern;
   const mode_t mask = ::umask(0);
   ::umask(mask);
-  ::fchmod(descriptor_, 0666 & ~mask);
+  ::fchmod(descriptor_, replaced.value_or(0666 & ~mask));
 }
 
 FileWriter::~FileWriter() {
@@ -122,11 +160,17 @@ void replace_file(const Path& path, std::string_view content) {
   writer.commit();
 }
 
+Path home_folder() {
+  if (const char* folder = std::getenv("HOME"); folder && *folder) return folder;
+  const passwd* user = ::getpwuid(::getuid());
+  return user && user->pw_dir ? Path(user->pw_dir) : Path();
+}
+
 Path default_cache_folder() {
   if (const char* folder = std::getenv("CEPE_CACHE_DIR"); folder && *folder) return folder;
   if (const char* folder = std::getenv("XDG_CACHE_HOME"); folder && *folder) return Path(folder) / "cepe";
-  if (const char* folder = std::getenv("HOME"); folder && *folder) return Path(folder) / ".cache" / "cepe";
-  return Path("/tmp/cepe-cache");
+  const Path home = home_folder();
+  return home.empty() ? Path("/tmp/cepe-cache") : home / ".cache" / "cepe";
 }
 
 }  // namespace cepe::base

@@ -34,12 +34,19 @@ class MappedFile {
 // The whole file as bytes. Errors as MappedFile; invalid_argument where it is larger than max_bytes.
 std::string read_file(const Path& path, size_t max_bytes = size_t{1} << 31);
 
+// Whether anything is at `path`. A symbolic link to nothing is an error and not absence: a folder of links whose
+// targets were removed or left behind, as in Hugging Face's cache, must not pass for one that never had the file.
+// Errors: not_found (names the link and what it points to), io (no permission to look, with the system's reason).
+bool is_there(const Path& path);
+
 // Git leaves a few lines of text in place of a large file where Git LFS was not there to fetch it.
 // Errors: invalid_argument where `content` is such a pointer; says how to fetch what it points to.
 void refuse_lfs_pointer(std::string_view content, const Path& path);
 
-// Replaces `path` by what `write` puts out: written beside it, synced, renamed, the folder synced.
-// On any error the old file stands and the temporary one is gone.
+// Replaces `path` by what `write` puts out: written beside it, synced, renamed, the folder synced. The new file has the
+// permissions of the old one. A symbolic link is itself replaced: what it points to may be others' too.
+// On any error the old file stands and the temporary one is gone. Errors: io; not_found; invalid_argument where `path`
+// is a folder, device or pipe.
 class FileWriter {
  public:
   explicit FileWriter(const Path& path);
@@ -58,7 +65,11 @@ class FileWriter {
 };
 void replace_file(const Path& path, std::string_view content);
 
-// $CEPE_CACHE_DIR, else $XDG_CACHE_HOME/cepe, else ~/.cache/cepe. Not created.
+// $HOME, else the folder that the system's list of users names; empty where there is neither.
+Path home_folder();
+
+// $CEPE_CACHE_DIR, else $XDG_CACHE_HOME/cepe, else ~/.cache/cepe, without a home /tmp/cepe-cache. Not created.
+// scripts/environment says the same.
 Path default_cache_folder();
 
 }  // namespace cepe::base

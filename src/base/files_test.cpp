@@ -1,10 +1,14 @@
 #include "base/files.h"
 
 #include <gtest/gtest.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
+#include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file_layer.h"
@@ -57,6 +61,59 @@ TEST_F(Files, AFolderIsNoFileAndAnEmptyFileIsEmpty) {
   EXPECT_THROW(MappedFile{folder}, Error);
   replace_file(folder / "empty", "");
   EXPECT_TRUE(MappedFile(folder / "empty").bytes().empty());
+}
+
+TEST_F(Files, ALinkToNothingIsNoAbsence) {
+  EXPECT_FALSE(is_there(folder / "x"));
+  EXPECT_FALSE(is_there(folder / "x" / "below"));
+  EXPECT_TRUE(is_there(folder));
+  std::filesystem::create_symlink("blobs/1234", folder / "x");
+  for (const auto& look : {+[](const Path& path) { is_there(path); }, +[](const Path& path) { read_file(path); }}) {
+    try {
+      look(folder / "x");
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::not_found);
+      EXPECT_NE(std::string(error.what()).find("x: a symbolic link to blobs/1234"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_F(Files, AReplacedFileKeepsItsPermissionsAndALinkIsItselfReplaced) {
+  const Path path = folder / "x", link = folder / "link";
+  replace_file(path, "old");
+  ASSERT_EQ(::chmod(path.c_str(), 0640), 0);
+  replace_file(path, "new");
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0640U);
+  std::filesystem::create_symlink("x", link);
+  replace_file(link, "beside");
+  EXPECT_EQ(read_file(path), "new");
+  EXPECT_EQ(read_file(link), "beside");
+}
+
+TEST_F(Files, OnlyAFileIsReplaced) {
+  const Path pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::filesystem::create_symlink(pipe, folder / "link");
+  for (const Path& path : {pipe, folder, folder / "link"}) EXPECT_THROW(replace_file(path, "x"), Error) << path;
+  EXPECT_TRUE(std::filesystem::is_fifo(folder / "link"));
+}
+
+TEST_F(Files, WithoutHomeTheListOfUsersSaysWhereTheCacheIs) {
+  const passwd* user = ::getpwuid(::getuid());
+  if (!user) GTEST_SKIP() << "this user is in no list";
+  const std::string expected = user->pw_dir;
+  std::map<std::string, std::optional<std::string>> before;
+  for (const char* name : {"HOME", "CEPE_CACHE_DIR", "XDG_CACHE_HOME"}) {
+    const char* value = std::getenv(name);
+    before[name] = value ? std::optional<std::string>(value) : std::nullopt;
+    ::unsetenv(name);
+  }
+  EXPECT_EQ(default_cache_folder(), Path(expected) / ".cache" / "cepe");
+  for (const auto& [name, value] : before)
+    if (value) ::setenv(name.c_str(), value->c_str(), 1);
 }
 
 TEST_F(Files, ANamedPipeIsRefusedAtOnce) {

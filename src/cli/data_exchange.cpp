@@ -56,13 +56,15 @@ void export_corpus(const ExportOptions& options) {
   const data::TokenCorpus corpus = data::TokenCorpus::open(options.folder);
   if (!options.npy.empty()) {
     std::error_code none;
-    const base::Path file = options.npy;
+    const bool exists = base::is_there(options.npy);
+    base::Path file = std::filesystem::canonical(options.npy, none);  // a link is followed, as by cp
+    if (none) file = options.npy;
     if (std::filesystem::equivalent(file.parent_path() / ".", options.folder, none))
       throw Error(ErrorCode::invalid_argument,
                   "--npy " + options.npy + ": this is in the corpus; choose another place");
-    if (!options.force && std::filesystem::exists(file, none))
+    if (exists && !options.force)
       throw Error(ErrorCode::invalid_argument, "--npy " + options.npy + ": is there; choose another or pass --force");
-    data::write_published_documents(corpus, options.npy);
+    data::write_published_documents(corpus, file);
     base::notice(std::to_string(corpus.documents().size()) + " documents");
     write_output(options.npy + "\n");
     return;

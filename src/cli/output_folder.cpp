@@ -7,9 +7,10 @@ namespace cepe::cli {
 void check_output_folder(const base::Path& folder, bool force, const std::string& option) {
   using base::Error;
   using base::ErrorCode;
+  if (folder.empty()) throw Error(ErrorCode::invalid_argument, option + ": expected the name of a folder");
   const std::string what = option + " " + folder.string();
   std::error_code problem;
-  if (std::filesystem::exists(folder, problem)) {
+  if (base::is_there(folder)) {
     if (!std::filesystem::is_directory(folder, problem))
       throw Error(ErrorCode::invalid_argument, what + ": this is a file; expected a folder");
     if (!force && !std::filesystem::is_empty(folder, problem))

@@ -130,8 +130,7 @@ constexpr std::array<const char*, 6> folder_candidates{"model.safetensors",   "m
 
 base::Path find_in_folder(const base::Path& folder) {
   for (const char* name : folder_candidates) {
-    std::error_code none;
-    if (std::filesystem::exists(folder / name, none)) return folder / name;
+    if (base::is_there(folder / name)) return folder / name;
   }
   throw base::Error(base::ErrorCode::not_found,
                     folder.string() +

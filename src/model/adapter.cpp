@@ -50,13 +50,14 @@ void quantise_rows(const std::string& name, const at::Tensor& weight,
 
 AdapterConfig read_adapter_config(const base::Path& folder) {
   const base::Path path = folder / "config.json";
-  if (!std::filesystem::exists(path) && std::filesystem::exists(folder / "adapter_config.json")) {
+  const bool has_config = base::is_there(path);
+  if (!has_config && base::is_there(folder / "adapter_config.json")) {
     throw Error(
         ErrorCode::unsupported,
         folder.string() +
             ": this is a LoRA/PEFT adapter (adapter_config.json), not a CEPE adapter; merge it into its model instead");
   }
-  if (!std::filesystem::exists(path))
+  if (!has_config)
     throw Error(ErrorCode::not_found,
                 folder.string() + ": no adapter here (config.json and adapter.safetensors expected)");
   const std::string where = path.string();
@@ -134,7 +135,7 @@ void save_adapter(const base::Path& folder, const Adapter& adapter, const Decode
   for (const auto& [name, tensor] : tensors) named.push_back({name, view_of(tensor)});
 
   Json config = {
-      {"model_type", "cepe_adapter"},
+      {"model_type", adapter_model_type},
       {"format_version", adapter_format_version},
       {"chunk_size", adapter.chunk_size},
       {"encoder", write_encoder_config(adapter.encoder.config)},

@@ -12,6 +12,7 @@
 
 namespace cepe::model {
 
+inline constexpr const char* adapter_model_type = "cepe_adapter";
 inline constexpr int64_t adapter_format_version = 1;  // counts up where a folder means something else
 
 struct AdapterConfig {

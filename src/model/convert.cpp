@@ -111,7 +111,7 @@ void split_cepe_folder(const ModelSource& source, const Path& decoder_folder, co
   write_converted_config(decoder_folder, decoder_config);
   copy_tokenizer_files(source.path, decoder_folder);
   formats::write_safetensors(adapter_folder, "adapter", adapter, metadata_of(source.checkpoint), converted_shard_bytes);
-  write_converted_config(adapter_folder, {{"model_type", "cepe_adapter"},
+  write_converted_config(adapter_folder, {{"model_type", adapter_model_type},
                                           {"format_version", adapter_format_version},
                                           {"chunk_size", 256},
                                           {"encoder", encoder},
@@ -159,8 +159,7 @@ int64_t copy_tokenizer_files(const Path& from, const Path& to) {
   for (const char* name :
        {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
         "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "generation_config.json"}) {
-    std::error_code none;
-    if (!std::filesystem::is_regular_file(from / name, none)) continue;
+    if (!base::is_there(from / name)) continue;
     base::replace_file(to / name, base::read_file(from / name));
     ++copied;
   }

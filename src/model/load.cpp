@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "model/adapter.h"
 #include "model/calibrate.h"
 #include "model/families/families.h"
 #include "model/gguf_config.h"
@@ -22,8 +23,8 @@ using base::Json;
 
 Json read_config(const base::Path& folder) {
   const base::Path path = folder / "config.json";
-  if (!std::filesystem::exists(path)) {
-    if (std::filesystem::exists(folder / "adapter_config.json")) {
+  if (!base::is_there(path)) {
+    if (base::is_there(folder / "adapter_config.json")) {
       throw Error(ErrorCode::unsupported, folder.string() +
                                               ": this is a LoRA/PEFT adapter (adapter_config.json), which is not "
                                               "supported; merge it into its model first");
@@ -31,13 +32,19 @@ Json read_config(const base::Path& folder) {
     throw Error(ErrorCode::not_found,
                 folder.string() + ": no config.json; expected a Hugging Face model folder or a .gguf file");
   }
-  return base::parse_json(base::read_file(path, size_t{64} << 20), path.string());
+  Json config = base::parse_json(base::read_file(path, size_t{64} << 20), path.string());
+  if (base::json_has(config, "model_type") && config.at("model_type") == adapter_model_type) {
+    throw Error(ErrorCode::invalid_argument, folder.string() +
+                                                 ": this is an adapter, not a model; give its decoder as the model "
+                                                 "(--model) and this folder with --adapter");
+  }
+  return config;
 }
 
 // What generation stops at in transformers: chat models often name the end of a turn here alone.
 void read_generation_config(ModelSource& source) {
   const base::Path path = source.path / "generation_config.json";
-  if (!std::filesystem::exists(path)) return;
+  if (!base::is_there(path)) return;
   const Json config = base::parse_json(base::read_file(path, size_t{1} << 20), path.string());
   if (!config.is_object()) throw Error(ErrorCode::corrupt, path.string() + ": expected a JSON object");
   add_end_tokens(config, source.decoder, path.string());
@@ -161,8 +168,7 @@ void check_memory(const ModelSource& source, const LoadOptions& options) {
 }  // namespace
 
 ModelSource open_model(const base::Path& path) {
-  if (!std::filesystem::exists(path))
-    throw Error(ErrorCode::not_found, path.string() + ": no such model folder or file");
+  if (!base::is_there(path)) throw Error(ErrorCode::not_found, path.string() + ": no such model folder or file");
   const bool single_file = is_gguf_file(path);
   const Json config_file = single_file ? Json() : read_config(path);
   ModelSource source = {path, formats::Checkpoint::open(path), config_file, {}, {}, {}, {}};

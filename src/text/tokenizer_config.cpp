@@ -55,7 +55,7 @@ std::vector<AddedToken> added_tokens_decoder(const Json& json, const std::string
 }
 
 Json read_if_there(const base::Path& path) {
-  if (!std::filesystem::exists(path)) return Json::object();
+  if (!base::is_there(path)) return Json::object();
   Json json = base::parse_json(base::read_file(path, largest_config), path.string());
   if (!json.is_object()) throw Error(ErrorCode::corrupt, path.string() + ": must be an object");
   return json;
@@ -92,7 +92,7 @@ TokenizerConfig read_tokenizer_config(const base::Path& folder) {
     if (!json.contains(field)) json[field] = token;
   }
   TokenizerConfig config = tokenizer_config_from_json(json, path.string());
-  if (const base::Path jinja = folder / "chat_template.jinja"; std::filesystem::exists(jinja)) {
+  if (const base::Path jinja = folder / "chat_template.jinja"; base::is_there(jinja)) {
     config.chat_template = base::read_file(jinja, largest_config);
   }
   return config;

@@ -1,5 +1,6 @@
 """cepe data: corpora made from documents, what they say of themselves, and work that is interrupted."""
 import json
+import os
 import random
 import shutil
 import signal
@@ -91,6 +92,19 @@ class Data(ProgramTest):
         self.succeed("data", "export", own, "--npy", self.root / "own.npy")
         self.refuse("pass --force", "data", "export", own, "--npy", self.root / "own.npy")
         self.refuse("this is in the corpus", "data", "export", own, "--npy", f"{own}/corpus.json", "--force")
+        (self.root / "inside.npy").symlink_to(own / "corpus.json")
+        self.refuse("this is in the corpus", "data", "export", own, "--npy", self.root / "inside.npy", "--force")
+        (self.root / "link.npy").symlink_to("target.npy")
+        self.refuse("a symbolic link to target.npy", "data", "export", own, "--npy", self.root / "link.npy")
+        self.write("target.npy", "old")
+        self.succeed("data", "export", own, "--npy", self.root / "link.npy", "--force")
+        self.assertEqual((self.root / "target.npy").read_bytes(), (self.root / "own.npy").read_bytes())
+        self.assertTrue((self.root / "link.npy").is_symlink())
+        os.mkfifo(self.root / "pipe.npy")
+        self.refuse("pipe", "data", "export", own, "--npy", self.root / "pipe.npy", "--force")
+        self.assertTrue((self.root / "pipe.npy").is_fifo())
+        (self.root / "stream.npy").symlink_to("/dev/stdout")
+        self.refuse("device", "data", "export", own, "--npy", self.root / "stream.npy", "--force")
         numbers = (self.root / "own.npy").read_bytes()[128:]
         self.assertEqual(struct.unpack(f"<{len(numbers) // 8}q", numbers), (2, 10, 3, *b"abcdefghijxyz"))
         self.succeed("data", "import", "--npy", self.root / "own.npy", "--model", self.model, "--output",

@@ -2,10 +2,11 @@
 import json
 import shutil
 import struct
+import subprocess
 import unittest
 
 import tiny_model
-from program import ProgramTest
+from program import PROGRAM, ProgramTest
 
 
 class Errors(ProgramTest):
@@ -53,6 +54,27 @@ class Errors(ProgramTest):
         outcome = self.refuse("made for model", "adapter", "quantise", self.adapter, "--model", other, "--output",
                               self.root / "eight-bits")
         self.assertNotIn("--allow-mismatch", outcome.err)
+
+    def test_an_adapter_in_the_place_of_a_model_is_told_from_one(self):
+        self.refuse(["adapter: this is an adapter, not a model", "--adapter"], "info", self.adapter)
+
+    def test_links_to_nothing_are_named_and_not_taken_for_absent_files(self):
+        for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+            folder = self.changed_model("links-" + name)
+            (folder / name).unlink()
+            (folder / name).symlink_to("../../blobs/1234")
+            self.refuse([f"{name}: a symbolic link to ../../blobs/1234"], "generate", "--model", folder, "--prompt", "a")
+        self.refuse("a symbolic link to", "convert", self.model, "--output", folder / "tokenizer_config.json")
+
+    def test_models_of_hugging_face_are_looked_for_where_its_tools_put_them(self):
+        snapshot = self.root / "xdg/huggingface/hub/models--me--tiny/snapshots/1234"
+        shutil.copytree(self.model, snapshot)
+        environment = self.environment() | {"XDG_CACHE_HOME": str(self.root / "xdg")}
+        for name in ("HF_HUB_CACHE", "HF_HOME"):
+            environment.pop(name, None)
+        outcome = subprocess.run([PROGRAM, "info", "me/tiny"], env=environment, capture_output=True, text=True)
+        self.assertEqual(outcome.returncode, 0, outcome.stderr)
+        self.assertIn(str(snapshot), outcome.stdout)
 
     def test_lora_adapter_is_refused_by_name(self):
         self.write("lora/adapter_config.json", "{}")

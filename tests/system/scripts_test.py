@@ -1,5 +1,6 @@
 """The scripts as a new user meets them, in a copy of them with a tool-chain that only pretends."""
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -129,6 +130,17 @@ class Scripts(unittest.TestCase):
                  "active_file 1\ninactive_file 1\ntotal_active_file 1000000000\ntotal_inactive_file 7000000000"}
         self.assertEqual(self.compilers(first, "3:cpuset:/\n2:cpu,cpuacct:/docker/1\n0::/"), 4)
         self.assertEqual(self.compilers(first, "2:memory:/docker/1"), 6)
+
+    def test_without_home_the_cache_is_where_the_program_looks_for_it(self):
+        def cache(**variables):
+            names = " ".join(f"{name}={value}" for name, value in variables.items())
+            return self.output("bash", "-euo", "pipefail", "-c",
+                               f"unset HOME CEPE_CACHE_DIR XDG_CACHE_HOME; {names}\nset --\nsource scripts/environment; echo $cache")
+
+        self.assertEqual(cache().strip(), pwd.getpwuid(os.getuid()).pw_dir + "/.cache/cepe")
+        self.assertEqual(cache(XDG_CACHE_HOME="/elsewhere").strip(), "/elsewhere/cepe")
+        self.pretend("getent", "exit 2")
+        self.assertEqual(cache(PATH=f"{self.toolchain}/bin:$PATH").strip(), "/tmp/cepe-cache")
 
     def test_the_demo_takes_files_from_where_the_user_is_and_refuses_at_once_what_is_not_there(self):
         for script in ("setup", "fetch-models"):
