@@ -294,6 +294,11 @@ MaskedLanguageModel load_masked_language_model(const base::Path& folder, const L
   const std::string where = (folder / "config.json").string();
   const Json config = read_config(folder);
   const EncoderConfig encoder = read_encoder_config(config, where);
+  if (encoder.shares_embeddings) {
+    throw Error(ErrorCode::corrupt, where +
+                                        ": field 'embeddings' is 'decoder'; an encoder made by stage mlm has "
+                                        "embeddings of its own");
+  }
   const formats::Checkpoint checkpoint = formats::Checkpoint::open(folder);
   WeightReader reader(checkpoint, options);
   MaskedLanguageModel model;

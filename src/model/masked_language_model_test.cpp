@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "expect_error.h"
+#include "model/load.h"
+#include "temporary_folder.h"
+
 namespace cepe::model {
 namespace {
 
@@ -49,6 +53,15 @@ TEST(MaskedLanguageModel, AnOutputOfItsOwnIsVisitedUnderItsName) {
   int64_t heads = 0;
   visit(model, [&](const std::string& name, at::Tensor&) { heads += name == "lm_head.weight"; });
   EXPECT_EQ(heads, 1);
+}
+
+TEST(MaskedLanguageModel, AConfigurationThatSharesADecodersEmbeddingsIsRefused) {
+  const test::TemporaryFolder folder;
+  folder.write("config.json",
+               R"({"embeddings": "decoder", "hidden_size": 4, "intermediate_size": 4, "rms_norm_eps": 1e-5,
+      "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 5, "model_type": "llama"})");
+  test::expect_error(base::ErrorCode::corrupt, "config.json: field 'embeddings' is 'decoder'",
+                     [&] { load_masked_language_model(folder.path(), {}); });
 }
 
 }  // namespace
