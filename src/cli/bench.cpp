@@ -24,9 +24,12 @@ namespace {
 
 using base::Json;
 
+constexpr const char* default_contexts = "0,8K,32K,127K";
+constexpr const char* default_contexts_above_0 = "8K,32K,127K";
+
 struct BenchOptions {
   ModelOptions model;
-  std::string contexts = "0,8K,32K,127K";
+  std::string contexts = default_contexts;
   int64_t tokens = 32;
   int64_t sequences = 1;
   bool own_contexts = false;
@@ -185,9 +188,16 @@ std::string bench_text(const Json& result) {
   return text + "\n";
 }
 
+// A shape and a document have no rows without a context.
+std::string contexts_above_0(const BenchOptions& options) {
+  return options.contexts == default_contexts ? default_contexts_above_0 : options.contexts;
+}
+
 void bench_shape(const BenchOptions& options, const CommonOptions& common) {
   BenchShapeOptions shape = options.shape;
-  shape.contexts = options.contexts;
+  if (options.sequences == 1 && shape.parts == std::vector<std::string>{"batches"})
+    throw base::Error(base::ErrorCode::invalid_argument, "--parts batches: of how many? Give --sequences 2 or more");
+  shape.contexts = contexts_above_0(options);
   shape.tokens = options.tokens;
   shape.seed = options.seed;
   shape.sequences = options.sequences;
@@ -198,7 +208,7 @@ void bench_shape(const BenchOptions& options, const CommonOptions& common) {
 void bench_document(const BenchOptions& options, const CommonOptions& common) {
   BenchDocumentOptions document = options.document;
   document.tokens = options.tokens;
-  const std::vector<int64_t> lengths = base::parse_counts(options.contexts, "--contexts");
+  const std::vector<int64_t> lengths = base::parse_counts(contexts_above_0(options), "--contexts");
   const Json result = measure_document(document, options.model, common, lengths);
   write_output(options.json ? result.dump(1) + "\n" : document_text(result));
 }
@@ -216,11 +226,11 @@ void add_shape_options(CLI::App& command, BenchShapeOptions& options) {
                            .add_option("--shape", options.shape,
                                        "instead of a model: random weights of this size (" + shape_names() +
                                            "), at all --contexts: encoding, forward passes, first tokens, decoding")
-                           ->group(group)
-                           ->excludes("--model")
-                           ->excludes("--adapter")
-                           ->excludes("--own-contexts")
-                           ->excludes("--batch-invariant");
+                           ->group(group);
+  for (const char* other :
+       {"--model", "--adapter", "--tokenizer", "--calibration", "--allow-mismatch", "--cross-attention",
+        "--kept-memory", "--kept-type", "--state-type", "--own-contexts", "--batch-invariant"})
+    shape->excludes(other);
   const auto count = [&](const char* name, int64_t& value, const char* help) {
     command.add_option(name, value, help)
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
@@ -260,7 +270,9 @@ void add_bench(CLI::App& program, CommonOptions& common) {
   add_model_options(*command, options->model);
   add_attention_options(*command, options->model);
   add_state_type_option(*command, options->model);
-  command->add_option("--contexts", options->contexts, "context tokens (random ids) to decode at")
+  command
+      ->add_option("--contexts", options->contexts,
+                   "context tokens (random ids) to decode at; 0 not with --shape or --document")
       ->capture_default_str();
   command->add_option("--tokens", options->tokens, "tokens decoded at each")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))

@@ -105,7 +105,8 @@ Json measure_document(const BenchDocumentOptions& options, const ModelOptions& m
   stored.no_cache = false;
   std::vector<int64_t> ascending = lengths;
   std::sort(ascending.begin(), ascending.end());
-  if (ascending.front() <= 0) throw base::Error(base::ErrorCode::invalid_argument, "--contexts: 0 with --document");
+  if (ascending.front() <= 0)
+    throw base::Error(base::ErrorCode::invalid_argument, "--contexts: expected lengths above 0 with --document");
   const std::vector<Document> documents = read_documents(options.documents);
   store_documents(options, stored, common, documents, ascending.back());
   Json result = {{"documents", Json::array()}};

@@ -18,13 +18,32 @@ struct ConvertOptions {
   bool force = false;
 };
 
+void check_can_be_asked(const ConvertOptions& options, const CommonOptions& common, const model::ModelSource& source) {
+  using base::Error;
+  using base::ErrorCode;
+  if (common.dtype == "fp8" || common.dtype == "int8" || common.dtype == "int4") {
+    throw Error(ErrorCode::invalid_argument, "--dtype " + common.dtype +
+                                                 ": files are written in float32 or bfloat16; give --dtype " +
+                                                 common.dtype + " to the command that uses the model");
+  }
+  if (common.dtype != "auto" && !source.checkpoint.is_gguf())
+    base::warn("--dtype " + common.dtype + ": without effect; only the blocks of GGUF files are unpacked");
+  if (!source.encoder || options.adapter.empty()) return;
+  throw Error(ErrorCode::invalid_argument,
+              options.model +
+                  ": a published CEPE folder, which has its adapter; take it apart (without --adapter) and "
+                  "join its decoder with " +
+                  options.adapter);
+}
+
 void convert(const ConvertOptions& options, const CommonOptions& common) {
   const Path path = model::locate_model(options.model, common.cache());
   const Path output = options.output;
   check_is_another(output, path);
   if (!options.adapter.empty()) check_is_another(output, options.adapter);
-  check_output_folder(output, options.force, "--output");
   const model::ModelSource source = model::open_model(path);
+  check_can_be_asked(options, common, source);
+  check_output_folder(output, options.force, "--output");
   if (!options.adapter.empty()) {
     model::join_cepe_folder(source, options.adapter, output);
     base::notice("published CEPE folder: decoder, encoder and cross-attention together");

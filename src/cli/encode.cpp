@@ -28,14 +28,14 @@ struct EncodeOptions {
 };
 
 struct EncodingAccount {
-  int64_t documents = 0, tokens = 0, chunks = 0, encoded = 0;
+  int64_t documents = 0, tokens = 0, chunks = 0, encoded = 0, encoded_tokens = 0;
   double seconds = 0;
 };
 
 std::string encoding_line(const EncodingAccount& account) {
   char rate[64] = "";
   if (account.encoded > 0 && account.seconds > 0)
-    std::snprintf(rate, sizeof rate, ", %.0f tokens/s", static_cast<double>(account.tokens) / account.seconds);
+    std::snprintf(rate, sizeof rate, ", %.0f tokens/s", static_cast<double>(account.encoded_tokens) / account.seconds);
   return std::to_string(account.documents) + " documents, " + std::to_string(account.tokens) +
          " tokens: " + std::to_string(account.encoded) + " chunks encoded, " +
          std::to_string(account.chunks - account.encoded) + " found" + rate + "; peak memory " +
@@ -68,6 +68,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   const auto start = std::chrono::steady_clock::now();
   EncodingAccount account;
   account.encoded = store.encode_missing(chunks, names_of(documents));
+  account.encoded_tokens = store.counters().encoded_tokens;
   store.flush();
   account.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   account.documents = static_cast<int64_t>(documents.size());

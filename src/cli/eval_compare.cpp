@@ -1,4 +1,5 @@
 // cepe eval compare: two or more outputs of cepe eval lm --json --by-document, compared document by document.
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <map>
@@ -91,15 +92,18 @@ LengthPairs parse_length_pairs(const std::string& text) {
 }
 
 LengthPairs common_lengths(const ByLength& first, const std::vector<ByLength>& second) {
+  std::vector<const ByLength*> files = {&first};
+  for (const ByLength& other : second) files.push_back(&other);
   LengthPairs pairs;
-  for (const auto& [length, measurement] : first) {
-    bool everywhere = true;
-    for (const ByLength& other : second) everywhere = everywhere && other.contains(length);
-    if (everywhere)
-      pairs.emplace_back(length, length);
-    else
+  for (const ByLength* file : files) {
+    for (const auto& [length, measurement] : *file) {
+      const auto has_it = [wanted = length](const ByLength* other) { return other->contains(wanted); };
+      const bool everywhere = std::all_of(files.begin(), files.end(), has_it);
+      if (everywhere && file == &first) pairs.emplace_back(length, length);
+      if (everywhere) continue;
       base::notice(measurement.where + ": context_tokens " + std::to_string(length) +
                    " is not in all files and is left out");
+    }
   }
   if (pairs.empty()) {
     throw Error(ErrorCode::invalid_argument,

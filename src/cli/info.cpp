@@ -68,7 +68,8 @@ Json adapter_json(const AdapterPart& adapter, int64_t width) {
           {"cross_attention_layers", adapter.layers}};
 }
 
-// What the tokenizer is; an error's text where it cannot be read, since the rest of the answer stands without it.
+// What the tokenizer is; an error's text where the model's own cannot be read, since the rest of the answer stands
+// without it.
 Json tokenizer_json(const ModelOptions& options, const model::ModelSource& source) {
   try {
     const auto tokenizer = open_tokenizer(options, source);
@@ -81,8 +82,17 @@ Json tokenizer_json(const ModelOptions& options, const model::ModelSource& sourc
             {"adds_bos", tokenizer->adds_bos},
             {"chat_template", !tokenizer->chat_template.empty()}};
   } catch (const base::Error& error) {
+    if (!options.tokenizer.empty()) throw;
     return {{"error", error.what()}};
   }
+}
+
+// Of shards that of the shards: model.safetensors.index.json is read as safetensors.
+std::string format_of(const formats::Checkpoint& checkpoint) {
+  if (checkpoint.is_gguf()) return "gguf";
+  base::Path name = checkpoint.path().filename();
+  if (name.string().ends_with(".index.json")) name = name.stem().stem();
+  return name.extension().string().substr(1);
 }
 
 Json contexts_json(const model::ModelSource& source, const std::optional<AdapterPart>& adapter, int64_t value_bytes,
@@ -111,7 +121,7 @@ Json info_json(const ModelOptions& options, const CommonOptions& common) {
   Json parts = Json::object();
   for (const auto& [part, bytes] : size.parts) parts[std::string(name_of(part))] = part_json(bytes);
   return {{"model", path.string()},
-          {"format", source.checkpoint.is_gguf() ? "gguf" : source.checkpoint.path().extension().string().substr(1)},
+          {"format", format_of(source.checkpoint)},
           {"family", source.decoder.family},
           {"sizes", sizes_json(source.decoder)},
           {"tied_embeddings", source.decoder.tied},

@@ -107,11 +107,15 @@ ShapeBench::ShapeBench(const BenchShapeOptions& its_options, c10::Device device,
       values(at::TensorOptions(device).dtype(device.is_cpu() ? at::kFloat : at::kBFloat16)),
       operations_a_second(product_rate(values)),
       bytes_a_second(memory_bandwidth(device)) {
-  for (const int64_t length : base::parse_counts(options.contexts, "--contexts"))
+  for (const int64_t length : base::parse_counts(options.contexts, "--contexts")) {
+    if (length < chunk) {
+      throw base::Error(base::ErrorCode::invalid_argument, "--contexts '" + options.contexts +
+                                                               "': expected lengths of at least " +
+                                                               std::to_string(chunk) + " tokens with --shape");
+    }
     lengths.push_back(length / chunk * chunk);
+  }
   longest = *std::max_element(lengths.begin(), lengths.end());
-  if (longest < chunk)
-    throw base::Error(base::ErrorCode::invalid_argument, "--contexts: " + std::to_string(chunk) + " tokens at least");
   std::vector<int64_t> layers(static_cast<size_t>(shape.decoder.layers));
   std::iota(layers.begin(), layers.end(), 0);
   model.decoder = model::random_decoder(shape.decoder, options.seed, values, format);

@@ -109,6 +109,23 @@ class Commands(ProgramTest):
         self.assertEqual(results[0], results[1])
         self.assertEqual(results[1], results[2])
 
+    def test_what_convert_cannot_do_is_refused_before_a_folder_is_made(self):
+        joined, output = self.root / "published", self.root / "refused"
+        self.succeed("convert", self.model, "--adapter", self.adapter, "--output", joined)
+        self.refuse("which has its adapter", "convert", joined, "--adapter", self.adapter, "--output", output)
+        self.refuse("--dtype int8", "convert", self.model, "--dtype", "int8", "--output", output)
+        self.assertFalse(output.exists())
+        self.refuse("--output: expected", "convert", self.model, "--output", "")
+
+    def test_shards_are_told_by_their_own_format(self):
+        folder = self.root / "sharded"
+        shutil.copytree(self.model, folder)
+        (folder / "model.safetensors").rename(folder / "part.safetensors")
+        names = tiny_model.read_safetensors(folder / "part.safetensors")
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {name: "part.safetensors" for name in names}}))
+        self.assertEqual(self.json_of("info", folder, "--json")["format"], "safetensors")
+
     def test_adapter_starts_repeat_with_their_seed(self):
         def made(name, *arguments):
             self.succeed("adapter", "init", "--model", self.model, "--encoder-layers", "1",
@@ -173,6 +190,16 @@ class Commands(ProgramTest):
             self.assertAlmostEqual(row["ratio"], row["bound_seconds"] / row["seconds"])
         some = self.json_of(*arguments, "--parts", "steps", "--no-full-attention")["rows"]
         self.assertEqual([row["what"] for row in some], ["a token, absorbed"] * 2)
+
+    def test_bench_without_contexts_leaves_out_none_where_there_is_no_such_row(self):
+        document = self.write("whole.txt", "All the world is a stage. " * 5100)
+        told = self.json_of("bench", "--model", self.model, "--adapter", self.adapter, "--document", document,
+                            "--cache-dir", self.root / "whole", "--tokens", "2", "--json")["documents"]
+        self.assertEqual([row["context_tokens"] for row in told], [8192, 32768, 130048])
+        rows = self.json_of("bench", "--shape", "tiny", "--parts", "steps", "--no-full-attention", "--tokens", "2",
+                            "--runs", "1", "--json")["rows"]
+        self.assertEqual([row["context_tokens"] for row in rows], [8192, 32768, 130048])
+        self.refuse("at least 256", "bench", "--shape", "tiny", "--contexts", "0,1K")
 
     def test_bench_names_the_device_whose_memory_it_measured(self):
         text = self.succeed("bench", "--model", self.model, "--adapter", "none", "--contexts", "0", "--tokens", "2").out
@@ -246,6 +273,16 @@ class Commands(ProgramTest):
         self.succeed("encode", folder, *model, *cache)
         self.assertEqual(store("clear")["chunks"], first["chunks"])
         self.assertEqual(store("ls")["chunks"], 0)
+
+    def test_encode_counts_only_what_it_encoded_as_its_speed(self):
+        first, second = self.write("long.txt", "ab" * 5000), self.write("short.txt", "cd" * 128)
+        arguments = ("--model", self.model, "--adapter", self.adapter, "--cache-dir", self.root / "speed", "--json")
+        self.succeed("encode", first, *arguments)
+        outcome = self.succeed("encode", first, second, *arguments)
+        told = json.loads(outcome.out)
+        self.assertEqual((told["tokens"], told["encoded"]), (10256, 1))
+        rate = float(re.search(r"([0-9]+) tokens/s", outcome.err)[1])
+        self.assertAlmostEqual(rate * told["seconds"], 256, delta=1)
 
     def test_encode_refuses_what_cannot_be_kept(self):
         book = self.write("kept.txt", "Some text.")

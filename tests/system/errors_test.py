@@ -43,6 +43,9 @@ class Errors(ProgramTest):
         self.refuse(["hf download some/model", "gated"], "info", "some/model")
         self.refuse("no such model", "info", "./nowhere")
 
+    def test_missing_tokenizer(self):
+        self.refuse("nowhere: no such file", "info", self.model, "--tokenizer", "nowhere")
+
     def test_missing_adapter(self):
         self.refuse_generate(["nowhere", "cepe adapter init"], "--adapter", "nowhere")
 
@@ -140,7 +143,11 @@ class Errors(ProgramTest):
         self.refuse(["--sequences"], "bench", "--model", self.model, "--own-contexts")
         for option in (("--sequences", "2"), ("--batch-invariant",)):
             self.refuse(option[0], "bench", "--model", self.model, "--document", self.model, *option)
-        self.refuse("--batch-invariant", "bench", "--shape", "tiny", "--batch-invariant")
+        for option in (("--batch-invariant",), ("--kept-type", "int8"), ("--tokenizer", self.model)):
+            self.refuse(option[0], "bench", "--shape", "tiny", *option)
+        self.refuse("--sequences", "bench", "--shape", "tiny", "--parts", "batches")
+        copied = self.succeed("convert", self.model, "--output", self.root / "copied", "--dtype", "bfloat16")
+        self.assertIn("--dtype bfloat16: without effect", copied.err)
 
     def test_contradictions_are_refused(self):
         self.refuse_generate(["--no-cache", "--remote-store"], "--no-cache", "--remote-store", "redis://localhost")

@@ -132,6 +132,16 @@ class Eval(ProgramTest):
         self.refuse(["--lengths", "lengths.jsonl", "999"], "eval", "compare", own, own, "--lengths", "0:999")
         self.refuse(["--lengths", "2K:8K"], "eval", "compare", own, own, "--lengths", "320")
 
+    def test_compare_names_every_length_that_it_leaves_out(self):
+        def results(name, *lengths):
+            return self.write(name, "".join(json.dumps({"context_tokens": length, "by_document": [
+                {"id": "a", "nll": 1.5, "tokens": 16}]}) + "\n" for length in lengths))
+
+        outcome = self.succeed("eval", "compare", results("a.jsonl", 0, 8), results("b.jsonl", 0, 16))
+        self.assertIn("a.jsonl:2: context_tokens 8 is not in all files", outcome.err)
+        self.assertIn("b.jsonl:2: context_tokens 16 is not in all files", outcome.err)
+        self.assertEqual(outcome.err.count("left out"), 2)
+
     def test_compare_names_file_and_line_of_what_it_cannot_read(self):
         line = {"context_tokens": 0, "by_document": [{"id": "a", "nll": 1.5, "tokens": 16}]}
         good = self.write("good.jsonl", json.dumps(line) + "\n")
