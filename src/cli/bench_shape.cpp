@@ -32,7 +32,7 @@ Json measure_shape(const BenchShapeOptions& options, const CommonOptions& common
 std::string shape_text(const Json& result) {
   char line[200];
   std::snprintf(line, sizeof line,
-                "%s on %s: products %.3g TFLOP/s, copies %.0f GB/s\n%-52s %9s %10s %10s %7s %9s %10s\n",
+                "%s on %s: products %.4g TFLOP/s, copies %.0f GB/s\n%-52s %9s %10s %10s %7s %9s %10s\n",
                 result.at("shape").get<std::string>().c_str(), result.at("device").get<std::string>().c_str(),
                 result.at("tflops").get<double>(), result.at("memory_bandwidth_bytes_per_second").get<double>() / 1e9,
                 "what", "context", "seconds", "bound", "ratio", "tokens/s", "GPU memory");
