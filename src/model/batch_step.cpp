@@ -25,10 +25,11 @@ constexpr int64_t asks_of_texts = 8;
 
 // Whether several rows are one sequence's.
 bool has_text(std::span<const BatchStep::Row> rows) {
-  const auto of_one = [](const BatchStep::Row& a, const BatchStep::Row& b) {
-    return a.blocks.data() == b.blocks.data();
-  };
-  return std::adjacent_find(rows.begin(), rows.end(), of_one) != rows.end();
+  std::vector<const int32_t*> sequences;
+  sequences.reserve(rows.size());
+  for (const BatchStep::Row& row : rows) sequences.push_back(row.blocks.data());
+  std::ranges::sort(sequences);
+  return std::ranges::adjacent_find(sequences) != sequences.end();
 }
 
 // Of pages like these, whose keys are not their values.
@@ -109,7 +110,7 @@ void BatchStep::run(Recording& recording) {
   layout.positions = recording.numbers.narrow(0, batch, batch);
   layout.slots = recording.numbers.narrow(0, 2 * batch, batch);
   for (int64_t i = 0; i < batch; ++i) layout.sequences.push_back({i, 1, 0, 0});
-  layout.step = recording.tables;
+  layout.step = recording.tables;  // what fills them, and the embedding behind the angles, is not launched in line
   CrossAttentionInput cross;
   if (recording.tables->masses.sum.defined()) recording.tables->masses.sum.zero_();
   if (recording.plan.crossed()) cross = {cross_attention_blocks(model_), {recording.any_context}};

@@ -18,8 +18,10 @@ namespace cepe::model {
 class BatchStep {
  public:
   struct Row {
-    int64_t position = 0;             // of its token; the rows before it are in the cache, or rows of this step
-    std::span<const int32_t> blocks;  // of the cache: row r lies in slot blocks[r / block_rows] * block_rows + r % ...
+    int64_t position = 0;  // of its token; the rows before it are in the cache, or rows of this step
+    // Of the cache: row r lies in slot blocks[r / block_rows] * block_rows + r % ... Rows of one sequence give one
+    // span; where sequences share blocks, none of them has its token there.
+    std::span<const int32_t> blocks;
     const ContextStates* context =
         nullptr;               // absorbed, unless K and V of all contexts of the batch are kept and cheaper
     bool asks_masses = false;  // what it gives to each page of its context is wanted (page_masses.h)

@@ -29,7 +29,7 @@ struct StepTables {
   at::Tensor cache_queries;             // int32: first query row of each of the cache's sequences, and the end
   int64_t most_cache_rows = 1;          // query rows of one of them
   int64_t rows_of_token = 0;            // ops::BatchQueries: above 0 where a sequence may be a text
-  bool one_row_each = true;             // no two rows of one text: each sequence's token is its last cached row
+  bool one_row_each = false;            // no two rows of one text: each sequence's token is its last cached row
   // [B + 1] int32: the same for the context, whose sequences are groups of neighbours that share one ([2] where all of
   // them do); and the most rows of such a group.
   at::Tensor context_queries;

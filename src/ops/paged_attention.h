@@ -4,9 +4,10 @@
 //   cross-attention over kept keys and values    (R = H/G rows a group and token, D = the head's width),
 //   self-attention of new tokens that see every cached row (the same).
 // A call allocates nothing but what it is given, copies nothing from the device and waits for nothing, so it can be
-// recorded in a CUDA graph: the tables are read where they lie when the graph runs. On a GPU they are read before the
-// kernel launched just before has ended (ops/cuda/in_line.cuh), and so are pages whose keys serve as values: they come
-// from copies or from kernels further back.
+// recorded in a CUDA graph: the tables are read where they lie when the graph runs. On a GPU they are read while
+// kernels launched before still run, as many of them as follow one another in line (ops/cuda/in_line.cuh), and so are
+// pages whose keys serve as values: between what wrote them and a call must stand a copy or a kernel that is not
+// launched so.
 #pragma once
 
 #include <ATen/core/Tensor.h>

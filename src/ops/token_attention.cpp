@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <array>
 #include <optional>
 
 #include "ops/cuda/loaded.h"
@@ -11,17 +12,40 @@
 namespace cepe::ops {
 namespace {
 
+// Whether sizes and types go together. What the two operations would refuse is left to them to refuse.
+bool agree(const TokenHeads& heads, const PageTable& table) {
+  const at::Device device = heads.queries.device();
+  const auto is = [&](const at::Tensor& x, at::ScalarType type, int64_t size) {
+    return x.defined() && x.device() == device && x.scalar_type() == type && x.is_contiguous() && x.numel() == size;
+  };
+  const auto is_dense = [&](const at::Tensor& x, at::ScalarType type) {
+    return x.defined() && is_plain_dense(x, type, device);
+  };
+  const auto is_rows = [&](const at::Tensor& x) {
+    return x.defined() && x.dim() == 3 && is_plain(x, at::kBFloat16, device) && x.stride(2) == 1;
+  };
+  if (!is_rows(heads.queries) || !is_rows(heads.keys) || !is_rows(heads.values) || heads.cos.dim() != 2 ||
+      heads.cache_keys.dim() != 3 || table.type != at::kBFloat16 || table.groups <= 0 || table.page_rows <= 0)
+    return false;
+  const int64_t rows = heads.queries.size(0), width = heads.queries.size(2), pages = table.keys.numel();
+  const std::array<int64_t, 3> own = {rows, table.groups, width},
+                               kept = {heads.cache_keys.size(0), table.groups, width};
+  return width == table.width && heads.queries.size(1) >= table.groups && heads.queries.size(1) % table.groups == 0 &&
+         heads.keys.sizes() == at::IntArrayRef(own) && heads.values.sizes() == heads.keys.sizes() &&
+         is_dense(heads.cache_keys, at::kBFloat16) && is_dense(heads.cache_values, at::kBFloat16) &&
+         heads.cache_keys.sizes() == at::IntArrayRef(kept) && heads.cache_values.sizes() == heads.cache_keys.sizes() &&
+         is_dense(heads.cos, at::kFloat) && is_dense(heads.sin, at::kFloat) && heads.cos.size(0) == rows &&
+         heads.sin.sizes() == heads.cos.sizes() && 2 * heads.cos.size(1) <= width && is(heads.slots, at::kLong, rows) &&
+         is(table.first_page, at::kInt, rows + 1) && is(table.rows, at::kInt, pages) &&
+         is(table.keys, at::kLong, pages) && is(table.values, at::kLong, pages);
+}
+
 // Nothing, or what the kernel is told, without the output.
 std::optional<cuda::TokenAttentionRun> run_of(const TokenHeads& heads, const PageTable& table, double scale) {
   const at::Device device = heads.queries.device();
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
   const at::Tensor &queries = heads.queries, &keys = heads.keys, &values = heads.values;
-  const auto suits = [&](const at::Tensor& x) { return suits_kernels(x, at::kBFloat16, device) && x.stride(2) == 1; };
-  if (!kernels || !suits(queries) || !suits(keys) || !suits(values) || table.type != at::kBFloat16 ||
-      !table.values.defined() || !is_plain_dense(heads.cos, at::kFloat, device) ||
-      !is_plain_dense(heads.sin, at::kFloat, device) || !is_plain_dense(heads.cache_keys, at::kBFloat16, device) ||
-      !is_plain_dense(heads.cache_values, at::kBFloat16, device) || queries.numel() == 0 ||
-      queries.numel() > cuda::most_elements)
+  if (!kernels || !agree(heads, table) || queries.numel() == 0 || queries.numel() > cuda::most_elements)
     return std::nullopt;
   cuda::TokenAttentionRun run = {.tokens = {.queries = queries.const_data_ptr(),
                                             .keys = keys.const_data_ptr(),
@@ -65,6 +89,8 @@ std::optional<cuda::TokenAttentionRun> run_of(const TokenHeads& heads, const Pag
 }
 
 }  // namespace
+
+bool has_token_kernel(const TokenHeads& heads, const PageTable& table) { return run_of(heads, table, 1).has_value(); }
 
 at::Tensor token_attention(const TokenHeads& heads, const PageTable& table, const at::Tensor& first, double scale) {
   if (std::optional<cuda::TokenAttentionRun> run = run_of(heads, table, scale)) {

@@ -1,6 +1,6 @@
 // Self-attention of one decoded token of each of B sequences: rotate_into_cache (rotary.h), then paged_attention of the
-// token's heads over all cached rows, its own the last. One launch on a Hopper GPU for D 64, 128 and 256 and up to
-// eight query heads a group.
+// token's heads over all cached rows, its own the last. One launch on a Hopper GPU in bfloat16, for D 64, 128 and 256,
+// up to eight query heads a group, rotations of R a multiple of 8 and tables of up to 8,192 rows a sequence.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,11 +17,16 @@ struct TokenHeads {
   at::Tensor cache_keys, cache_values;  // [slots, G, D]
 };
 
-// table: each sequence's pages of that cache, the slot of its token the last row of its last page; without pages its
-// output is zero, and its slot may be written or not. first [B + 1] int32: query rows before each sequence, H/G each
-// up to the last one with pages. On a GPU tables, slots, cos, sin and the cache's older rows are read while the
-// kernel launched just before still runs: they must come from copies or from kernels further back. Not differentiable.
-// -> [B, H, D] of the queries' type.
+// table: each sequence's pages of that cache, the slot of its token the last row of its last page, which is not empty;
+// without pages its output is zero, and its slot may be written or not. first [B + 1] int32: query rows before each
+// sequence, H/G each up to the last one with pages.
+// On a GPU tables, slots, cos, sin and the cache's older rows are read while kernels launched before still run, as many
+// of them as follow one another in line (ops/cuda/in_line.cuh): between what wrote them and this call must stand a copy
+// or a kernel that is not launched so, such as LibTorch's own.
+// -> [B, H, D] of the queries' type. Not differentiable. Errors: those of the two operations.
 at::Tensor token_attention(const TokenHeads& heads, const PageTable& table, const at::Tensor& first, double scale);
+
+// Whether that is one launch for these.
+bool has_token_kernel(const TokenHeads& heads, const PageTable& table);
 
 }  // namespace cepe::ops

@@ -82,7 +82,7 @@ int tiles_of_page(const PagedAttentionRun& run) {
   return static_cast<int>((run.page_rows + Plan::tile - 1) / Plan::tile);
 }
 
-// More sequences and groups than blocks at one time, of a few tiles each.
+// Of a few tiles each.
 inline bool are_short(const PagedAttentionRun& run) {
   constexpr int64_t few_rows = 128;
   return run.pages * run.page_rows <= few_rows * run.sequences;
@@ -92,6 +92,27 @@ inline bool are_short(const PagedAttentionRun& run) {
 inline bool are_long(const PagedAttentionRun& run) {
   constexpr int64_t most_cached_rows = 8192;  // of a sequence, on average
   return run.pages * run.page_rows > most_cached_rows * run.sequences;
+}
+
+// use(plan) for `units` of up to so many query rows each. Clusters<plan>: the launch of its kernel. Blocks are small
+// where there are more units than blocks at one time, and short ones.
+template <template <class> class Clusters, int width, class Use>
+auto with_rows(const PagedAttentionRun& run, int64_t rows, int64_t units, const Use& use) {
+  using One = ClusterPlan<width, 1>;
+  if (rows > 1) return rows > 2 ? use(ClusterPlan<width, 4>{}) : use(ClusterPlan<width, 2>{});
+  const bool many = are_short(run) && units > Clusters<One>::known(run.device, 1);
+  return many ? use(ClusterPlan<width, 1, 2>{}) : use(One{});
+}
+template <template <class> class Clusters, class Use>
+auto with_cluster_plan(const PagedAttentionRun& run, int64_t rows, int64_t units, const Use& use) {
+  switch (run.width) {
+    case 64:
+      return with_rows<Clusters, 64>(run, rows, units, use);
+    case 128:
+      return with_rows<Clusters, 128>(run, rows, units, use);
+    default:
+      return with_rows<Clusters, 256>(run, rows, units, use);
+  }
 }
 
 inline bool is_cluster_width(int64_t width) { return width == 64 || width == 128 || width == 256; }

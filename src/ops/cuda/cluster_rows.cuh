@@ -28,7 +28,7 @@ struct ClusterPlan {
   static_assert(warp % lanes == 0 && fours <= threads && tile * row_lines == warp);
 };
 
-// What a cluster has: one sequence and group.
+// What a cluster has: one sequence and group. first_query: among the query rows or heads as its kernel counts them.
 struct ClusterUnit {
   int sequence, group, first_query, query_rows, first_page;
   int tiles, tiles_per_page;
@@ -45,14 +45,14 @@ struct TableTile {
   __device__ int rows() const { return page_rows - first; }  // more than a tile has, or fewer than none: no matter
 };
 
-// without: that many rows at the end of the last page are not looked at.
-template <class Plan, int without = 0>
+// without_last: the last row of the last page is not looked at.
+template <class Plan, bool without_last = false>
 __device__ TableTile table_tile(const PagedAttentionRun& run, const ClusterUnit& unit, int index) {
   constexpr int beyond_any = 1 << 30;
   const int within = static_cast<int>(static_cast<unsigned>(index) / static_cast<unsigned>(unit.tiles_per_page));
   const int page = min(unit.first_page + within, static_cast<int>(run.pages) - 1);
   const int first = index < unit.tiles ? (index - within * unit.tiles_per_page) * Plan::tile : beyond_any;
-  const int hidden = within == unit.pages() - 1 ? without : 0;
+  const int hidden = within == unit.pages() - 1 ? without_last : 0;
   return {run.keys[page], run.values[page], run.rows[page] - hidden, first};
 }
 
@@ -60,17 +60,6 @@ __device__ TableTile table_tile(const PagedAttentionRun& run, const ClusterUnit&
 template <class Plan>
 __device__ const Bfloat16* row_of_page(int64_t page, int row, int64_t stride, int group) {
   return reinterpret_cast<const Bfloat16*>(page) + row * stride + group * Plan::width;
-}
-
-// Into the second-level cache, a line a lane.
-template <class Plan>
-__device__ void fetch_tile(const PagedAttentionRun& run, const TableTile& tile, int group) {
-  const int lane = static_cast<int>(threadIdx.x) % warp, row = lane / Plan::row_lines;
-  if (row >= tile.rows()) return;
-  const int column = lane % Plan::row_lines * 64;
-  const Bfloat16* keys = row_of_page<Plan>(tile.keys, tile.first + row, run.key_stride, group) + column;
-  const Bfloat16* values = row_of_page<Plan>(tile.values, tile.first + row, run.value_stride, group) + column;
-  asm volatile("prefetch.global.L2 [%0];\nprefetch.global.L2 [%1];" ::"l"(keys), "l"(values));
 }
 
 // A lane's columns of every slots-th row of a tile, of its keys or of its values.

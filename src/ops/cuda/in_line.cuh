@@ -1,5 +1,7 @@
 // Kernels that follow one another closely: each may begin while the one before it ends (programmatic dependent launch,
 // sm_90 and later), so that its launch, and what it reads that nobody writes, costs no time of its own.
+// Before that nothing is known of any kernel since the last one that was not launched so: each lets the next begin
+// before it has waited itself.
 // Every kernel launched so calls wait_for_predecessor in all threads before it reads what others wrote or writes
 // anything: then whatever came before the predecessor is done too.
 #pragma once

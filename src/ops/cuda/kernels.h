@@ -178,8 +178,8 @@ struct PagedAttentionRun {
   const void* head_weight;  // bfloat16 [head_groups * head_width, width]
   int64_t heads, head_groups, head_width;
 };
-// ops/token_attention.h. `rotated` is not written; of the pages, whose queries are none of theirs, the tables, sizes,
-// strides and scale count, and the output [rows, heads, width].
+// ops/token_attention.h. Of `tokens` `rotated` is not used, of `pages` queries, first_query, query_rows, log_sum_exp
+// and workspace; its output is [rows, heads, width].
 struct TokenAttentionRun {
   RotaryCacheRows tokens;  // a row for each of the pages' sequences
   PagedAttentionRun pages;

@@ -30,6 +30,17 @@ __device__ ClusterUnit cluster_unit(const PagedAttentionRun& run, unsigned numbe
   return unit;
 }
 
+// Into the second-level cache, a line a lane.
+template <class Plan>
+__device__ void fetch_tile(const PagedAttentionRun& run, const TableTile& tile, int group) {
+  const int lane = static_cast<int>(threadIdx.x) % warp, row = lane / Plan::row_lines;
+  if (row >= tile.rows()) return;
+  const int column = lane % Plan::row_lines * 64;
+  const Bfloat16* keys = row_of_page<Plan>(tile.keys, tile.first + row, run.key_stride, group) + column;
+  const Bfloat16* values = row_of_page<Plan>(tile.values, tile.first + row, run.value_stride, group) + column;
+  asm volatile("prefetch.global.L2 [%0];\nprefetch.global.L2 [%1];" ::"l"(keys), "l"(values));
+}
+
 // A warp's queries, four columns a lane at a time, as they are in memory: bfloat16 in the first half, or float32.
 template <class Plan>
 using AskedQueries = uint4[Plan::query_turns];

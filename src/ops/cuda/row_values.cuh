@@ -29,6 +29,19 @@ __device__ inline uint4 load_where(bool there, const void* from) {
   return value;
 }
 
+// The same, of 8 bytes.
+__device__ inline uint2 load_two_where(bool there, const void* from) {
+  uint2 value = make_uint2(0, 0);
+  asm volatile(
+      "{\n.reg .pred there;\n"
+      "setp.ne.u32 there, %3, 0;\n"
+      "@there ld.global.v2.u32 {%0, %1}, [%2];\n}"
+      : "+r"(value.x), "+r"(value.y)
+      : "l"(from), "r"(static_cast<uint32_t>(there))
+      : "memory");
+  return value;
+}
+
 // A bfloat16 is the upper half of a float32.
 __device__ inline float lower(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float upper(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }

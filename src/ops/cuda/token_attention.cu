@@ -15,26 +15,9 @@ int64_t units_of(const TokenAttentionRun& run) {
 template <class Plan>
 using Clusters = ClusterLaunch<Plan, attend_token<Plan>, TokenPlan<Plan>::shared_bytes>;
 
-template <int width, class Use>
-auto with_rows(const TokenAttentionRun& run, const Use& use) {
-  const int rows = head_cut(run).rows;
-  if (rows <= 1) {
-    using One = ClusterPlan<width, 1>;
-    const bool many = units_of(run) > Clusters<One>::known(run.device, 1);
-    return are_short(run.pages) && many ? use(ClusterPlan<width, 1, 2>{}) : use(One{});
-  }
-  return rows <= 2 ? use(ClusterPlan<width, 2>{}) : use(ClusterPlan<width, 4>{});
-}
 template <class Use>
 auto with_plan(const TokenAttentionRun& run, const Use& use) {
-  switch (run.pages.width) {
-    case 64:
-      return with_rows<64>(run, use);
-    case 128:
-      return with_rows<128>(run, use);
-    default:
-      return with_rows<256>(run, use);
-  }
+  return with_cluster_plan<Clusters>(run.pages, head_cut(run).rows, units_of(run), use);
 }
 
 int blocks_of(const TokenAttentionRun& run) {

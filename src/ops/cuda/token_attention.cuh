@@ -29,18 +29,6 @@ struct AskedFour {
   uint2 own, pair;
 };
 
-__device__ inline uint2 load_two_where(bool there, const void* from) {
-  uint2 value = make_uint2(0, 0);
-  asm volatile(
-      "{\n.reg .pred there;\n"
-      "setp.ne.u32 there, %3, 0;\n"
-      "@there ld.global.v2.u32 {%0, %1}, [%2];\n}"
-      : "+r"(value.x), "+r"(value.y)
-      : "l"(from), "r"(static_cast<uint32_t>(there))
-      : "memory");
-  return value;
-}
-
 __device__ inline AskedFour ask_for_four(bool there, const Bfloat16* head, int column, int half) {
   return {load_two_where(there, head + column),
           load_two_where(there, head + (column < half ? column + half : column - half))};
@@ -246,8 +234,8 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
   const auto ask_for_values = [&](const TableTile& tile) {
     ask_for_rows<Plan>(values, tile.values, tile, run.pages.value_stride, unit.group);
   };
-  const TableTile first = table_tile<Plan, 1>(run.pages, unit, index);
-  TableTile next = table_tile<Plan, 1>(run.pages, unit, index + step);
+  const TableTile first = table_tile<Plan, true>(run.pages, unit, index);
+  TableTile next = table_tile<Plan, true>(run.pages, unit, index + step);
   ask_for_keys(first);
   ask_for_values(first);
   StagedTile<Plan> staged{stages + warp_of_block * 2 * Plan::loads * warp + lane};
@@ -290,7 +278,7 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
       ask_for_values(next);
     }
     rows = next.rows();
-    next = table_tile<Plan, 1>(run.pages, unit, index + 2 * step);
+    next = table_tile<Plan, true>(run.pages, unit, index + 2 * step);
   }
   meet_in_cluster<Plan>(memory, own, [&](int row, int four, float share, const float(&sum)[4], const MergedState&) {
     store_merged(run.pages, int64_t{memory.unit.first_query + row} * Plan::width + four * 4, share, sum);
