@@ -35,7 +35,8 @@ using LengthPairs = std::vector<std::pair<int64_t, int64_t>>;
 
 eval::DocumentNll parse_document(const base::Json& json, const std::string& where) {
   eval::DocumentNll document = {base::json_string(json, "id", where), base::json_number(json, "nll", where),
-                                base::json_integer(json, "tokens", where)};
+                                base::json_integer(json, "tokens", where),
+                                base::json_string(json, "targets", where, "")};
   const std::string named = where + ": document '" + document.id + "': ";
   if (document.nll < -max_nll || document.nll > max_nll)
     throw Error(ErrorCode::corrupt, named + "nll " + std::to_string(document.nll) + " is none of a text");

@@ -22,6 +22,20 @@ ById by_id(const Measurement& measurement) {
   return documents;
 }
 
+void check_targets(const DocumentNll& document, const DocumentNll& same, const Measurement& first,
+                   const Measurement& second) {
+  const std::string named = second.where + ": document '" + document.id + "' has ";
+  if (same.tokens != document.tokens) {
+    refuse(named + std::to_string(same.tokens) + " target tokens, and " + std::to_string(document.tokens) + " in " +
+           first.where + ": not the same targets");
+  }
+  if (!same.targets.empty() && !document.targets.empty() && same.targets != document.targets) {
+    refuse(named + "other target tokens than in " + first.where +
+           ", so the two cannot be compared; give both runs of cepe eval lm the same --room, --seed, --samples, "
+           "--decoder-tokens and --target-tokens, the same texts in the same order and the same tokenizer");
+  }
+}
+
 // The mean nll of the document over the measurements; nothing where one of them lacks it.
 std::optional<double> mean_nll(const DocumentNll& document, std::span<const ById> found, const Measurement& first,
                                std::span<const Measurement> second) {
@@ -29,11 +43,7 @@ std::optional<double> mean_nll(const DocumentNll& document, std::span<const ById
   for (size_t i = 0; i < found.size(); ++i) {
     const auto same = found[i].find(document.id);
     if (same == found[i].end()) return std::nullopt;
-    if (same->second.tokens != document.tokens) {
-      refuse(second[i].where + ": document '" + document.id + "' has " + std::to_string(same->second.tokens) +
-             " target tokens, and " + std::to_string(document.tokens) + " in " + first.where +
-             ": not the same targets");
-    }
+    check_targets(document, same->second, first, second[i]);
     sum += same->second.nll;
   }
   return sum / static_cast<double>(found.size());

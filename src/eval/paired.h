@@ -12,8 +12,9 @@ namespace cepe::eval {
 
 struct DocumentNll {
   std::string id;
-  double nll = 0;      // nats a token, mean over the document's target tokens
-  int64_t tokens = 0;  // those
+  double nll = 0;            // nats a token, mean over the document's target tokens
+  int64_t tokens = 0;        // those
+  std::string targets = {};  // digest of their ids in hexadecimal; "": not known
 };
 
 struct Measurement {
@@ -34,7 +35,8 @@ struct PairedDifference {
 
 // `second` may be several measurements (contexts of different other documents): each document counts there with its
 // mean nll over them. Every document weighs the same. Errors: invalid_argument, naming `where` and the document, for an
-// id that occurs twice in a measurement, a document with other numbers of target tokens, or no document in all of them.
+// id that occurs twice in a measurement, a document with other target tokens (told by their number and their digests),
+// or no document in all of them.
 PairedDifference paired_difference(const Measurement& first, std::span<const Measurement> second);
 
 }  // namespace cepe::eval

@@ -73,6 +73,12 @@ TEST(Paired, WhatCannotBePairedIsNamedWithItsPlace) {
   };
   refused("b:7: document 'x' occurs twice", measured("b:7", {{"x", 1, 16}, {"x", 1, 16}}));
   refused("b:7: document 'z' has 16 target tokens, and 32 in a:1", measured("b:7", {{"z", 1, 16}}));
+  const Measurement digested = measured("a:3", {{"x", 1, 16, "0f"}});
+  const std::array others = {measured("b:7", {{"x", 1, 16, "0f"}}), measured("b:8", {{"x", 2, 16, "1e"}})};
+  EXPECT_EQ(paired_difference(digested, std::span(others).first(1)).documents, 1);
+  EXPECT_EQ(paired_difference(first_run, others).documents, 1) << "results without digests";
+  expect_error(ErrorCode::invalid_argument, "b:8: document 'x' has other target tokens than in a:3",
+               [&] { paired_difference(digested, others); });
   refused("a:1 and b:7: no document", measured("b:7", {{"w", 1, 16}}));
   const Measurement twice = measured("a:2", {{"x", 1, 16}, {"x", 1, 16}});
   expect_error(ErrorCode::invalid_argument, "a:2: document 'x' occurs twice",

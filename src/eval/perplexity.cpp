@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -15,6 +16,35 @@ namespace {
 
 using base::Error;
 using base::ErrorCode;
+
+void add_scores(std::span<const float> scores, int64_t targets, const std::string& document, DocumentLoss& loss) {
+  const auto given = static_cast<int64_t>(scores.size());
+  if (given != targets) {
+    throw Error(ErrorCode::internal, "scores of a window: " + std::to_string(targets) + " values expected, " +
+                                         std::to_string(given) + " given");
+  }
+  for (const float score : scores) loss.nll -= static_cast<double>(score);
+  loss.tokens += given;
+  if (!std::isfinite(loss.nll)) {
+    throw Error(ErrorCode::corrupt,
+                "document '" + document +
+                    "': its scores are not finite numbers, so weights of the decoder or the adapter, or encoded "
+                    "chunks, are damaged; `cepe store verify` checks the chunks");
+  }
+}
+
+// By document, 64 bits of the SHA-256 of the ids of all its targets: whether two runs scored the same.
+std::vector<std::string> digests_of_targets(const WindowSet& set, int64_t targets) {
+  std::vector<base::Sha256> hashes(static_cast<size_t>(set.documents));
+  for (const Window& window : set.windows) {
+    const std::span<const text::Token> ids(window.decoder);
+    hashes.at(static_cast<size_t>(window.document)).update_values(ids.last(static_cast<size_t>(targets)));
+  }
+  std::vector<std::string> digests;
+  digests.reserve(hashes.size());
+  for (base::Sha256& hash : hashes) digests.push_back(base::to_hex(hash.finish()).substr(0, 16));
+  return digests;
+}
 
 }  // namespace
 
@@ -31,22 +61,19 @@ PerplexityResult measure_perplexity(const WindowSet& set, int64_t context_tokens
     base::throw_if_interrupted();
     const Window& window = set.windows[i];
     const std::vector<context::Chunk> chunks = contexts.chunks(i, context_tokens);
-    const std::vector<float> values = score(chunks, window.decoder, options.target_tokens);
-    DocumentLoss& loss = losses.at(static_cast<size_t>(window.document));
-    for (const float value : values) loss.nll -= static_cast<double>(value);
-    loss.tokens += static_cast<int64_t>(values.size());
-    if (static_cast<int64_t>(values.size()) != options.target_tokens || !std::isfinite(loss.nll)) {
-      throw Error(ErrorCode::internal, "scores of a window: " + std::to_string(options.target_tokens) +
-                                           " finite values expected, " + std::to_string(values.size()) + " given");
-    }
+    const auto document = static_cast<size_t>(window.document);
+    add_scores(score(chunks, window.decoder, options.target_tokens), options.target_tokens, set.ids.at(document),
+               losses.at(document));
     progress.advance(1);
   }
   PerplexityResult result;
   result.context_tokens = context_tokens;
+  const std::vector<std::string> targets = digests_of_targets(set, options.target_tokens);
   double total = 0;
   for (size_t i = 0; i < losses.size(); ++i) {
     total += losses[i].nll, result.tokens += losses[i].tokens;
-    result.by_document.push_back({set.ids[i], losses[i].nll / static_cast<double>(losses[i].tokens), losses[i].tokens});
+    result.by_document.push_back(
+        {set.ids[i], losses[i].nll / static_cast<double>(losses[i].tokens), losses[i].tokens, targets[i]});
   }
   result.nll = total / static_cast<double>(result.tokens);
   result.standard_error = standard_error(losses);
@@ -81,7 +108,8 @@ base::OrderedJson to_json(const PerplexityResult& result, bool by_document) {
   if (!by_document) return line;
   line["by_document"] = base::OrderedJson::array();
   for (const DocumentNll& document : result.by_document)
-    line["by_document"].push_back({{"id", document.id}, {"nll", document.nll}, {"tokens", document.tokens}});
+    line["by_document"].push_back(
+        {{"id", document.id}, {"nll", document.nll}, {"tokens", document.tokens}, {"targets", document.targets}});
   return line;
 }
 

@@ -32,7 +32,8 @@ struct PerplexityResult {
 };
 
 // All windows with one length of context. Shows progress; stops on Ctrl-C (throws base::Interrupted).
-// Errors: internal where the scorer gives another number of values, or one that is not finite.
+// Errors: internal where the scorer gives another number of values; corrupt, naming the document, for one that is not
+// finite.
 PerplexityResult measure_perplexity(const WindowSet& set, int64_t context_tokens, const PerplexityOptions& options,
                                     int64_t chunk_size, const Scorer& score);
 
@@ -46,7 +47,7 @@ struct DocumentLoss {
 std::optional<double> standard_error(std::span<const DocumentLoss> documents);
 
 // {"context_tokens", "perplexity", "nll", "stderr" (of nll, or null), "tokens", "documents", "seconds",
-// "peak_memory_bytes"}, and with `by_document` an array of that name: {"id", "nll", "tokens"}.
+// "peak_memory_bytes"}, and with `by_document` an array of that name: {"id", "nll", "tokens", "targets"}.
 base::OrderedJson to_json(const PerplexityResult& result, bool by_document = false);
 // Lines for people; `table_row` of one result under `table_head`.
 std::string table_head();

@@ -108,10 +108,38 @@ TEST(Perplexity, ANllByDocumentIsTheMeanOverAllItsTargetTokens) {
 
 TEST(Perplexity, JsonHasTheDocumentsWhereTheyAreAskedFor) {
   PerplexityResult result;
-  result.by_document = {{"a", 1.5, 16}, {"b", 2, 32}};
+  result.by_document = {{"a", 1.5, 16, "0f"}, {"b", 2, 32, "1e"}};
   EXPECT_FALSE(to_json(result).contains("by_document"));
   EXPECT_EQ(to_json(result, true)["by_document"].dump(),
-            R"([{"id":"a","nll":1.5,"tokens":16},{"id":"b","nll":2.0,"tokens":32}])");
+            R"([{"id":"a","nll":1.5,"tokens":16,"targets":"0f"},{"id":"b","nll":2.0,"tokens":32,"targets":"1e"}])");
+}
+
+TEST(Perplexity, DigestsTellWhetherTheSameTargetsWereScored) {
+  const auto digests = [](const PerplexityOptions& options, int64_t length) {
+    const auto scored = [](auto, auto, int64_t targets) {
+      return std::vector<float>(static_cast<size_t>(targets), -1.0F);
+    };
+    const auto result = measure_perplexity(windows_of({100, 90}, options), length, options, 8, scored);
+    return std::vector<std::string>{result.by_document.at(0).targets, result.by_document.at(1).targets};
+  };
+  PerplexityOptions options = small_windows();
+  const auto own = digests(options, 0);
+  EXPECT_EQ(own[0].size(), 16U);
+  EXPECT_NE(own[0], own[1]);
+  EXPECT_EQ(own, digests(options, 20));
+  options.room = 20, options.direct_tokens = 3, options.context_tokens = {0, 6};
+  EXPECT_EQ(own, digests(options, 6)) << "the room alone decides the places";
+  options.room = 21;
+  EXPECT_NE(own, digests(options, 6));
+}
+
+TEST(Perplexity, ScoresThatAreNoNumbersNameTheDocumentAndWhatIsDamaged) {
+  const WindowSet set = windows_of({100}, small_windows());
+  expect_error(ErrorCode::corrupt, "document '0': its scores are not finite numbers", [&] {
+    measure_perplexity(set, 0, small_windows(), 8, [](auto, auto, int64_t) {
+      return std::vector<float>{-1, -1, -1, std::nanf("")};
+    });
+  });
 }
 
 TEST(Perplexity, ScoresThatAreNoneAreADefect) {
@@ -119,8 +147,7 @@ TEST(Perplexity, ScoresThatAreNoneAreADefect) {
   const auto measured_with = [&](std::vector<float> values) {
     measure_perplexity(set, 0, small_windows(), 8, [&](auto, auto, int64_t) { return values; });
   };
-  expect_error(ErrorCode::internal, "4 finite values expected", [&] { measured_with({-1, -1, -1}); });
-  expect_error(ErrorCode::internal, "4 finite values expected", [&] { measured_with({-1, -1, -1, std::nanf("")}); });
+  expect_error(ErrorCode::internal, "4 values expected, 3 given", [&] { measured_with({-1, -1, -1}); });
 }
 
 }  // namespace

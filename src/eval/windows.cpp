@@ -68,6 +68,16 @@ void validate_controls(const PerplexityOptions& options) {
   require(options.room <= 4 * most, given("room", options.room) + ": must be at most 2^32");
 }
 
+// The length that a document must have, as a sum.
+std::string needed_of(const PerplexityOptions& options) {
+  std::string sum = given("decoder-tokens", options.decoder_tokens);
+  if (options.room > 0) return sum + " + " + given("room", options.room);
+  sum += " + " + given("context-tokens", longest(options));
+  if (options.skipped_tokens > 0) sum += " + " + given("skip-nearest", options.skipped_tokens);
+  if (options.direct_tokens > 0) sum += " + " + given("direct-tokens", options.direct_tokens);
+  return sum;
+}
+
 }  // namespace
 
 ContextSource context_source(const std::string& name) {
@@ -101,6 +111,7 @@ void draw_windows(const std::string& id, std::span<const Token> tokens, const Pe
   const auto direct = static_cast<size_t>(options.direct_tokens);
   const size_t own = static_cast<size_t>(options.decoder_tokens) - (beginning ? 1 : 0);
   const int64_t number = set.documents + set.too_short;
+  set.longest = std::max(set.longest, static_cast<int64_t>(tokens.size()));
   if (tokens.size() < room + own) {
     ++set.too_short;
     return;
@@ -134,8 +145,10 @@ WindowSet draw_windows(data::DocumentReader& reader, const text::Tokenizer& toke
     progress.advance(set.documents - before);
   }
   const std::string needed = std::to_string(room_of(options) + options.decoder_tokens) + " tokens";
-  require(set.documents > 0, "no document has the " + needed + " that the window and the text before it need (" +
-                                 std::to_string(set.too_short) + " documents read)");
+  require(set.documents + set.too_short > 0, "there are no documents in the texts");
+  require(set.documents > 0, "no document has the " + needed + " needed (" + needed_of(options) + "); the longest of " +
+                                 std::to_string(set.too_short) + " has " + std::to_string(set.longest) +
+                                 ". Give longer texts or smaller numbers");
   require(options.source != ContextSource::other || set.documents > options.other,
           "the context of another document, " + std::to_string(options.other) + " further on, needs at least " +
               std::to_string(options.other + 1) + " documents of " + needed + "; there are " +

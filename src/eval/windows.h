@@ -58,6 +58,7 @@ struct WindowSet {
   std::vector<std::string> ids;  // of the documents used
   int64_t documents = 0;         // used
   int64_t too_short = 0;         // had fewer tokens than the room and the window: left out at every length
+  int64_t longest = 0;           // tokens of the longest document read
 };
 
 // Adds `samples` windows of the document `id` (fewer where it has fewer places), at different places drawn from (seed,

@@ -266,7 +266,12 @@ TEST_F(WindowsOfACorpus, BosOnlyWhereTheTokenizerAddsOne) {
 
 TEST_F(WindowsOfACorpus, SaysWhatIsMissing) {
   PerplexityOptions options = small_windows();
-  expect_error(ErrorCode::invalid_argument, "no document has the 30 tokens", [&] { draw({"short", "too"}, options); });
+  expect_error(ErrorCode::invalid_argument,
+               "no document has the 30 tokens needed (decoder-tokens 10 + context-tokens 20); the longest of 2 has 5",
+               [&] {
+                 draw({"short", "too"}, options);
+               });
+  expect_error(ErrorCode::invalid_argument, "there are no documents", [&] { draw({}, options); });
   const std::string enough(40, 'a');
   options.source = ContextSource::other;
   expect_error(ErrorCode::invalid_argument, "at least 2 documents", [&] { draw({enough, "short"}, options); });

@@ -123,6 +123,13 @@ class Eval(ProgramTest):
         self.assertEqual(len(table), 3)
         self.assertEqual(len({len(line) for line in table}), 1)
 
+    def test_compare_refuses_runs_that_scored_other_places(self):
+        own = self.saved("own-places.jsonl")
+        self.succeed("eval", "compare", own, self.saved("same-places.jsonl", "--skip-nearest", "90"))
+        other = self.saved("other-room.jsonl", room="501")
+        self.refuse(["other-room.jsonl:1", "'book 3' has other target tokens than in", "own-places.jsonl:1", "--room"],
+                    "eval", "compare", own, other)
+
     def test_compare_pairs_the_lengths_that_are_asked_for(self):
         own = self.saved("lengths.jsonl")
         line = json.loads(self.succeed("eval", "compare", own, own, "--lengths", "320:0", "--json").out)
