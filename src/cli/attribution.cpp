@@ -15,6 +15,7 @@ constexpr size_t excerpt_tokens = 16, chunks_told = 5;
 std::vector<std::string> names_of(const std::vector<Document>& documents, const std::vector<context::Chunk>& chunks,
                                   size_t pages) {
   std::vector<std::string> names;
+  names.reserve(documents.size() + 1);
   for (const Document& document : documents) names.push_back(document.name);
   const auto beyond = [&](const context::Chunk& chunk) {
     return chunk.document >= static_cast<int64_t>(documents.size());
@@ -61,10 +62,12 @@ Attribution attribution_of(const engine::Completion& completion, const std::vect
     share.chunk = counts[static_cast<size_t>(share.document)]++;
     found.chunks.push_back(std::move(share));
   }
+  const auto reading = std::count_if(completion.page_masses.begin(), completion.page_masses.end(),
+                                     [](const auto& masses) { return !masses.empty(); });
   for (const auto& masses : completion.page_masses) {
     std::vector<double>& by_document = found.by_token.emplace_back(found.documents.size());
     for (size_t page = 0; page < masses.size(); ++page) {
-      const double mean = static_cast<double>(masses[page]) / static_cast<double>(completion.page_masses.size());
+      const double mean = static_cast<double>(masses[page]) / static_cast<double>(reading);
       found.chunks[page].mass += mean;
       found.document_masses[static_cast<size_t>(found.chunks[page].document)] += mean;
       by_document[static_cast<size_t>(found.chunks[page].document)] += static_cast<double>(masses[page]);

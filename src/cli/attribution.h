@@ -17,12 +17,12 @@ struct Attribution {
     int64_t document = 0;  // index of `documents`
     int64_t chunk = 0;     // of that document, from 0
     int64_t tokens = 0;
-    double mass = 0;   // mean over the answer's tokens, heads and layers
+    double mass = 0;   // mean over heads, layers and those of the answer's tokens that had a context: all sum to 1
     std::string text;  // how it begins
   };
   std::vector<std::string> documents;         // names; one more, "", where the prompt or the conversation was read too
   std::vector<double> document_masses;        // [documents]
-  std::vector<std::vector<double>> by_token;  // [tokens, documents]
+  std::vector<std::vector<double>> by_token;  // [tokens, documents]; zeros before there was a context
   std::vector<ChunkShare> chunks;             // in the order of the context
 };
 

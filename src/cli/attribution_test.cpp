@@ -30,6 +30,16 @@ TEST(Attribution, AddsUpChunksByDocumentAndMeansOverTokens) {
   EXPECT_TRUE(attribution_json(found)["documents"][2]["document"].is_null());
 }
 
+TEST(Attribution, TokensBeforeThereWasAContextDoNotCount) {
+  engine::Completion completion;
+  completion.page_masses = {{}, {}, {1.0f}, {0.25f, 0.75f}};  // the first window was full after two tokens
+  const Attribution found = attribution_of(completion, {}, {}, tokenizer);
+  EXPECT_EQ(found.document_masses, std::vector<double>{1});
+  EXPECT_EQ(found.by_token, (std::vector<std::vector<double>>{{0}, {0}, {1}, {1}}));
+  ASSERT_EQ(found.chunks.size(), 2U);
+  EXPECT_DOUBLE_EQ(found.chunks[0].mass, 0.625);
+}
+
 TEST(Attribution, WithoutAContextThereIsNone) {
   engine::Completion completion;
   completion.page_masses = {{}, {}};
