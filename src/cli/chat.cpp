@@ -11,6 +11,7 @@
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "context/chunk.h"
+#include "data/documents.h"
 
 namespace cepe::cli {
 namespace {
@@ -65,6 +66,7 @@ void answer_turn(Conversation& conversation) {
   const engine::Completion completion = conversation.engine.generate(request);
   write_output("\n");
   base::throw_if_interrupted();
+  tell_of_end(completion, conversation.runtime);
   conversation.messages.push_back({"assistant", completion.text});
   base::detail(closing_line(account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), 0),
                             conversation.runtime));
@@ -74,6 +76,17 @@ void forget(Conversation& conversation) {
   std::erase_if(conversation.messages, [](const text::ChatMessage& message) { return message.role != "system"; });
   conversation.engine.set_context({});
   conversation.context_is_set = false;
+}
+
+// A line as a message. What a terminal mangled is told, and the conversation goes on.
+std::optional<std::string> message_of(const std::string& line, bool interactive) {
+  try {
+    return data::utf8_text(line, "a message");
+  } catch (const base::Error& error) {
+    if (!interactive) throw;
+    base::log(base::LogLevel::error, error.what());
+    return std::nullopt;
+  }
 }
 
 void talk(Conversation& conversation) {
@@ -89,13 +102,15 @@ void talk(Conversation& conversation) {
       continue;
     }
     if (line->find_first_not_of(" \t") == std::string::npos) continue;
-    conversation.messages.push_back({"user", *line});
+    const std::optional<std::string> message = message_of(*line, interactive);
+    if (!message) continue;
+    conversation.messages.push_back({"user", *message});
     answer_turn(conversation);
   }
 }
 
 void chat(const ChatOptions& options, const CommonOptions& common) {
-  check_sampling(options.answer.sampling);
+  check_answer(options.answer);
   for (const std::string& document : options.documents) {
     if (document == "-")
       throw base::Error(base::ErrorCode::invalid_argument, "--document -: standard input is the conversation");
@@ -104,6 +119,10 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   if (!documents.empty() || options.answer.endless) runtime->context_store();
+  check_answer_of(*runtime, options.answer);
+  // Before a message is read: an overlap that chunks cannot have.
+  if (const auto& adapter = runtime->model.adapter)
+    context::split({}, adapter->chunk_size, 0, options.model.chunk_overlap);
   Conversation conversation = {options,
                                *runtime,
                                engine::Engine(runtime->model, *runtime->tokenizer, engine_settings),
@@ -113,7 +132,7 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
   conversation.documents.reserve(documents.size());
   for (const Document& document : documents)
     conversation.documents.push_back(runtime->tokenizer->encode(document.text));
-  if (!options.system.empty()) conversation.messages.push_back({"system", options.system});
+  if (!options.system.empty()) conversation.messages.push_back({"system", data::utf8_text(options.system, "--system")});
   talk(conversation);
 }
 

@@ -40,7 +40,7 @@ struct GenerateOptions {
 // The prompt, if there is one. Standard input is one where nothing else is given, or where something is piped into it
 // that no --document - takes.
 std::optional<std::string> read_prompt(const GenerateOptions& options) {
-  if (options.prompt) return options.prompt;
+  if (options.prompt) return data::utf8_text(*options.prompt, "--prompt");
   bool document_takes_input = false;
   for (const std::string& document : options.documents) document_takes_input |= document == "-";
   if (!options.prompt_file.empty() && options.prompt_file != "-")
@@ -68,7 +68,7 @@ std::optional<std::vector<text::Token>> prompt_ids(const Runtime& runtime, const
       throw Error(ErrorCode::invalid_argument,
                   "--chat: nothing to answer; give --prompt, --prompt-file or standard input");
     std::vector<text::ChatMessage> messages;
-    if (!options.system.empty()) messages.push_back({"system", options.system});
+    if (!options.system.empty()) messages.push_back({"system", data::utf8_text(options.system, "--system")});
     messages.push_back({"user", *prompt});
     return ChatPrompt(*runtime.tokenizer, runtime.model_name).encode(messages);
   }
@@ -131,24 +131,37 @@ Json log_probabilities_json(const Runtime& runtime, const engine::Completion& co
   return list;
 }
 
+// What the answers are made of.
+struct Given {
+  const Runtime& runtime;
+  const GenerateOptions& options;
+  const std::vector<Document>& documents;
+  const context::Arrangement& arrangement;
+};
+
+Attribution attribution_of(const Given& given, const engine::Completion& completion) {
+  return attribution_of(completion, given.arrangement.chunks, given.documents, *given.runtime.tokenizer);
+}
+
 // What an answer says of itself.
-Json answer_json(const Runtime& runtime, const GenerateOptions& options, const engine::Completion& completion) {
+Json answer_json(const Given& given, const engine::Completion& completion) {
   Json result = {{"text", completion.text},
                  {"tokens", completion.tokens},
                  {"finish", std::string(engine::name_of(completion.finish))}};
-  if (options.log_probabilities) result["logprobs"] = log_probabilities_json(runtime, completion);
+  if (given.options.log_probabilities) result["logprobs"] = log_probabilities_json(given.runtime, completion);
+  if (given.options.attribution) result["attribution"] = attribution_json(attribution_of(given, completion));
   return result;
 }
 
-Json result_json(const Runtime& runtime, const GenerateOptions& options,
-                 const std::vector<engine::Completion>& completions, const Account& account, int64_t documents) {
+Json result_json(const Given& given, const std::vector<engine::Completion>& completions, const Account& account) {
+  const Runtime& runtime = given.runtime;
   const engine::Completion& completion = completions.front();
-  Json result = answer_json(runtime, options, completion);
+  Json result = answer_json(given, completion);
   result.update(
       Json{{"model", runtime.model_name},
            {"adapter", runtime.adapter_folder ? Json(runtime.adapter_folder->string()) : Json()},
            {"usage",
-            {{"documents", documents},
+            {{"documents", given.documents.size()},
              {"context_tokens", account.context_tokens},
              {"decoder_tokens", account.decoder_tokens},
              {"generated_tokens", completion.tokens.size()}}},
@@ -163,7 +176,7 @@ Json result_json(const Runtime& runtime, const GenerateOptions& options,
     result["chunks"] = {{"encoded", counters.encoded}, {"found", counters.found}};
   }
   for (size_t i = 1; i < completions.size(); ++i)
-    result["further_answers"].push_back(answer_json(runtime, options, completions[i]));
+    result["further_answers"].push_back(answer_json(given, completions[i]));
   return result;
 }
 
@@ -180,6 +193,15 @@ void print_log_probabilities(const Runtime& runtime, const engine::Completion& c
   }
 }
 
+void print_answers(const Given& given, const std::vector<engine::Completion>& completions, bool streamed) {
+  for (size_t i = 0; i < completions.size(); ++i) {
+    if (!streamed) write_output((i > 0 ? "\n" : "") + completions[i].text);
+    write_output("\n");
+    if (given.options.log_probabilities) print_log_probabilities(given.runtime, completions[i]);
+    if (given.options.attribution) std::fputs(attribution_text(attribution_of(given, completions[i])).c_str(), stderr);
+  }
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -189,8 +211,7 @@ void check_options(const GenerateOptions& options) {
     throw Error(ErrorCode::invalid_argument, "--prompt and --prompt-file: give one of them");
   if (!options.system.empty() && !options.chat)
     throw Error(ErrorCode::invalid_argument, "--system: a system message needs --chat");
-  check_sampling(options.answer.sampling);
-  parse_logit_bias(options.answer.logit_bias);
+  check_answer(options.answer);
   if (options.samples > 1 && options.answer.sampling.temperature == 0)
     throw Error(ErrorCode::invalid_argument,
                 "--samples " + std::to_string(options.samples) + ": all would be the same; give --temperature too");
@@ -204,6 +225,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   // An error without an adapter, before any work.
   if (!documents.empty() || options.answer.endless || options.attribution) runtime->context_store();
+  check_answer_of(*runtime, options.answer);
 
   const auto start = std::chrono::steady_clock::now();
   const auto ids = prompt_ids(*runtime, options, prompt);
@@ -231,18 +253,15 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const engine::Completion& completion = completions.front();
   const Account account =
       account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), encode_seconds);
-  const Attribution attribution = attribution_of(completion, arrangement.chunks, documents, *runtime->tokenizer);
+  const Given given = {*runtime, options, documents, arrangement};
   if (options.json) {
-    Json result = result_json(*runtime, options, completions, account, static_cast<int64_t>(documents.size()));
-    if (options.attribution) result["attribution"] = attribution_json(attribution);
+    const Json result = result_json(given, completions, account);
     write_output(result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   } else {
-    for (size_t i = 0; i < completions.size(); ++i) {
-      if (!streamed) write_output((i > 0 ? "\n" : "") + completions[i].text);
-      write_output("\n");
-      if (options.log_probabilities) print_log_probabilities(*runtime, completions[i]);
-    }
-    if (options.attribution) std::fputs(attribution_text(attribution).c_str(), stderr);
+    print_answers(given, completions, streamed);
+  }
+  for (const engine::Completion& each : completions) {
+    if (tell_of_end(each, *runtime)) break;
   }
   base::notice(closing_line(account, *runtime));
   base::throw_if_interrupted();

@@ -25,6 +25,21 @@ std::string peak_memory(const Runtime& runtime) {
          (on_gpu ? ", on the GPU " + base::human_bytes(*on_gpu) : std::string());
 }
 
+void warn_of_idle(const engine::Sampling& sampling) {
+  if (sampling.temperature > 0) return;
+  std::string idle;
+  const auto name = [&](bool is_given, const char* option) {
+    if (is_given) idle += (idle.empty() ? "" : ", ") + std::string(option);
+  };
+  name(sampling.top_p != 1, "--top-p");
+  name(sampling.top_k != 0, "--top-k");
+  name(sampling.min_p != 0, "--min-p");
+  name(sampling.seed != 0, "--seed");
+  if (!idle.empty())
+    base::warn(idle +
+               ": without effect at --temperature 0, where the likeliest token is always taken; give a higher one");
+}
+
 }  // namespace
 
 void add_generation_options(CLI::App& command, GenerationOptions& options) {
@@ -90,20 +105,22 @@ int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, 
   return continues_document ? std::min(room, continuation_window) : room;
 }
 
-void check_sampling(const engine::Sampling& sampling) {
-  engine::validate(sampling);
-  if (sampling.temperature > 0) return;
-  std::string idle;
-  const auto name = [&](bool is_given, const char* option) {
-    if (is_given) idle += (idle.empty() ? "" : ", ") + std::string(option);
-  };
-  name(sampling.top_p != 1, "--top-p");
-  name(sampling.top_k != 0, "--top-k");
-  name(sampling.min_p != 0, "--min-p");
-  name(sampling.seed != 0, "--seed");
-  if (!idle.empty())
-    base::warn(idle +
-               ": without effect at --temperature 0, where the likeliest token is always taken; give a higher one");
+void check_answer(const GenerationOptions& options) {
+  engine::validate(options.sampling);
+  parse_logit_bias(options.logit_bias);
+  if (std::any_of(options.stop.begin(), options.stop.end(), [](const std::string& stop) { return stop.empty(); }))
+    throw Error(ErrorCode::invalid_argument, "--stop '': an empty text stands everywhere; give the text to end before");
+  warn_of_idle(options.sampling);
+}
+
+void check_answer_of(const Runtime& runtime, const GenerationOptions& options) {
+  decoder_window(options, runtime.source.decoder.max_positions, false);
+  const int64_t vocabulary = runtime.source.decoder.vocabulary;
+  for (const auto& [token, bias] : parse_logit_bias(options.logit_bias)) {
+    if (token < vocabulary) continue;
+    throw Error(ErrorCode::invalid_argument, "--logit-bias: there is no token " + std::to_string(token) +
+                                                 "; the model's vocabulary has " + std::to_string(vocabulary));
+  }
 }
 
 std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<std::string>& entries) {
@@ -136,6 +153,13 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   if (options.endless)
     request.endless = {&runtime.context_store(), leading_ids(*runtime.tokenizer), options.decoder_tokens};
   return request;
+}
+
+bool tell_of_end(const engine::Completion& completion, const Runtime& runtime) {
+  if (completion.finish != engine::Finish::window) return false;
+  base::notice("the answer ends where the model's " + std::to_string(runtime.source.decoder.max_positions) +
+               " positions are used up; a smaller --decoder-tokens leaves it more of them, --endless goes on");
+  return true;
 }
 
 int64_t leading_ids(const text::Tokenizer& tokenizer) { return tokenizer.adds_bos && tokenizer.bos ? 1 : 0; }

@@ -28,14 +28,21 @@ void add_generation_options(CLI::App& command, GenerationOptions& options);
 // Errors: invalid_argument where more is asked for than the model has positions.
 int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, bool continues_document);
 
-// As engine::validate; warns of options of random choices where the likeliest token is always taken.
-void check_sampling(const engine::Sampling& sampling);
+// What can be known to be wrong before a model is opened. As engine::validate; warns of options of random choices where
+// the likeliest token is always taken. Errors: invalid_argument, naming the option.
+void check_answer(const GenerationOptions& options);
+// What only the model shows to be wrong, before a document is encoded or a message is read: more decoder tokens than
+// positions, a biased token outside the vocabulary. Errors: invalid_argument, naming the option.
+void check_answer_of(const Runtime& runtime, const GenerationOptions& options);
 
 // "1234=-5.5", "7=-inf": a token's id and what is added to its logit. Errors: invalid_argument, naming the option.
 std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<std::string>& entries);
 
 // Errors: as parse_logit_bias; invalid_argument where an endless answer is wanted without an adapter.
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
+
+// Says, where that is so, that an answer ends because the decoder's positions are used up, and what helps.
+bool tell_of_end(const engine::Completion& completion, const Runtime& runtime);
 
 // Ids before everything else that must stay where the window slides: BOS, where the model's tokenizer puts it there.
 int64_t leading_ids(const text::Tokenizer& tokenizer);

@@ -346,6 +346,16 @@ class Commands(ProgramTest):
         latin = self.root / "latin.txt"
         latin.write_bytes(b"a\ncaf\xe9")
         self.refuse("line 2: not UTF-8", "generate", "--model", self.model, "--prompt-file", latin)
+        text = latin.read_bytes()
+        self.refuse("--prompt, line 2: not UTF-8", "generate", "--model", self.model, "--prompt", os.fsdecode(text))
+        for command in (("generate", "--chat", "--prompt", "x"), ("chat",)):
+            self.refuse("--system, line 2: not UTF-8", *command, "--model", self.model, "--system", os.fsdecode(text),
+                        stdin="")
+        with latin.open("rb") as lines:
+            chat = self.start("chat", "--model", self.model, "--max-tokens", "2", stdin=lines)
+            out, err = chat.communicate(timeout=60)
+        self.assertEqual(chat.returncode, 2)
+        self.assertIn("a message, line 1: not UTF-8", err.decode())
 
     def test_a_wrong_word_and_a_wrong_number_are_named(self):
         self.refuse("there is no command 'cepe genrate'", "genrate", "--prompt", "x")

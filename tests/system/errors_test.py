@@ -155,6 +155,15 @@ class Errors(ProgramTest):
         self.refuse_generate("--chat", "--system", "x")
         self.refuse("once", "generate", "--model", self.model, "--document", "-", "--document", "-", stdin="x")
 
+    def test_what_is_wrong_for_the_model_is_told_before_a_message_is_read(self):
+        for option, value in (("--logit-bias", "abc"), ("--logit-bias", "99999=1"), ("--decoder-tokens", "1000000"),
+                              ("--chunk-overlap", "256"), ("--stop", "")):
+            self.refuse(option, "chat", "--model", self.model, "--adapter", self.adapter, option, value, stdin="")
+        self.refuse_generate("--stop", "--stop", "")
+        refused = self.refuse_generate("no token 99999", "--adapter", self.adapter, "--document",
+                                       self.write("first.txt", "some text"), "--logit-bias", "99999=1", "--verbose")
+        self.assertNotIn("ncod", refused.err, "before documents are encoded")
+
     def test_empty_prompt_is_refused(self):
         self.refuse("empty", "generate", "--model", self.model, "--prompt", "")
         self.refuse("empty", "generate", "--model", self.model, stdin="")

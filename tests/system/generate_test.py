@@ -81,6 +81,20 @@ class Generate(ProgramTest):
         self.assertEqual(len(attribution["by_token"]), len(found["tokens"]))
         self.assertRegex(self.with_adapter(*arguments).err, r"leaned on\n +[0-9.]+ %  .*(one|two)\.txt\n")
 
+    def test_attribution_is_told_of_each_answer(self):
+        book = self.write("each.txt", BOOK)
+        arguments = ("--prompt", "Q:", "--document", book, "--attribution", "--samples", "2", "--temperature", "1")
+        found = json.loads(self.with_adapter(*arguments, "--json").out)
+        for answer in (found, found["further_answers"][0]):
+            self.assertEqual(len(answer["attribution"]["by_token"]), len(answer["tokens"]))
+            self.assertAlmostEqual(sum(one["mass"] for one in answer["attribution"]["documents"]), 1, places=4)
+        self.assertEqual(self.with_adapter(*arguments).err.count("leaned on"), 2)
+
+    def test_an_answer_that_ends_for_lack_of_positions_says_so(self):
+        outcome = self.with_adapter("--prompt", "word " * 1000, "--decoder-tokens", "4096")
+        self.assertIn("4096 positions are used up", outcome.err)
+        self.assertNotIn("used up", self.with_adapter("--prompt", "word " * 1000).err)
+
     def test_without_end_an_answer_goes_on_beyond_the_models_positions(self):
         arguments = ("generate", "--model", self.model, "--adapter", self.adapter, "--prompt", "Once", "--max-tokens",
                      "200", "--json", "--endless", "--attribution")
@@ -89,6 +103,7 @@ class Generate(ProgramTest):
         self.assertEqual(slid["tokens"][:60], whole["tokens"][:60])
         self.assertEqual(whole["attribution"]["documents"], [])
         self.assertIsNone(slid["attribution"]["documents"][0]["document"], "what was said went to the encoder")
+        self.assertAlmostEqual(sum(one["mass"] for one in slid["attribution"]["chunks"]), 1, places=4)
         self.refuse(["--adapter"], "generate", "--model", self.model, "--adapter", "none", "--prompt", "Q", "--endless")
 
     def test_without_a_prompt_the_end_of_the_document_is_continued(self):
