@@ -57,6 +57,7 @@ int64_t set_context(Conversation& conversation, const context::Arrangement& arra
 
 void answer_turn(Conversation& conversation) {
   const context::Arrangement arrangement = arrange_turn(conversation);
+  check_moved(conversation.runtime, arrangement);
   const int64_t context_tokens = set_context(conversation, arrangement);
   engine::Request request = make_request(conversation.runtime, conversation.options.answer, arrangement.decoder);
   request.on_step = [](const engine::Step& step) {

@@ -64,7 +64,7 @@ std::optional<std::string> read_prompt(const GenerateOptions& options) {
 std::optional<std::vector<text::Token>> prompt_ids(const Runtime& runtime, const GenerateOptions& options,
                                                    const std::optional<std::string>& prompt) {
   if (options.chat) {
-    if (!prompt)
+    if (!prompt || prompt->find_first_not_of(" \t\r\n") == std::string::npos)
       throw Error(ErrorCode::invalid_argument,
                   "--chat: nothing to answer; give --prompt, --prompt-file or standard input");
     std::vector<text::ChatMessage> messages;
@@ -230,6 +230,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const auto start = std::chrono::steady_clock::now();
   const auto ids = prompt_ids(*runtime, options, prompt);
   const context::Arrangement arrangement = arrange_input(*runtime, options, documents, ids);
+  check_moved(*runtime, arrangement);
   tell_of_moved(arrangement, !ids);
   engine::Engine engine(runtime->model, *runtime->tokenizer, engine_settings);
   int64_t context_tokens = 0;

@@ -155,6 +155,15 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   return request;
 }
 
+void check_moved(const Runtime& runtime, const context::Arrangement& arrangement) {
+  if (arrangement.moved == 0 || runtime.store) return;
+  const auto read = static_cast<int64_t>(arrangement.decoder.size());
+  throw Error(ErrorCode::invalid_argument,
+              "the prompt or conversation has " + std::to_string(read + arrangement.moved) +
+                  " tokens, the decoder reads " + std::to_string(read) + " of them, and model '" + runtime.model_name +
+                  "' has no adapter for the rest. Shorten it, or give --adapter FOLDER");
+}
+
 bool tell_of_end(const engine::Completion& completion, const Runtime& runtime) {
   if (completion.finish != engine::Finish::window) return false;
   base::notice("the answer ends where the model's " + std::to_string(runtime.source.decoder.max_positions) +

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/runtime.h"
+#include "context/chunk.h"
 #include "engine/engine.h"
 
 namespace cepe::cli {
@@ -40,6 +41,10 @@ std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<s
 
 // Errors: as parse_logit_bias; invalid_argument where an endless answer is wanted without an adapter.
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
+
+// Errors: invalid_argument where a prompt or a conversation does not fit the decoder's window and there is no adapter
+// whose encoder could read the rest.
+void check_moved(const Runtime& runtime, const context::Arrangement& arrangement);
 
 // Says, where that is so, that an answer ends because the decoder's positions are used up, and what helps.
 bool tell_of_end(const engine::Completion& completion, const Runtime& runtime);

@@ -167,6 +167,16 @@ class Errors(ProgramTest):
     def test_empty_prompt_is_refused(self):
         self.refuse("empty", "generate", "--model", self.model, "--prompt", "")
         self.refuse("empty", "generate", "--model", self.model, stdin="")
+        self.refuse("nothing to answer", "generate", "--model", self.model, "--chat", "--prompt", "")
+        self.refuse("nothing to answer", "generate", "--model", self.model, "--chat", stdin="\n")
+
+    def test_a_text_beyond_the_window_without_an_adapter_is_told_with_its_length(self):
+        words = ["5000 tokens", "reads 3968", "--adapter"]
+        long = self.refuse(words, "generate", "--model", self.model, "--adapter", "none", "--prompt", "word " * 1000)
+        self.assertNotIn("document", long.err)
+        self.assertNotIn("go to the encoder", long.err)
+        self.refuse("has no adapter for the rest", "chat", "--model", self.model, "--adapter", "none",
+                    stdin="word " * 1000)
 
     def test_unknown_options_and_commands_lead_to_help(self):
         self.refuse("cepe generate --help", "generate", "--no-such-option")
