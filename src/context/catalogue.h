@@ -1,6 +1,5 @@
 // Where each record stands: a SQLite file beside the segments (WAL, synchronous FULL), shared by any number of
-// processes. Everything in it but the times of use can be made again from the heads of the records, and is where it is
-// damaged.
+// processes. Everything in it but the times of use can be made again from the records, and is where it is damaged.
 #pragma once
 
 #include <functional>

@@ -32,18 +32,23 @@ void remove_catalogue(const base::Path& folder, base::FileLayer& files) {
   files.sync_folder(folder);
 }
 
-// Records of all segments, as their heads tell.
+// Records of all segments that are whole.
 int64_t take_in(Catalogue& catalogue, const base::Path& folder, base::FileLayer& files) {
   int64_t records = 0;
   int64_t now = wall_clock();
+  std::vector<std::byte> values;
   for (const std::string& name : list_segments(files, folder)) {
     const auto segment = files.open(folder / name);
     if (!segment) continue;
     catalogue.set_size(name, segment->size());
-    scan_segment(*segment, [&](const RecordInfo& info, int64_t offset, const std::string& source) {
+    scan_segment(*segment, [&](const RecordInfo& info, int64_t offset) {
       const RecordPlace place{name, offset, static_cast<int64_t>(info.record_bytes())};
+      values.resize(info.shape.payload_bytes());
+      std::string source;
+      if (!read_record(*segment, place, info.key, info.shape, values, source).empty()) return false;
       catalogue.add_if_new({info.key, place, info.shape, now++, source});
       ++records;
+      return true;
     });
   }
   return records;
@@ -57,9 +62,10 @@ std::pair<int64_t, int64_t> remove_all_records(const base::Path& folder, base::F
   for (const std::string& name : list_segments(files, folder)) {
     try {
       if (const auto segment = files.open(folder / name)) {
-        scan_segment(*segment, [&](const RecordInfo& info, int64_t, const std::string&) {
+        scan_segment(*segment, [&](const RecordInfo& info, int64_t) {
           ++removed.first;
           removed.second += static_cast<int64_t>(info.record_bytes());
+          return true;
         });
       }
     } catch (const base::Error&) {  // it only would have been counted

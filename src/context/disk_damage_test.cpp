@@ -4,11 +4,14 @@
 
 #include <fstream>
 #include <iterator>
+#include <numeric>
 #include <random>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "context/disk_tier.h"
 #include "disk_records.h"
+#include "meddled_files.h"
 
 namespace cepe::context {
 namespace {
@@ -103,6 +106,45 @@ TEST_F(DiskDamage, ACatalogueThatIsGoneOrRubbishIsMadeAnewFromTheSegments) {
   fs::remove(folder / Catalogue::file_name);
   DiskTier tier(options());
   EXPECT_TRUE(test::has(tier, 2));
+}
+
+// What was written behind the cut stands where the first one's values stood.
+TEST_F(DiskDamage, ARecordThatWasCutOffAndWrittenOverIsNotListedAgainAndHidesNoOther) {
+  constexpr RecordShape large{RecordShape::Type::float32, 4, 512};
+  const std::vector<std::byte> values(large.payload_bytes(), std::byte{7});
+  const std::vector<DiskTier::Item> items = {{test::record_key(1), large, values, "a book"}};
+  const DiskTierOptions roomy{folder, int64_t{1} << 30, 20000};
+  ASSERT_TRUE(DiskTier(roomy).write(items, wall_clock()));
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".pages") fs::resize_file(entry.path(), 1000);
+  std::vector<int> others(40);
+  std::iota(others.begin(), others.end(), 2);
+  {
+    DiskTier tier(roomy);
+    ASSERT_TRUE(test::put(tier, others, "another"));
+  }
+  std::ofstream(folder / Catalogue::file_name, std::ios::binary) << "rubbish";
+  DiskTier tier(roomy);
+  for (const int number : others) EXPECT_TRUE(test::has(tier, number)) << number;
+  ASSERT_EQ(tier.usage().documents.size(), 1u);
+  EXPECT_EQ(tier.usage().documents[0].source, "another");
+}
+
+TEST_F(DiskDamage, ACatalogueIsMadeAnewAroundWhatTheMediumHasLost) {
+  {
+    DiskTier tier({folder, int64_t{1} << 30, int64_t{1} << 20});
+    std::vector<int> numbers(64);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    ASSERT_TRUE(test::put(tier, numbers));
+  }
+  fs::remove(folder / Catalogue::file_name);
+  test::MeddledFiles files;
+  files.before_read = [](int64_t place, size_t bytes) {
+    if (place < 8192 && place + static_cast<int64_t>(bytes) > 4096)
+      throw base::Error(base::ErrorCode::corrupt, "cannot read: Input/output error");
+  };
+  DiskTier tier({folder, int64_t{1} << 30, int64_t{1} << 20}, files);
+  for (int number = 0; number < 64; ++number) EXPECT_EQ(test::has(tier, number), number < 16 || number >= 32) << number;
 }
 
 TEST_F(DiskDamage, ACatalogueThatIsSpoiltUnderARunningProcessIsMendedByIt) {

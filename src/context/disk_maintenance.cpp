@@ -1,6 +1,8 @@
 // What `cepe store` does with the disk tier. Unlike the rest of it, an error here is an error.
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -57,17 +59,23 @@ DiskTier::Verified DiskTier::verify() {
     records.clear();
     catalogue_->for_each([&](const CatalogueRecord& record) { records.push_back(record); });
   });
+  std::sort(records.begin(), records.end(), [](const CatalogueRecord& a, const CatalogueRecord& b) {
+    return std::tie(a.place.segment, a.place.offset) < std::tie(b.place.segment, b.place.offset);
+  });
   Verified verified;
+  std::map<std::string, Dropped> dropped;  // a file may lose thousands: one line for each
   base::Progress progress("reading encoded chunks", static_cast<int64_t>(records.size()), "chunks");
   std::vector<std::byte> values;
-  for (const CatalogueRecord& record : records) {
-    base::throw_if_interrupted();
+  std::string wrong;
+  for (CatalogueRecord& record : records) {
+    if (base::interrupted()) break;
     // A figure of a damaged catalogue is no size to allocate.
     const bool plausible = record.shape.rows > 0 && record.shape.width > 0 && record.place.length > 0 &&
                            record.shape.rows < record.place.length && record.shape.width < record.place.length &&
                            static_cast<int64_t>(record.shape.payload_bytes()) < record.place.length;
     values.resize(plausible ? record.shape.payload_bytes() : 0);
-    const Look look = look_at(record, record.shape, values);
+    const Look look = look_at(record, record.shape, values, wrong);
+    if (look == Look::damaged) dropped[record.place.segment].add(record, wrong);
     if (look != Look::gone) {
       ++verified.records;
       verified.bytes += record.place.length;
@@ -76,6 +84,8 @@ DiskTier::Verified DiskTier::verify() {
     verified.unreadable += look == Look::unreadable;
     progress.advance(1);
   }
+  for (const auto& [segment, what] : dropped) say_dropped(segment, what);
+  base::throw_if_interrupted();
   return verified;
 }
 

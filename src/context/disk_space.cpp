@@ -121,6 +121,7 @@ bool DiskTier::compact(const std::string& name) {
   const auto segment = files_.open(folder_ / name);
   if (!lock || !segment) return false;
   std::vector<std::pair<CatalogueRecord, RecordPlace>> moved;
+  Dropped dropped;
   try {
     for (const CatalogueRecord& record : catalogue_->records_of(name)) {
       std::vector<std::byte> values(record.shape.rows < 1 || record.shape.width < 1 ||
@@ -132,7 +133,7 @@ bool DiskTier::compact(const std::string& name) {
       if (!values.empty() && values.size() <= static_cast<size_t>(record.place.length))
         wrong = read_record(*segment, record.place, record.key, record.shape, values);
       if (!wrong.empty()) {
-        say_dropped(record, wrong);
+        dropped.add(record, wrong);
         continue;
       }
       moved.emplace_back(record, writer_.append(record.key, record.shape, values, record.source));
@@ -148,6 +149,7 @@ bool DiskTier::compact(const std::string& name) {
     throw;
   }
   writer_.forget();
+  say_dropped(name, dropped);
   files_.remove(folder_ / name);
   readers_.erase(name);
   return true;

@@ -157,10 +157,12 @@ void DiskTier::pass_over(const std::string& why) {
   if (!std::exchange(passed_over_said_, true)) base::warn(why + "; what cannot be read now is passed over");
 }
 
-// Reads a record, wherever it is moved meanwhile; drops it where it is damaged.
-DiskTier::Look DiskTier::look_at(CatalogueRecord record, const RecordShape& shape, std::span<std::byte> values) {
+// Reads a record, wherever it is moved meanwhile (`record` follows it); drops it where it is damaged, by what is
+// `wrong`.
+DiskTier::Look DiskTier::look_at(CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values,
+                                 std::string& wrong) {
   while (true) {
-    std::string wrong = "its place in the catalogue is impossible";
+    wrong = "its place in the catalogue is impossible";
     try {
       if (!values.empty()) wrong = read_at(record, shape, values);
     } catch (const Error& error) {
@@ -171,26 +173,40 @@ DiskTier::Look DiskTier::look_at(CatalogueRecord record, const RecordShape& shap
     std::optional<CatalogueRecord> again = find(record.key);
     if (!again) return Look::gone;
     if (again->place.segment == record.place.segment && again->place.offset == record.place.offset)
-      return drop(record, wrong) ? Look::damaged : Look::gone;
+      return drop(record) ? Look::damaged : Look::gone;
     record = *std::move(again);
   }
 }
 
 bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
-  const std::optional<CatalogueRecord> record = find(key);
-  if (!record || look_at(*record, shape, values) != Look::sound) return false;
+  std::optional<CatalogueRecord> record = find(key);
+  if (!record) return false;
+  std::string wrong;
+  const Look look = look_at(*record, shape, values, wrong);
+  if (look == Look::damaged) say_dropped(record->place.segment, {1, record->place.offset, wrong});
+  if (look != Look::sound) return false;
   const std::scoped_lock lock(mutex_);
   touched_[key] = wall_clock();
   return true;
 }
 
-void DiskTier::say_dropped(const CatalogueRecord& record, const std::string& why) {
-  base::warn((options_.folder / record.place.segment).string() + ", byte " + std::to_string(record.place.offset) +
-             ": " + why + "; dropped, its text is encoded again");
+void DiskTier::Dropped::add(const CatalogueRecord& record, const std::string& reason) {
+  if (records++ > 0) return;
+  first = record.place.offset;
+  why = reason;
+}
+
+void DiskTier::say_dropped(const std::string& segment, const Dropped& dropped) {
+  if (dropped.records == 0) return;
+  const std::string what = (options_.folder / segment).string() + ", byte " + std::to_string(dropped.first) + ": " +
+                           dropped.why + "; dropped, ";
+  base::warn(what + (dropped.records == 1 ? "its text is encoded again"
+                                          : "with " + std::to_string(dropped.records - 1) +
+                                                " more chunks of this file; their text is encoded again"));
 }
 
 // False where it is not there any more: somebody has cleared the folder.
-bool DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
+bool DiskTier::drop(const CatalogueRecord& record) {
   const std::scoped_lock lock(mutex_);
   readers_.erase(record.place.segment);
   bool was_there = false;
@@ -203,9 +219,7 @@ bool DiskTier::drop(const CatalogueRecord& record, const std::string& why) {
       throw DatabaseError(SQLITE_CORRUPT, "tables and indices contradict each other");
     }
   });
-  if (asked && !was_there) return false;
-  say_dropped(record, why);
-  return true;
+  return was_there || !asked;
 }
 
 bool DiskTier::keeps() {

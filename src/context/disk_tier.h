@@ -109,11 +109,16 @@ class DiskTier {
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
   enum class Look { sound, gone, damaged, unreadable };
-  Look look_at(CatalogueRecord record, const RecordShape& shape, std::span<std::byte> values);
+  Look look_at(CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values, std::string& wrong);
   std::string read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values);
   void pass_over(const std::string& why);
-  bool drop(const CatalogueRecord& record, const std::string& why);
-  void say_dropped(const CatalogueRecord& record, const std::string& why);
+  bool drop(const CatalogueRecord& record);
+  struct Dropped {                   // of one segment
+    int64_t records = 0, first = 0;  // where the first one stood
+    std::string why;                 // it was dropped
+    void add(const CatalogueRecord& record, const std::string& reason);
+  };
+  void say_dropped(const std::string& segment, const Dropped& dropped);
   std::shared_ptr<base::FileLayer::Reading> reader(const std::string& segment);
 
   Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);

@@ -38,6 +38,17 @@ TEST_F(DiskVerify, VerifyingNamesAndDropsWhatIsDamaged) {
   EXPECT_EQ(tier.usage().chunks, 2);
 }
 
+TEST_F(DiskVerify, AFileThatIsCutShortIsOneLine) {
+  DiskTier tier(options());
+  put(tier, {1, 2, 3, 4, 5, 6, 7});
+  fs::resize_file(segments().at(0), 2 * one_record + 100);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(tier.verify().damaged, 5);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_THAT(said, HasSubstr(", byte 512: ends too early; dropped, with 4 more chunks of this file"));
+}
+
 TEST_F(DiskVerify, VerifyingTakesNothingForDamageThatOthersMoveOrClear) {
   {
     DiskTier tier(options());

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::string_view prefix = "segment-", suffix = ".pages";
 constexpr size_t digits_in_name = 16;
+constexpr int64_t page_bytes = 4096;  // what a medium loses, it loses in pages
 constexpr std::string_view digits = "0123456789abcdef";
 
 int64_t aligned(int64_t size) {
@@ -20,6 +21,14 @@ int64_t aligned(int64_t size) {
 
 std::span<const std::byte> bytes_of_text(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+// False where the medium has lost them.
+bool can_be_read(base::FileLayer::Reading& segment, int64_t place, std::span<std::byte> bytes) try {
+  return segment.read(place, bytes) == bytes.size();
+} catch (const base::Error& error) {
+  if (error.code() != base::ErrorCode::corrupt) throw;
+  return false;
 }
 
 }  // namespace
@@ -130,14 +139,14 @@ void SegmentWriter::close() {
 }
 
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
-                        const RecordShape& shape, std::span<std::byte> values) try {
+                        const RecordShape& shape, std::span<std::byte> values, std::string& source) try {
   RecordHead head;
   if (place.offset < 0 || segment.read(place.offset, head) < head.size()) return "ends too early";
   const std::optional<RecordInfo> info = read_head(head);
   if (!info) return "no record, or its head is damaged";
   if (std::string wrong = difference(*info, key, shape); !wrong.empty()) return wrong;
   const int64_t begin = place.offset + static_cast<int64_t>(record_head_bytes);
-  std::string source(info->source_bytes, '\0');
+  source.assign(info->source_bytes, '\0');
   if (segment.read(begin, values) < values.size() ||
       segment.read(begin + static_cast<int64_t>(values.size()), std::as_writable_bytes(std::span(source))) <
           source.size()) {
@@ -149,24 +158,24 @@ std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& pl
   return error.what();
 }
 
-void scan_segment(base::FileLayer::Reading& segment,
-                  const std::function<void(const RecordInfo&, int64_t, const std::string&)>& visitor) {
+std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
+                        const RecordShape& shape, std::span<std::byte> values) {
+  std::string source;
+  return read_record(segment, place, key, shape, values, source);
+}
+
+void scan_segment(base::FileLayer::Reading& segment, const std::function<bool(const RecordInfo&, int64_t)>& visitor) {
   const int64_t size = segment.size();
-  int64_t place = 0;
-  RecordHead head;
-  while (place + static_cast<int64_t>(record_head_bytes) <= size) {
-    if (segment.read(place, head) < head.size()) return;
-    const std::optional<RecordInfo> info = read_head(head);
-    const auto length = static_cast<int64_t>(info ? info->record_bytes() : 0);
-    if (!info || place + length > size) {
-      place += static_cast<int64_t>(record_alignment);
+  for (int64_t place = 0; place + static_cast<int64_t>(record_head_bytes) <= size;) {
+    RecordHead head;
+    if (!can_be_read(segment, place, head)) {
+      place = (place / page_bytes + 1) * page_bytes;
       continue;
     }
-    std::string source(info->source_bytes, '\0');
-    segment.read(place + static_cast<int64_t>(record_head_bytes + info->shape.payload_bytes()),
-                 std::as_writable_bytes(std::span(source)));
-    visitor(*info, place, source);
-    place += length;
+    const std::optional<RecordInfo> info = read_head(head);
+    const auto length = static_cast<int64_t>(info ? info->record_bytes() : 0);
+    const bool whole = info && place + length <= size && visitor(*info, place);
+    place += whole ? length : static_cast<int64_t>(record_alignment);
   }
 }
 

@@ -73,10 +73,13 @@ class SegmentWriter {
 // medium has lost them); then `values` means nothing. Errors: io where it cannot be read now.
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
                         const RecordShape& shape, std::span<std::byte> values);
+// The same, with the document's name.
+std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
+                        const RecordShape& shape, std::span<std::byte> values, std::string& source);
 
-// Calls visitor(info, offset, source) for every head that is whole and whose record ends inside the segment; what is
-// damaged is stepped over. The values are not looked at. Errors: io.
-void scan_segment(base::FileLayer::Reading& segment,
-                  const std::function<void(const RecordInfo&, int64_t, const std::string&)>& visitor);
+// Calls visitor(info, offset) for every head that is whole and whose record ends inside the segment; what is damaged is
+// stepped over. The values are not looked at: the visitor says whether they are whole, and where they are not, heads
+// are looked for among them too, since what was cut off may have been written over. Errors: io.
+void scan_segment(base::FileLayer::Reading& segment, const std::function<bool(const RecordInfo&, int64_t)>& visitor);
 
 }  // namespace cepe::context
