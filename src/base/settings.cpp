@@ -59,7 +59,7 @@ Number parse_number(const SettingNode& node, const std::string& path, const Fiel
   for (const char byte : node.scalar) {
     if (byte != '_') text += byte;  // 20_000
   }
-  const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  const char* begin = text.data() + (text.starts_with('+') && !text.starts_with("+-") ? 1 : 0);
   const char* end = text.data() + text.size();
   Number number{};
   const auto result = std::from_chars(begin, end, number);

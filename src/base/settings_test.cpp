@@ -64,6 +64,12 @@ std::string error_of(const std::string& yaml, const std::vector<std::string>& ov
   return "";
 }
 
+TEST(Settings, ANumberHasOneSign) {
+  EXPECT_EQ(read("seed: +5").seed, 5);
+  EXPECT_NE(error_of("seed: +-5"), "");
+  EXPECT_NE(error_of("optimiser:\n  rate: +-0.0"), "");
+}
+
 TEST(Settings, NamedFieldsAreSetAndOthersKeepTheirDefaults) {
   const Recipe recipe = read(
       "seed: 20_000\noptimiser:\n  rate: 1e-3\n  betas: [0.5]\nstages:\n- {name: warm-up, steps: 3}\n- name: "
