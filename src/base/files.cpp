@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <random>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -119,13 +121,14 @@ void refuse_lfs_pointer(std::string_view content, const Path& path) {
 
 FileWriter::FileWriter(const Path& path) : path_(path) {
   const std::optional<mode_t> replaced = permissions_of(path);
-  std::string pattern = path.string() + ".XXXXXX";
-  descriptor_ = ::mkostemp(pattern.data(), O_CLOEXEC);
+  // Not mkostemp, whose files are 0600: the system takes the umask off, which only changing it would tell us.
+  std::random_device random;
+  do {
+    temporary_ = path.string() + "." + std::to_string(random() % 1'000'000);
+    descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, replaced.value_or(0666));
+  } while (descriptor_ < 0 && errno == EEXIST);
   if (descriptor_ < 0) fail_to(path, "write beside");
-  temporary_ = pattern;
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  ::fchmod(descriptor_, replaced.value_or(0666 & ~mask));
+  if (replaced) ::fchmod(descriptor_, *replaced);
 }
 
 FileWriter::~FileWriter() {

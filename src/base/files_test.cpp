@@ -93,6 +93,26 @@ TEST_F(Files, AReplacedFileKeepsItsPermissionsAndALinkIsItselfReplaced) {
   EXPECT_EQ(read_file(link), "beside");
 }
 
+TEST_F(Files, ANewFileIsAsOpenAsTheUsersMaskSays) {
+  const mode_t before = ::umask(027);
+  replace_file(folder / "x", "new");
+  EXPECT_EQ(::umask(before), 027U);
+  struct stat status {};
+  ASSERT_EQ(::stat((folder / "x").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0640U);
+}
+
+TEST_F(Files, AReplacingFileIsNeverMoreOpenThanTheReplacedOne) {
+  replace_file(folder / "x", "old");
+  ASSERT_EQ(::chmod((folder / "x").c_str(), 0600), 0);
+  const FileWriter writer(folder / "x");
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    struct stat status {};
+    ASSERT_EQ(::stat(entry.path().c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777, 0600U) << entry.path();
+  }
+}
+
 TEST_F(Files, OnlyAFileIsReplaced) {
   const Path pipe = folder / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
