@@ -63,7 +63,8 @@ class GzipSource : public ByteSource {
         if (!between_members_) cut_short(path_, "gzip");
         return 0;
       }
-      inflate_piece();
+      if (between_members_) pass_over_zeros();
+      if (stream_.avail_in > 0) inflate_piece();
     }
     return wanted - stream_.avail_out;
   }
@@ -73,6 +74,11 @@ class GzipSource : public ByteSource {
     const size_t count = file_->read(input_);
     stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
     stream_.avail_in = static_cast<uInt>(count);
+  }
+
+  // What tapes and block devices fill up with behind a member; gzip ignores it too.
+  void pass_over_zeros() {
+    for (; stream_.avail_in > 0 && *stream_.next_in == 0; --stream_.avail_in) ++stream_.next_in;
   }
 
   void inflate_piece() {

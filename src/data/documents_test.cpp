@@ -97,6 +97,13 @@ TEST_F(Documents, JsonLinesReadTheSameWhateverTheirCompression) {
   }
 }
 
+TEST_F(Documents, ZerosBehindGzipDataAreNoDamage) {
+  const std::string one = gzip("{\"text\": \"one\"}\n"), zeros(300'000, '\0');
+  EXPECT_EQ(read(write("a.jsonl.gz", one + zeros)).size(), 1u);
+  EXPECT_EQ(read(write("b.jsonl.gz", one + zeros + one)).size(), 2u);
+  EXPECT_THAT(error_of(write("c.jsonl.gz", one + zeros + "x")), HasSubstr("c.jsonl.gz"));
+}
+
 TEST_F(Documents, NamesInCapitalsAreJsonLinesToo) {
   EXPECT_EQ(read(write("A.JSONL", "{\"text\": \"one\"}\n")).front().text, "one");
   EXPECT_EQ(read(write("A.Jsonl.GZ", gzip("{\"text\": \"one\"}\n"))).front().text, "one");
