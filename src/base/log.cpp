@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <string>
 
+#include "base/printable.h"
+
 namespace cepe::base {
 namespace {
 std::atomic<LogLevel> threshold{LogLevel::notice};
@@ -21,7 +23,7 @@ void log(LogLevel level, std::string_view message) {
   if (isatty(STDERR_FILENO)) line += "\r\x1b[K";
   if (level == LogLevel::error) line += "error: ";
   if (level == LogLevel::warning) line += "warning: ";
-  line.append(message).push_back('\n');
+  line.append(printable_lines(message)).push_back('\n');
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

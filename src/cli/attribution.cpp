@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <numeric>
 
+#include "base/printable.h"
+
 namespace cepe::cli {
 namespace {
 
@@ -31,7 +33,9 @@ std::vector<size_t> most_first(const std::vector<double>& masses) {
   return order;
 }
 
-std::string shown_name(const std::string& name) { return name.empty() ? "(the conversation itself)" : name; }
+std::string shown_name(const std::string& name) {
+  return name.empty() ? "(the conversation itself)" : base::printable(name);
+}
 
 std::string one_line(std::string text) {
   std::replace_if(
@@ -107,7 +111,8 @@ std::string attribution_text(const Attribution& attribution) {
     const Attribution::ChunkShare& share = attribution.chunks[order[i]];
     std::snprintf(number, sizeof number, "%6.1f %%  ", 100 * share.mass);
     text += number + shown_name(attribution.documents[static_cast<size_t>(share.document)]) + ", chunk " +
-            std::to_string(share.chunk + 1) + (share.text.empty() ? "" : ": " + one_line(share.text)) + "\n";
+            std::to_string(share.chunk + 1) + (share.text.empty() ? "" : ": " + base::printable(one_line(share.text))) +
+            "\n";
   }
   return text;
 }

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "base/json.h"
+#include "base/printable.h"
 #include "cli/commands.h"
 #include "cli/standard_streams.h"
 #include "data/corpus_index.h"
@@ -45,15 +46,15 @@ OrderedJson describe(const data::TokenCorpus& corpus, const std::string& folder)
 
 std::string count_row(const std::string& name, const OrderedJson& counts) {
   char line[160];
-  std::snprintf(line, sizeof line, "  %-24.80s %14lld %18lld", name.c_str(), counts["documents"].get<long long>(),
-                counts["tokens"].get<long long>());
+  std::snprintf(line, sizeof line, "  %-24.80s %14lld %18lld", base::printable(name).c_str(),
+                counts["documents"].get<long long>(), counts["tokens"].get<long long>());
   return line;
 }
 
 std::string table(const OrderedJson& json) {
   std::string text = json["folder"].get<std::string>() + ": " + json["documents"].dump() + " documents, " +
                      json["tokens"].dump() + " tokens of a vocabulary of " + json["vocabulary"].dump() + " (" +
-                     json["model"].get<std::string>() + "), " + json["shards"].dump() + " shards\n\n";
+                     base::printable(json["model"].get<std::string>()) + "), " + json["shards"].dump() + " shards\n\n";
   text += "  domain                        documents             tokens            longest\n";
   for (const OrderedJson& domain : json["domains"]) {
     char longest[32];

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/printable.h"
 #include "cli/commands.h"
 #include "cli/memory_plan.h"
 #include "cli/runtime.h"
@@ -174,11 +175,11 @@ std::string contexts_text(const Json& info) {
 }
 
 std::string tokenizer_text(const Json& tokenizer) {
-  if (tokenizer.contains("error")) return "not readable: " + tokenizer.at("error").get<std::string>();
+  if (tokenizer.contains("error")) return "not readable: " + base::printable(tokenizer.at("error").get<std::string>());
   std::string text = std::to_string(tokenizer.at("vocabulary").get<int64_t>()) + " tokens";
   for (const char* name : {"bos", "eos"}) {
     if (!tokenizer.at(name).is_null())
-      text += ", " + std::string(name) + " " + tokenizer.at(name).at("token").get<std::string>();
+      text += ", " + std::string(name) + " " + base::printable(tokenizer.at(name).at("token").get<std::string>());
   }
   return text + (tokenizer.at("adds_bos") == true ? ", puts bos first" : "");
 }
@@ -201,7 +202,7 @@ std::string info_text(const Json& info) {
     types += (types.empty() ? "" : ", ") + name + " " + base::human_bytes(bytes.get<int64_t>());
   const Json& tokenizer = info.at("tokenizer");
   const bool chats = tokenizer.contains("chat_template") && tokenizer.at("chat_template") == true;
-  std::string text = row("model", info.at("model").get<std::string>());
+  std::string text = row("model", base::printable(info.at("model").get<std::string>()));
   text += row("family", info.at("family").get<std::string>() + " (" + info.at("format").get<std::string>() + ")");
   text += row("decoder", size("layers") + " layers, width " + size("width") + ", " + size("heads") + " heads (" +
                              size("key_value_heads") + " of keys and values) of " + size("head_width") +

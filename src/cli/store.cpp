@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/parse_values.h"
+#include "base/printable.h"
 #include "cli/commands.h"
 #include "cli/standard_streams.h"
 #include "context/disk_tier.h"
@@ -51,8 +52,8 @@ void list(const StoreCommand& command, const CommonOptions& common) {
                          {"chunks", document.chunks},
                          {"bytes", document.bytes},
                          {"last_use_seconds", document.used / 1'000'000'000}});
-    text += "\n  " + (document.source.empty() ? "(conversations and others)" : document.source) + ": " +
-            words(document.chunks, document.bytes);
+    text += "\n  " + (document.source.empty() ? "(conversations and others)" : base::printable(document.source)) +
+            ": " + words(document.chunks, document.bytes);
   }
   for (const context::SegmentUse& segment : usage.segments) {
     segments.push_back({{"file", segment.name},

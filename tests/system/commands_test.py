@@ -229,6 +229,12 @@ class Commands(ProgramTest):
         self.assertNotEqual(json.loads(other[1])["nll"], lines[1]["nll"])
         self.assertIn("perplexity", self.succeed(*arguments).out)
 
+    def test_names_of_documents_steer_no_terminal(self):
+        cache = ("--cache-dir", self.root / "names-cache")
+        document = self.write("a\x1b[31m\nb.txt", "hello there. " * 30)
+        self.succeed("encode", "--model", self.model, "--adapter", self.adapter, *cache, document)
+        self.assertIn("/a\\x1b[31m\\nb.txt: ", self.succeed("store", "ls", *cache).out)
+
     def test_encode_fills_the_store_once_and_generate_finds_all_of_it(self):
         folder = self.root / "encode"
         folder.mkdir()
