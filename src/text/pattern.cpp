@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "text/utf8.h"
 
 namespace cepe::text {
@@ -15,6 +16,8 @@ using base::Error;
 using base::ErrorCode;
 
 constexpr size_t longest_expression = size_t{64} << 10;
+// Short texts take no time, and the end of an answer is decoded after an interrupt.
+constexpr size_t uninterrupted_bytes = size_t{16} << 10;
 
 // White_Space and \w as Oniguruma knows them; PCRE2's own classes differ in a few characters.
 constexpr std::string_view space_members =
@@ -173,6 +176,7 @@ void Matcher::find_all(std::string_view text, std::vector<Range>& matches) {
                         static_cast<uint32_t>(std::min<size_t>(100'000 + 20 * text.size(), 100'000'000)));
   size_t last_end = 0;
   for (size_t at = 0; at <= text.size();) {
+    if (text.size() > uninterrupted_bytes) base::throw_if_interrupted();
     int found = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, state_->data, state_->context);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
       found =

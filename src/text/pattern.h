@@ -44,7 +44,7 @@ class Matcher {
   Matcher(const Matcher&) = delete;
   Matcher& operator=(const Matcher&) = delete;
   // All matches in order, none overlapping; `matches` is cleared first. `text` is UTF-8.
-  // Errors: unsupported where the expression needs too many steps.
+  // Errors: unsupported where the expression needs too many steps; base::Interrupted (long texts).
   void find_all(std::string_view text, std::vector<Range>& matches);
 
  private:

@@ -1,10 +1,13 @@
 #include "text/pattern.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <chrono>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "text/expressions.h"
 #include "text/pre_tokenizer.h"
 
@@ -16,8 +19,28 @@ std::vector<std::string> matches(const Pattern& pattern, std::string_view text) 
   std::vector<Range> ranges;
   matcher.find_all(text, ranges);
   std::vector<std::string> found;
+  found.reserve(ranges.size());
   for (const Range& range : ranges) found.emplace_back(text.substr(range.begin, range.end - range.begin));
   return found;
+}
+
+// Runs in a process of its own: interrupts, once caught, stay.
+[[noreturn]] void match_interrupted() {
+  base::catch_interrupts();
+  ::raise(SIGINT);
+  const auto pattern = Pattern::regex("a", "test");
+  if (matches(pattern, "aaa").size() != 3) ::_exit(2);
+  try {
+    matches(pattern, std::string(100'000, 'a'));
+  } catch (const base::Interrupted&) {
+    ::_exit(0);
+  }
+  ::_exit(1);
+}
+
+TEST(Pattern, AnInterruptEndsTheSearchOfALongText) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(match_interrupted(), testing::ExitedWithCode(0), "");
 }
 
 using Strings = std::vector<std::string>;
