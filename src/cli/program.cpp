@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -12,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/cut_files.h"
 #include "cli/processor.h"
+#include "cli/standard_streams.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
@@ -35,6 +37,23 @@ int report_command_line(const CLI::App& program, const CLI::ParseError& error) {
             (misspelt ? "there is no command '" + command + " " + unknown.front() + "'" : std::string(error.what())) +
                 "\nSee: " + command + " --help");
   return exit_mistake;
+}
+
+int report_failure(const std::exception_ptr& error) {
+  const Failure failure = explain(error);
+  if (!failure.message.empty()) base::log(base::LogLevel::error, failure.message);
+  return failure.exit_code;
+}
+
+int print_help_or_version(const CLI::App& program, const CLI::Success& help_or_version) {
+  std::ostringstream text;
+  const int code = program.exit(help_or_version, text, text);
+  try {
+    write_output(text.str());
+    return code;
+  } catch (...) {
+    return report_failure(std::current_exception());
+  }
 }
 
 }  // namespace
@@ -83,13 +102,11 @@ int run(int argument_count, char** arguments) {
     program->parse(argument_count, arguments);
     return 0;
   } catch (const CLI::Success& help_or_version) {
-    return program->exit(help_or_version);
+    return print_help_or_version(*program, help_or_version);
   } catch (const CLI::ParseError& error) {
     return report_command_line(*program, error);
   } catch (...) {
-    const Failure failure = explain(std::current_exception());
-    if (!failure.message.empty()) base::log(base::LogLevel::error, failure.message);
-    return failure.exit_code;
+    return report_failure(std::current_exception());
   }
 }
 

@@ -232,6 +232,13 @@ class Ending(ProgramTest):
         self.assertEqual(process.returncode, 1)
         self.assertIn(b"standard output", process.stderr)
 
+    def test_help_that_cannot_be_written_is_an_error_too(self):
+        for arguments in (["--help"], ["--version"], ["generate", "--help"]):
+            with open("/dev/full", "wb") as full:
+                process = subprocess.run([PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, timeout=60)
+            self.assertEqual(process.returncode, 1, arguments)
+            self.assertIn(b"error: standard output", process.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()
