@@ -17,6 +17,12 @@ namespace {
 using base::Json;
 using Tokens = std::vector<text::Token>;
 
+size_t text_bytes(const std::vector<Document>& documents) {
+  size_t bytes = 0;
+  for (const Document& document : documents) bytes += document.text.size();
+  return bytes;
+}
+
 Tokens tokens_of(const Runtime& runtime, const std::vector<Document>& documents) {
   Tokens all;
   for (const Document& document : documents) {
@@ -26,19 +32,28 @@ Tokens tokens_of(const Runtime& runtime, const std::vector<Document>& documents)
   return all;
 }
 
-// The documents' beginning that has at least so many tokens: a reader tokenises no more than is asked about.
+std::vector<Document> first_bytes_of(const std::vector<Document>& documents, size_t bytes) {
+  std::vector<Document> result;
+  for (const Document& document : documents) {
+    if (bytes == 0) break;
+    result.push_back({document.name, document.text.substr(0, bytes)});
+    bytes -= result.back().text.size();
+  }
+  return result;
+}
+
+// The documents' beginning that has at least so many tokens, as all of them have: a reader tokenises no more than is
+// asked about.
 std::vector<Document> beginning_of(const Runtime& runtime, const std::vector<Document>& documents, const Tokens& all,
                                    int64_t tokens) {
   constexpr size_t slack = 256;  // bytes: the last token may come apart where the text ends
   const std::span<const text::Token> wanted(all.data(), static_cast<size_t>(tokens));
-  size_t left = runtime.tokenizer->decode(wanted, false).size() + slack;
-  std::vector<Document> result;
-  for (const Document& document : documents) {
-    if (left == 0) break;
-    result.push_back({document.name, document.text.substr(0, left)});
-    left -= result.back().text.size();
+  // A tokenizer may have made less of the text than stands there (runs of spaces): then more of it is taken.
+  for (size_t bytes = runtime.tokenizer->decode(wanted, false).size() + slack;; bytes *= 2) {
+    std::vector<Document> result = first_bytes_of(documents, bytes);
+    if (static_cast<int64_t>(tokens_of(runtime, result).size()) >= tokens || bytes >= text_bytes(documents))
+      return result;
   }
-  return result;
 }
 
 Tokens slice_of(const Tokens& all, int64_t first, int64_t count) {

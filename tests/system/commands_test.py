@@ -201,6 +201,16 @@ class Commands(ProgramTest):
         self.assertEqual([row["context_tokens"] for row in rows], [8192, 32768, 130048])
         self.refuse("at least 256", "bench", "--shape", "tiny", "--contexts", "0,1K")
 
+    def test_bench_takes_enough_of_a_document_whose_runs_of_spaces_the_tokenizer_makes_one(self):
+        tokenizer = json.loads((self.model / "tokenizer.json").read_text())
+        tokenizer["normalizer"] = {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}
+        collapsing = self.write("collapsing.json", json.dumps(tokenizer))
+        document = self.write("wide.txt", ("a" + " " * 50) * 1000)
+        rows = self.json_of("bench", "--model", self.model, "--adapter", self.adapter, "--document", document,
+                            "--tokenizer", collapsing, "--contexts", "1024", "--tokens", "2", "--cache-dir",
+                            self.root / "wide", "--json")["documents"]
+        self.assertEqual([row["context_tokens"] for row in rows], [1024])
+
     def test_bench_names_the_device_whose_memory_it_measured(self):
         text = self.succeed("bench", "--model", self.model, "--adapter", "none", "--contexts", "0", "--tokens", "2").out
         self.assertRegex(text, r"(?m)^memory bandwidth +[0-9.]+ GB/s \(cpu\)$")
