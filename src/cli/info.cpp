@@ -117,7 +117,7 @@ Json info_json(const ModelOptions& options, const CommonOptions& common) {
   const model::WeightType type = weight_type(common.dtype);
   const bool on_cpu = !common.device.starts_with("cuda"), exact = common.dtype == "float32";  // no device is opened
   ModelSize size;
-  add(size, source.checkpoint, type, on_cpu);
+  add(size, source.checkpoint, type, on_cpu, source.encoder && !options.adapter.empty());
   const auto adapter = adapter_part(source, options, size, type, on_cpu);
   Json parts = Json::object();
   for (const auto& [part, bytes] : size.parts) parts[std::string(name_of(part))] = part_json(bytes);

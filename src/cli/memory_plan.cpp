@@ -60,8 +60,10 @@ Part part_of(std::string_view name) {
   return Part::other;
 }
 
-void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type, bool on_cpu) {
+void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type, bool on_cpu,
+         bool but_adapter) {
   for (const std::string& name : checkpoint.names()) {
+    if (but_adapter && (part_of(name) == Part::encoder || part_of(name) == Part::cross_attention)) continue;
     const formats::TensorView view = checkpoint.at(name);
     const bool is_scale = name.ends_with("_scale");
     const bool is_weight = is_float(view.type) || formats::is_quantised(view.type) || view.type == DType::int8;

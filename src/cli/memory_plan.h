@@ -31,8 +31,10 @@ struct ModelSize {
 };
 
 // Adds all tensors of a file, as they will be kept on a CPU or a GPU. Scales of packed rows ("weight_scale") count as
-// bytes, not as parameters.
-void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type, bool on_cpu = true);
+// bytes, not as parameters. `but_adapter`: without encoder and cross-attention, as of a published CEPE folder whose own
+// are not used.
+void add(ModelSize& size, const formats::Checkpoint& checkpoint, model::WeightType type, bool on_cpu = true,
+         bool but_adapter = false);
 
 // Memory that grows with the context, in bytes; full attention is what the same decoder would need to read the context
 // itself.

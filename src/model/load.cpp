@@ -50,6 +50,16 @@ void read_generation_config(ModelSource& source) {
   add_end_tokens(config, source.decoder, path.string());
 }
 
+// LlamaForMLM says model_type llama, and its weights have a decoder's names.
+void refuse_masked_language_model(const Json& config, const base::Path& folder) {
+  const auto found = config.find("architectures");
+  if (found == config.end() || *found != Json::array({"LlamaForMLM"})) return;
+  throw Error(ErrorCode::invalid_argument,
+              folder.string() +
+                  ": this is an encoder of stage mlm (LlamaForMLM), not a model; a recipe takes it as "
+                  "adapter.encoder");
+}
+
 std::vector<int64_t> last_layers(int64_t layers, int64_t count) {
   std::vector<int64_t> list;
   for (int64_t layer = std::max<int64_t>(0, layers - count); layer < layers; ++layer) list.push_back(layer);
@@ -171,6 +181,7 @@ ModelSource open_model(const base::Path& path) {
   if (!base::is_there(path)) throw Error(ErrorCode::not_found, path.string() + ": no such model folder or file");
   const bool single_file = is_gguf_file(path);
   const Json config_file = single_file ? Json() : read_config(path);
+  if (!single_file) refuse_masked_language_model(config_file, path);
   ModelSource source = {path, formats::Checkpoint::open(path), config_file, {}, {}, {}, {}};
   if (source.checkpoint.is_gguf()) {
     source.config = gguf_to_config(source.checkpoint.metadata(), path.string());

@@ -25,7 +25,8 @@ struct ModelSource {
   std::vector<int64_t> cross_attention_layers;
 };
 
-// Errors: not_found (what was looked for), corrupt, unsupported (a LoRA/PEFT folder, by name).
+// Errors: not_found (what was looked for), corrupt, unsupported (a LoRA/PEFT folder, by name), invalid_argument (an
+// adapter, an encoder of stage mlm).
 ModelSource open_model(const base::Path& path);
 
 Decoder load_decoder(const ModelSource& source, const LoadOptions& options);

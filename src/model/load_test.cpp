@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "expect_error.h"
+#include "model/initialise_random.h"
+#include "model/save.h"
 #include "saved_models.h"
 #include "temporary_folder.h"
 #include "tiny_models.h"
@@ -41,6 +43,14 @@ TEST_F(LoadedFolder, EndTokensOfTheGenerationConfigAddToThoseOfTheModels) {
     write_generation_config(silent);
     EXPECT_THAT(open().decoder.eos, ElementsAre(3)) << silent;
   }
+}
+
+TEST_F(LoadedFolder, AnEncoderOfStageMlmIsNoModel) {
+  configure({{"architectures", {"LlamaForCausalLM"}}});
+  open();
+  save_masked_language_model(folder / "decoder",
+                             random_masked_language_model(test::tiny_model(5).adapter->encoder.config, 1));
+  test::expect_error(base::ErrorCode::invalid_argument, "an encoder of stage mlm", [&] { open(); });
 }
 
 TEST_F(LoadedFolder, ABrokenGenerationConfigIsAnErrorThatNamesIt) {

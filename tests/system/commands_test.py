@@ -52,6 +52,13 @@ class Commands(ProgramTest):
         for word in ("family", "llama", "1048576", "chat template", "yes"):
             self.assertIn(word, text)
 
+    def test_info_counts_the_adapter_that_is_used_alone(self):
+        joined = self.root / "counted"
+        self.succeed("convert", self.model, "--adapter", self.adapter, "--output", joined)
+        parts = lambda *arguments: self.json_of("info", *arguments, "--json")["parts"]
+        self.assertEqual(parts(joined, "--adapter", self.adapter), parts(self.model, "--adapter", self.adapter))
+        self.assertEqual(parts(joined, "--adapter", "none"), parts(self.model))
+
     def test_info_counts_the_bytes_of_quantised_weights(self):
         def parts(*options):
             info = self.json_of("info", self.model, "--adapter", self.adapter, "--json", *options)
