@@ -1,9 +1,11 @@
 // cepe data: tokenised corpora for training.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <set>
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/output_folder.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
 #include "data/corpus_builder.h"
@@ -27,6 +29,18 @@ bool is_below(const base::Path& file, const base::Path& folder) {
          std::prev(outer.end());
 }
 
+// A file that two arguments name, or links lead to, counts where it comes first.
+void leave_out_repeated(std::vector<base::Path>& files) {
+  std::set<base::Path> seen;
+  std::erase_if(files, [&](const base::Path& file) {
+    std::error_code problem;
+    const base::Path plain = std::filesystem::canonical(file, problem);
+    if (problem || seen.insert(plain).second) return false;
+    base::warn(file.string() + ": is among the documents already; taken once");
+    return true;
+  });
+}
+
 std::vector<base::Path> files_of(const std::vector<std::string>& texts, const base::Path& output) {
   std::vector<base::Path> files;
   for (const std::string& text : texts) {
@@ -35,10 +49,12 @@ std::vector<base::Path> files_of(const std::vector<std::string>& texts, const ba
   }
   // A corpus may be made in the folder of its texts: it is none of them when the command goes on.
   std::erase_if(files, [&](const base::Path& file) { return is_below(file, output); });
+  leave_out_repeated(files);
   return files;
 }
 
 void build(const BuildOptions& options, const CommonOptions& common) {
+  check_is_named(options.output, "--output");
   const std::vector<base::Path> files = files_of(options.texts, options.output);
   const base::Path source =
       options.tokenizer.empty() ? model::locate_model(options.model, common.cache()) : base::Path(options.tokenizer);

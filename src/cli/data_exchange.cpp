@@ -32,6 +32,7 @@ struct ExportOptions {
 };
 
 void import(const ImportOptions& options, const CommonOptions& common) {
+  check_is_named(options.output, "--output");
   data::ImportSources sources;
   for (const std::string& folder : options.mds) {
     const std::vector<base::Path> more = data::list_mds_folders(folder);

@@ -4,10 +4,14 @@
 
 namespace cepe::cli {
 
+void check_is_named(const base::Path& folder, const std::string& option) {
+  if (folder.empty()) throw base::Error(base::ErrorCode::invalid_argument, option + ": expected the name of a folder");
+}
+
 void check_output_folder(const base::Path& folder, bool force, const std::string& option) {
   using base::Error;
   using base::ErrorCode;
-  if (folder.empty()) throw Error(ErrorCode::invalid_argument, option + ": expected the name of a folder");
+  check_is_named(folder, option);
   const std::string what = option + " " + folder.string();
   std::error_code problem;
   if (base::is_there(folder)) {

@@ -7,6 +7,8 @@
 
 namespace cepe::cli {
 
+// Errors: invalid_argument naming `option` where it was given as ''.
+void check_is_named(const base::Path& folder, const std::string& option);
 // A folder that is not there yet or is empty, or any folder with `force`. Made. Errors: invalid_argument naming
 // `option`, io.
 void check_output_folder(const base::Path& folder, bool force, const std::string& option);

@@ -127,6 +127,25 @@ class Data(ProgramTest):
             self.refuse(option, "data", "export", self.root / "short", "--mds", self.root / "none", option, "-1")
         self.assertFalse((self.root / "none").exists())
         self.refuse("short.txt: is a file", "data", "build", "--model", self.model, "--output", text, "--text", text)
+        self.refuse("--output: expected the name of a folder", "data", "build", "--model", self.model, "--output", "",
+                    "--text", text)
+        self.refuse("--output: expected the name of a folder", "data", "import", "--model", self.model, "--npy",
+                    self.root / "none.npy", "--output", "")
+
+    def test_a_file_that_is_named_twice_is_taken_once(self):
+        text = self.write("twice/a.txt", "abc")
+        self.write("twice/b.txt", "defg")
+        (self.root / "twice/c.txt").symlink_to("b.txt")
+        outcome = self.succeed("data", "build", "--model", self.model, "--output", self.root / "once", "--text", text,
+                               self.root / "twice")
+        self.assertIn("2 documents, 7 tokens", outcome.err)
+        for name in ("a.txt", "c.txt"):
+            self.assertIn(f"{self.root}/twice/{name}: is among the documents already", outcome.err)
+
+    def test_names_of_domains_steer_no_terminal(self):
+        text = self.write("domains.jsonl", self.lines({"text": "abc", "domain": "one\x1b[31m\ntwo"}))
+        self.build("domains", text)
+        self.assertIn("  one\\x1b[31m\\ntwo ", self.succeed("data", "info", self.root / "domains").out)
 
     def test_an_interrupted_build_goes_on_to_the_same_corpus(self):
         chance = random.Random(1)
