@@ -32,9 +32,11 @@ constexpr const char* find_text =
 constexpr const char* all_text =
     "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
     "ORDER BY source, name, offset";
+// A segment is looked up by its name in the table itself (NOT INDEXED). There are few, and a damaged index could give
+// another's number: what is added would be acknowledged and never found.
 constexpr const char* of_segment_text =
     "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
-    "WHERE name = ? ORDER BY offset";
+    "WHERE segment = (SELECT id FROM segments NOT INDEXED WHERE name = ?) ORDER BY offset";
 
 }  // namespace
 
@@ -148,7 +150,7 @@ int64_t Catalogue::last_use_of(const std::string& segment) {
   Database::Statement& row = database_
                                  .statement(
                                      "SELECT COALESCE(MAX(used), -1) FROM records WHERE segment = "
-                                     "(SELECT id FROM segments WHERE name = ?)")
+                                     "(SELECT id FROM segments NOT INDEXED WHERE name = ?)")
                                  .with(std::string_view(segment));
   row.step();
   const int64_t last = row.integer(0);
@@ -163,13 +165,21 @@ void Catalogue::for_each(const std::function<void(const CatalogueRecord&)>& visi
   for (const CatalogueRecord& record : all) visitor(record);
 }
 
-int64_t Catalogue::segment_id(const std::string& name) {
-  database_.statement("INSERT OR IGNORE INTO segments (name, bytes) VALUES (?, 0)").with(std::string_view(name)).run();
-  Database::Statement& row = database_.statement("SELECT id FROM segments WHERE name = ?").with(std::string_view(name));
-  if (!row.step()) throw DatabaseError(SQLITE_CORRUPT, "a segment that was added is not there");
+std::optional<int64_t> Catalogue::find_segment(const std::string& name) {
+  Database::Statement& row =
+      database_.statement("SELECT id FROM segments NOT INDEXED WHERE name = ?").with(std::string_view(name));
+  if (!row.step()) return std::nullopt;
   const int64_t id = row.integer(0);
   row.done();
   return id;
+}
+
+int64_t Catalogue::segment_id(const std::string& name) {
+  if (const std::optional<int64_t> known = find_segment(name)) return *known;
+  database_.statement("INSERT OR IGNORE INTO segments (name, bytes) VALUES (?, 0)").with(std::string_view(name)).run();
+  const std::optional<int64_t> added = find_segment(name);
+  if (!added) throw DatabaseError(SQLITE_CORRUPT, "a segment that was added is not there");
+  return *added;
 }
 
 void Catalogue::add(const CatalogueRecord& record) {
@@ -204,7 +214,7 @@ bool Catalogue::drop(const ChunkKey& key, const RecordPlace& place) {
   database_
       .statement(
           "DELETE FROM records WHERE key = ? AND offset = ? AND segment = "
-          "(SELECT id FROM segments WHERE name = ?)")
+          "(SELECT id FROM segments NOT INDEXED WHERE name = ?)")
       .with(bytes_of_key(key), place.offset, std::string_view(place.segment))
       .run();
   return database_.changes() > 0;
@@ -214,7 +224,7 @@ void Catalogue::move(const ChunkKey& key, const RecordPlace& from, const RecordP
   database_
       .statement(
           "UPDATE records SET segment = ?, offset = ?, length = ? WHERE key = ? AND offset = ? AND segment = "
-          "(SELECT id FROM segments WHERE name = ?)")
+          "(SELECT id FROM segments NOT INDEXED WHERE name = ?)")
       .with(segment_id(to.segment), to.offset, to.length, bytes_of_key(key), from.offset,
             std::string_view(from.segment))
       .run();
@@ -239,10 +249,10 @@ int64_t Catalogue::drop_oldest(int64_t bytes, int64_t keep_since) {
 }
 
 void Catalogue::remove_segment(const std::string& segment) {
-  database_.statement("DELETE FROM records WHERE segment = (SELECT id FROM segments WHERE name = ?)")
-      .with(std::string_view(segment))
-      .run();
-  database_.statement("DELETE FROM segments WHERE name = ?").with(std::string_view(segment)).run();
+  const std::optional<int64_t> id = find_segment(segment);
+  if (!id) return;
+  database_.statement("DELETE FROM records WHERE segment = ?").with(*id).run();
+  database_.statement("DELETE FROM segments WHERE id = ?").with(*id).run();
 }
 
 void Catalogue::clear() {

@@ -76,7 +76,8 @@ class Catalogue {
   bool is_new();
   void make_tables();
   void check_tables();
-  int64_t segment_id(const std::string& name);
+  std::optional<int64_t> find_segment(const std::string& name);
+  int64_t segment_id(const std::string& name);  // added where it is new
 
   base::Path file_;
   Database database_;

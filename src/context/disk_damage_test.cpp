@@ -108,6 +108,37 @@ TEST_F(DiskDamage, ACatalogueThatIsGoneOrRubbishIsMadeAnewFromTheSegments) {
   EXPECT_TRUE(test::has(tier, 2));
 }
 
+TEST_F(DiskDamage, AnIndexOfSegmentsThatGivesAnotherOneLosesNothingThatIsAddedThen) {
+  {
+    DiskTier tier(options());
+    for (int number = 0; number < records; number += 4)
+      ASSERT_TRUE(test::put(tier, {number, number + 1, number + 2, number + 3}, "a book"));
+  }
+  // An index's cell: three bytes of head, the name, the row's number in a byte. The newest segment has the highest.
+  const Path file = folder / Catalogue::file_name;
+  std::string bytes = content().at(file);
+  constexpr size_t name_bytes = sizeof("segment-0123456789abcdef.pages") - 1;
+  constexpr std::string_view head(
+      "\x03\x49\x01"
+      "segment-",
+      11);
+  size_t newest = std::string::npos;
+  for (size_t at = bytes.find(head); at != std::string::npos; at = bytes.find(head, at + 1)) {
+    const size_t number = at + 3 + name_bytes;
+    if (newest == std::string::npos || bytes[number] > bytes[newest]) newest = number;
+  }
+  ASSERT_NE(newest, std::string::npos);
+  for (const int other : {-1, 8}) {  // the segment before, and none
+    std::string damaged = bytes;
+    damaged[newest] = static_cast<char>(damaged[newest] + other);
+    std::ofstream(file, std::ios::binary) << damaged;
+    DiskTier tier(options());
+    ASSERT_TRUE(test::put(tier, {1000 + other, 3}));
+    EXPECT_TRUE(test::has(tier, 1000 + other) && test::has(tier, 3)) << other;
+    for (int number = 0; number < records; ++number) EXPECT_TRUE(test::has(tier, number)) << other << " " << number;
+  }
+}
+
 // What was written behind the cut stands where the first one's values stood.
 TEST_F(DiskDamage, ARecordThatWasCutOffAndWrittenOverIsNotListedAgainAndHidesNoOther) {
   constexpr RecordShape large{RecordShape::Type::float32, 4, 512};
