@@ -124,7 +124,7 @@ FileWriter::FileWriter(const Path& path) : path_(path) {
   // Not mkostemp, whose files are 0600: the system takes the umask off, which only changing it would tell us.
   std::random_device random;
   do {
-    temporary_ = path.string() + "." + std::to_string(random() % 1'000'000);
+    temporary_ = path.string() + "." + std::to_string(100'000 + random() % 900'000);
     descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, replaced.value_or(0666));
   } while (descriptor_ < 0 && errno == EEXIST);
   if (descriptor_ < 0) fail_to(path, "write beside");

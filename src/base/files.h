@@ -43,8 +43,9 @@ bool is_there(const Path& path);
 // Errors: invalid_argument where `content` is such a pointer; says how to fetch what it points to.
 void refuse_lfs_pointer(std::string_view content, const Path& path);
 
-// Replaces `path` by what `write` puts out: written beside it, synced, renamed, the folder synced. The new file has the
-// permissions of the old one. A symbolic link is itself replaced: what it points to may be others' too.
+// Replaces `path` by what `write` puts out: written beside it (its name, a point and six digits, by which others know
+// what a killed process left), synced, renamed, the folder synced. The new file has the permissions of the old one. A
+// symbolic link is itself replaced: what it points to may be others' too.
 // On any error the old file stands and the temporary one is gone. Errors: io; not_found; invalid_argument where `path`
 // is a folder, device or pipe.
 class FileWriter {

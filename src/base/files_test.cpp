@@ -36,6 +36,15 @@ TEST_F(Files, ReplacingKeepsTheOldFileUntilCommit) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1) << "temporary files stay behind";
 }
 
+TEST_F(Files, WhatAKilledProcessLeavesIsKnownByItsName) {
+  for (int turn = 0; turn < 200; ++turn) {
+    const FileWriter writer(folder / "x");
+    const std::string name = std::filesystem::directory_iterator(folder)->path().filename().string();
+    EXPECT_EQ(name.size(), 8u) << name;
+    EXPECT_EQ(name.find_first_not_of("0123456789", 2), std::string::npos) << name;
+  }
+}
+
 TEST_F(Files, BytesThatTheMediumCannotGiveAreToldFromOtherErrors) {
   const auto file = disk().open("/proc/self/mem");  // has no first byte: EIO
   std::array<std::byte, 8> bytes;
