@@ -8,6 +8,7 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cuda/loaded.h"
 #include "ops/fused.h"
+#include "ops/rotary_cache_rows.h"
 
 namespace cepe::ops {
 namespace {
@@ -134,29 +135,9 @@ at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, 
     return rotate(queries, cos, sin);
   }
   at::Tensor rotated = at::empty(queries.sizes(), queries.options());
-  cuda::check(gpu->rotate_into_cache({.queries = queries.const_data_ptr(),
-                                      .keys = keys.const_data_ptr(),
-                                      .values = values.const_data_ptr(),
-                                      .rotated = rotated.mutable_data_ptr(),
-                                      .cache_keys = cache_keys.mutable_data_ptr(),
-                                      .cache_values = cache_values.mutable_data_ptr(),
-                                      .slots = slots.const_data_ptr<int64_t>(),
-                                      .cos = cos.const_data_ptr<float>(),
-                                      .sin = sin.const_data_ptr<float>(),
-                                      .rows = queries.size(0),
-                                      .heads = queries.size(1),
-                                      .groups = keys.size(1),
-                                      .width = queries.size(2),
-                                      .half = cos.size(1),
-                                      .query_row = queries.stride(0),
-                                      .query_head = queries.stride(1),
-                                      .key_row = keys.stride(0),
-                                      .key_head = keys.stride(1),
-                                      .value_row = values.stride(0),
-                                      .value_head = values.stride(1),
-                                      .bfloat16 = queries.scalar_type() == at::kBFloat16,
-                                      .device = queries.device().index()}),
-              "rotate_into_cache");
+  cuda::RotaryCacheRows run = rotary_cache_rows(queries, keys, values, cos, sin, slots, cache_keys, cache_values);
+  run.rotated = rotated.mutable_data_ptr();
+  cuda::check(gpu->rotate_into_cache(run), "rotate_into_cache");
   return rotated;
 }
 

@@ -8,6 +8,7 @@
 #include "ops/cuda/loaded.h"
 #include "ops/fused.h"
 #include "ops/rotary.h"
+#include "ops/rotary_cache_rows.h"
 
 namespace cepe::ops {
 namespace {
@@ -44,31 +45,11 @@ bool agree(const TokenHeads& heads, const PageTable& table) {
 std::optional<cuda::TokenAttentionRun> run_of(const TokenHeads& heads, const PageTable& table, double scale) {
   const at::Device device = heads.queries.device();
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
-  const at::Tensor &queries = heads.queries, &keys = heads.keys, &values = heads.values;
+  const at::Tensor& queries = heads.queries;
   if (!kernels || !agree(heads, table) || queries.numel() == 0 || queries.numel() > cuda::most_elements)
     return std::nullopt;
-  cuda::TokenAttentionRun run = {.tokens = {.queries = queries.const_data_ptr(),
-                                            .keys = keys.const_data_ptr(),
-                                            .values = values.const_data_ptr(),
-                                            .rotated = nullptr,
-                                            .cache_keys = heads.cache_keys.mutable_data_ptr(),
-                                            .cache_values = heads.cache_values.mutable_data_ptr(),
-                                            .slots = heads.slots.const_data_ptr<int64_t>(),
-                                            .cos = heads.cos.const_data_ptr<float>(),
-                                            .sin = heads.sin.const_data_ptr<float>(),
-                                            .rows = queries.size(0),
-                                            .heads = queries.size(1),
-                                            .groups = keys.size(1),
-                                            .width = queries.size(2),
-                                            .half = heads.cos.size(1),
-                                            .query_row = queries.stride(0),
-                                            .query_head = queries.stride(1),
-                                            .key_row = keys.stride(0),
-                                            .key_head = keys.stride(1),
-                                            .value_row = values.stride(0),
-                                            .value_head = values.stride(1),
-                                            .bfloat16 = true,
-                                            .device = device.index()},
+  cuda::TokenAttentionRun run = {.tokens = rotary_cache_rows(queries, heads.keys, heads.values, heads.cos, heads.sin,
+                                                             heads.slots, heads.cache_keys, heads.cache_values),
                                  .pages = {.first_page = table.first_page.const_data_ptr<int32_t>(),
                                            .keys = table.keys.const_data_ptr<int64_t>(),
                                            .values = table.values.const_data_ptr<int64_t>(),

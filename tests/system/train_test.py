@@ -151,28 +151,25 @@ class Stopped(Training):
         self.assert_same_run("interrupted", "whole")
         self.assertEqual([line["step"] for line in self.metrics("interrupted")][-1], 120)
 
-    def test_ctrl_c_does_not_wait_for_the_end_of_a_long_step(self):
-        process = self.start(*self.arguments("long-step", "phases.0.steps=1", "phases.1.steps=1",
-                                             "phases.1.batch=100000", "phases.1.micro_batch=2", "checkpoint.steps=0"))
+    def interrupt_after_its_first_metrics(self, process, output):
         deadline = time.monotonic() + 60
-        metrics = self.root / "long-step/metrics.jsonl"
+        metrics = self.root / output / "metrics.jsonl"
         while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=30)[1]
         self.assertEqual(process.returncode, 130, err)
+
+    def test_ctrl_c_does_not_wait_for_the_end_of_a_long_step(self):
+        process = self.start(*self.arguments("long-step", "phases.0.steps=1", "phases.1.steps=1",
+                                             "phases.1.batch=100000", "phases.1.micro_batch=2", "checkpoint.steps=0"))
+        self.interrupt_after_its_first_metrics(process, "long-step")
         self.assertEqual(self.steps_in("long-step"), [1])
 
     def test_ctrl_c_does_not_wait_for_the_end_of_a_validation_which_is_made_up_for(self):
         arguments = self.arguments("validation", "phases.0.steps=1", "phases.1.steps=1", "checkpoint.steps=0")
         process = self.start(*arguments, "validation={steps: 1, samples: 1000000, context_tokens: [0, 16]}")
-        deadline = time.monotonic() + 60
-        metrics = self.root / "validation/metrics.jsonl"
-        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=30)[1]
-        self.assertEqual(process.returncode, 130, err)
+        self.interrupt_after_its_first_metrics(process, "validation")
         self.assertEqual(self.steps_in("validation"), [1])
         for _ in range(2):  # the second time the run is finished
             self.succeed(*arguments, "validation={steps: 1, samples: 2, context_tokens: [0, 16]}")

@@ -9,27 +9,15 @@
 #include <cstdint>
 
 #include "ops/cuda/cluster_rows.cuh"
+#include "ops/cuda/hopper_launch.h"
 
 namespace cepe::ops::cuda {
 
 template <class Plan, auto kernel, int shared_bytes = 0>
 struct ClusterLaunch {
-  using Attributes = std::array<cudaLaunchAttribute, 2>;
-
-  static cudaLaunchConfig_t configuration(int64_t units, int blocks, Attributes& attributes, cudaStream_t stream) {
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim.x = static_cast<unsigned>(blocks);
-    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t result = {};
-    result.gridDim = dim3(static_cast<unsigned>(units * blocks));
-    result.blockDim = dim3(static_cast<unsigned>(Plan::threads));
-    result.dynamicSmemBytes = shared_bytes;
-    result.stream = stream;
-    result.attrs = attributes.data();
-    result.numAttrs = attributes.size();
-    return result;
+  static cudaLaunchConfig_t configuration(int64_t units, int blocks, HopperAttributes& attributes,
+                                          cudaStream_t stream) {
+    return hopper_configuration({blocks, Plan::threads, shared_bytes}, static_cast<int>(units), attributes, stream);
   }
 
   // Clusters of that many blocks that the device holds at one time; 0: it has none.
@@ -39,7 +27,7 @@ struct ClusterLaunch {
     if (error != cudaSuccess || major < 9) return 0;
     if constexpr (shared_bytes > 0)
       error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    Attributes attributes;
+    HopperAttributes attributes;
     const cudaLaunchConfig_t config = configuration(1, blocks, attributes, nullptr);
     if (error == cudaSuccess) error = cudaOccupancyMaxActiveClusters(&result, kernel, &config);
     if (error != cudaSuccess) {
@@ -70,7 +58,7 @@ struct ClusterLaunch {
 
   template <class... Arguments>
   static cudaError_t launch(int64_t units, int blocks, cudaStream_t stream, const Arguments&... arguments) {
-    Attributes attributes;
+    HopperAttributes attributes;
     const cudaLaunchConfig_t config = configuration(units, blocks, attributes, stream);
     return cudaLaunchKernelEx(&config, kernel, arguments...);
   }
