@@ -201,6 +201,7 @@ void bench_shape(const BenchOptions& options, const CommonOptions& common) {
   shape.tokens = options.tokens;
   shape.seed = options.seed;
   shape.sequences = options.sequences;
+  shape.int8_cache = cache_type(options.model.cache_type) == engine::CacheType::int8;
   const Json result = measure_shape(shape, common);
   write_output(options.json ? result.dump(1) + "\n" : shape_text(result));
 }

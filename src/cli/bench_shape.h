@@ -21,6 +21,7 @@ struct BenchShapeOptions {
   int64_t runs = 5;
   uint64_t seed = 0;
   bool int8_states = false;    // contexts as packed rows (ops/int8_rows.h) where they are decoded over
+  bool int8_cache = false;     // of self-attention, as --cache-type int8 keeps it
   bool full_attention = true;  // the same decoder reading everything itself, beside it
 };
 

@@ -97,6 +97,7 @@ void eval_lm(const EvalLmOptions& given, const CommonOptions& common) {
   if (given.by_document) warn_of_repeated_ids(set);
   engine::EngineOptions settings = eval::scoring_options(options.decoder_tokens, options.direct_tokens);
   settings.kept_type = kept_type(given.model.kept_type);
+  settings.cache_type = cache_type(given.model.cache_type);
   if (settings.kept_type != engine::KeptType::automatic) settings.path = model::CrossAttentionPath::kept;
   engine::Engine engine(runtime->model, *runtime->tokenizer, settings);
   const eval::Scorer score = eval::engine_scorer(engine, runtime->store.get());
@@ -201,6 +202,7 @@ void add_eval_lm(CLI::App& group, CommonOptions& common) {
       ->check(CLI::IsMember({"auto", "bfloat16", "int8"}))
       ->capture_default_str()
       ->group("Cross-attention");
+  add_cache_type_option(*command, options->model);
 }
 
 }  // namespace cepe::cli

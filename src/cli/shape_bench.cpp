@@ -105,6 +105,7 @@ ShapeBench::ShapeBench(const BenchShapeOptions& its_options, c10::Device device,
     : options(its_options),
       shape(find_shape(options.shape)),
       values(at::TensorOptions(device).dtype(device.is_cpu() ? at::kFloat : at::kBFloat16)),
+      cached(options.int8_cache ? values.dtype(at::kByte) : values),
       operations_a_second(product_rate(values)),
       bytes_a_second(memory_bandwidth(device)) {
   for (const int64_t length : base::parse_counts(options.contexts, "--contexts")) {

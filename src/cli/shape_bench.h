@@ -51,6 +51,7 @@ class ShapeBench {
   BenchShapeOptions options;
   Shape shape;
   at::TensorOptions values;
+  at::TensorOptions cached;                            // of self-attention's keys and values (make_kv_cache)
   double operations_a_second = 0, bytes_a_second = 0;  // what the machine can do, measured
   model::CepeModel model;
   std::vector<int64_t> lengths;  // whole chunks

@@ -1,6 +1,7 @@
 // Rows of `cepe bench --shape` that decode: one sequence at each length of context, and many together.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <numeric>
@@ -12,6 +13,7 @@
 #include "cli/shape_bench.h"
 #include "model/batch_step.h"
 #include "ops/device.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::cli {
 namespace {
@@ -19,6 +21,15 @@ namespace {
 using model::ContextStates;
 
 constexpr int64_t block_rows = 64;
+
+void set_random(at::Tensor& cache) {
+  if (ops::is_int8_rows(cache)) {
+    const at::Tensor row = at::randn({1, cache.size(1), ops::row_width(cache)}, cache.options().dtype(at::kFloat));
+    cache.copy_(ops::int8_rows(row).expand_as(cache));
+  } else {
+    cache.normal_();
+  }
+}
 
 // Sequences that have `cached` rows in the decoder's cache and go on from there, all at once.
 class Decoding {
@@ -28,9 +39,9 @@ class Decoding {
     const model::DecoderConfig& config = bench.shape.decoder;
     const int64_t each = (cached + bench.options.tokens + block_rows) / block_rows;
     cache_ = model::make_kv_cache(config.layers, (sequences * each + 1) * block_rows, config.groups, config.head_width,
-                                  bench.values);
+                                  bench.cached);
     for (auto* tensors : {&cache_.keys, &cache_.values})
-      for (at::Tensor& tensor : *tensors) tensor.normal_();
+      for (at::Tensor& tensor : *tensors) set_random(tensor);
     if (!model::BatchStep::takes(bench.model, cache_))
       throw base::Error(base::ErrorCode::unsupported, "bench --shape: no kernels for these widths here");
     for (int64_t i = 0; i < sequences; ++i) {
@@ -67,8 +78,8 @@ class Decoding {
 
 double cache_bytes(const ShapeBench& bench, int64_t rows) {
   const model::DecoderConfig& config = bench.shape.decoder;
-  return static_cast<double>(2 * rows * config.groups * config.head_width * config.layers *
-                             static_cast<int64_t>(bench.values.dtype().itemsize()));
+  return static_cast<double>(rows * model::cache_slot_bytes(config.layers, config.groups, config.head_width,
+                                                            c10::typeMetaToScalarType(bench.cached.dtype())));
 }
 
 // Operations a step over contexts: 4 * rows * M * H * E absorbed, D for E where K and V are kept.

@@ -30,7 +30,7 @@ at::Tensor read(const ShapeBench& bench, const at::Tensor& ids, const ContextSta
 at::Tensor first_token(const ShapeBench& bench, const at::Tensor& prompt, const ContextStates& context) {
   const model::DecoderConfig& config = bench.shape.decoder;
   model::KvCache kept = model::make_kv_cache(config.layers, prompt.size(0) + bench.options.tokens, config.groups,
-                                             config.head_width, bench.values);
+                                             config.head_width, bench.cached);
   const at::Tensor hidden = read(bench, prompt, context, &kept);
   return at::argmax(model::logits(bench.model.decoder, hidden.narrow(0, hidden.size(0) - 1, 1)), -1);
 }
@@ -45,7 +45,7 @@ class ShortPrompts {
 
   explicit ShortPrompts(const ShapeBench& bench) : bench_(bench) {
     const model::DecoderConfig& config = bench.shape.decoder;
-    cache_ = model::make_kv_cache(config.layers, 2 * rows, config.groups, config.head_width, bench.values);
+    cache_ = model::make_kv_cache(config.layers, 2 * rows, config.groups, config.head_width, bench.cached);
     if (model::BatchStep::takes(bench.model, cache_)) step_.emplace(bench.model, cache_, rows, rows);
   }
 

@@ -67,6 +67,21 @@ TEST_F(Batching, InBfloat16LogitsMoveByLessThanTwoHundredths) {
   }
 }
 
+TEST_F(Batching, WithACacheIn8BitsToo) {
+  EngineOptions settings = options();
+  Engine whole(model, tokenizer, settings);
+  std::vector<Request> requests = this->requests(whole);
+  for (Request& request : requests) request.sampling.temperature = 0;
+  const std::vector<Completion> exact = alone(requests, settings);
+  settings.cache_type = CacheType::int8;
+  Engine engine(model, tokenizer, settings);
+  const std::vector<Completion> expected = alone(requests, settings), found = run_together(engine, requests, 1);
+  for (size_t i = 0; i < found.size(); ++i) {
+    expect_close(found[i], expected[i], 2e-2);
+    expect_close(found[i], exact[i], 5e-2);
+  }
+}
+
 TEST_F(Batching, BatchInvariantTheyAreTheSameBitForBit) {
   round_weights(at::kFloat);
   EngineOptions settings = options();

@@ -27,7 +27,8 @@ constexpr int64_t most_blocks = int64_t{1} << 24;  // a billion rows
 constexpr int64_t most_samples = int64_t{1} << 16;
 
 // float32 weights mean that exactness is wanted; otherwise the cache is bfloat16, half the bytes to read a token.
-at::ScalarType cache_type(const model::Decoder& decoder) {
+at::ScalarType cache_type(const model::Decoder& decoder, CacheType wanted) {
+  if (wanted == CacheType::int8) return at::kByte;
   const at::Tensor& weight = decoder.layers.front().attention.output.weight;
   return weight.defined() && weight.scalar_type() == at::kFloat ? at::kFloat : at::kBFloat16;
 }
@@ -40,8 +41,8 @@ int64_t cache_blocks(const model::Decoder& decoder, const EngineOptions& options
   const model::DecoderConfig& config = decoder.config;
   int64_t rows = options.cache_rows;
   if (rows == 0) {
-    const int64_t bytes_a_row = 2 * config.layers * config.groups * config.head_width *
-                                static_cast<int64_t>(at::elementSize(cache_type(decoder)));
+    const int64_t bytes_a_row = model::cache_slot_bytes(config.layers, config.groups, config.head_width,
+                                                        cache_type(decoder, options.cache_type));
     rows = std::max(ops::available_bytes(decoder.device()) / 4 / bytes_a_row, config.max_positions);
   }
   const int64_t padding = steps_by_tables(decoder, options) ? 1 : 0;
@@ -288,7 +289,7 @@ EngineCounters Engine::counters() const {
 model::KvCache Engine::make_cache(int64_t slots) const {
   const model::Decoder& decoder = model_->decoder;
   return model::make_kv_cache(decoder.config.layers, slots, decoder.config.groups, decoder.config.head_width,
-                              at::TensorOptions(decoder.device()).dtype(cache_type(decoder)));
+                              at::TensorOptions(decoder.device()).dtype(cache_type(decoder, options_.cache_type)));
 }
 
 model::CrossAttentionInput Engine::cross(std::vector<const model::ContextStates*> contexts) const {

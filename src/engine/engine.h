@@ -28,6 +28,10 @@
 
 namespace cepe::engine {
 
+// How the self-attention cache is kept. automatic: bfloat16, or float32 with float32 weights; int8: 8 bits with
+// a scale a head (ops/int8_rows.h), half the bytes. What that costs: docs/performance.md.
+enum class CacheType { automatic, int8 };
+
 struct EngineOptions {
   model::CrossAttentionPath path = model::CrossAttentionPath::automatic;
   // Budget for K and V of all contexts together, in all layers; 0 = never, -1 = 40 % of the memory that is free when
@@ -46,6 +50,7 @@ struct EngineOptions {
   // as recorded graphs. On the CPU, where nothing is launched, only to test it.
   bool steps_by_tables_on_cpu = false;
   KeptType kept_type = KeptType::automatic;
+  CacheType cache_type = CacheType::automatic;
 };
 
 struct EngineCounters {

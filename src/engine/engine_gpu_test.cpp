@@ -141,6 +141,30 @@ TEST_F(EngineOnGpu, ShortOfBlocksTheAnswersAreTheSame) {
   EXPECT_GT(crowded.counters().preemptions, 0);
 }
 
+TEST_F(EngineOnGpu, ACacheIn8BitsAnswersAlike) {
+  EngineOptions settings = options();
+  Engine whole = engine(settings);
+  const std::vector<Request> requests = greedy_requests(whole);
+  const std::vector<Completion> exact = alone(requests, settings);
+  settings.cache_type = CacheType::int8;
+  Engine used = engine(settings);
+  const std::vector<Completion> expected = alone(requests, settings), found = run_together(used, requests, 1);
+  expect_all_close(found, expected);
+  EXPECT_GT(used.counters().steps_by_tables, 10);
+  run_together(whole, requests, 1);
+  EXPECT_LT(used.counters().cache_bytes, whole.counters().cache_bytes * 6 / 10) << "half, and the scales";
+  for (size_t i = 0; i < found.size(); ++i) {
+    SCOPED_TRACE(i);
+    expect_close(found[i], exact[i], 8e-2);
+  }
+  const std::vector<Request> few = {bench().request(40, 60), bench().request(50, 60), bench().request(30, 60)};
+  const std::vector<Completion> unhindered = alone(few, settings);
+  settings.cache_rows = 256;
+  Engine crowded = engine(settings);
+  expect_all_close(run_together(crowded, few, 1), unhindered);
+  EXPECT_GT(crowded.counters().preemptions, 0);
+}
+
 TEST_F(EngineOnGpu, SeveralAnswersReadThePromptOnce) {
   Engine used = engine(options());
   Request several = question(used.prepare(bench().states(bench().ids(40))), 30, 10);

@@ -144,7 +144,8 @@ at::Tensor attend_cached(const at::Tensor& queries, const BatchLayout& layout, c
   const int64_t total = sequence.cached + sequence.count;
   if (sequence.count > 1 || !takes_row_kernel(queries, cache.keys)) {
     const std::vector<CacheRun> runs = cache_runs(layout, sequence, 0, total);
-    return attend_causal(queries, gather_rows(cache.keys, runs), gather_rows(cache.values, runs), scale, window);
+    const auto rows = [&](const at::Tensor& kept) { return gather_rows(kept, runs, queries.scalar_type()); };
+    return attend_causal(queries, rows(cache.keys), rows(cache.values), scale, window);
   }
   const int64_t seen = window > 0 ? std::min(window, total) : total;
   std::vector<ops::RowPage> pages;  // as they are: nothing is copied

@@ -34,7 +34,8 @@ bool has_text(std::span<const BatchStep::Row> rows) {
 
 // Of pages like these, whose keys are not their values.
 ops::PageTable pair_form(const at::Tensor& keys) {
-  ops::PageTable table = form_of(keys, kept_page_rows);
+  ops::PageTable table = ops::cache_form(keys, keys);
+  table.page_rows = kept_page_rows;
   table.values = at::empty({0}, at::kLong);
   return table;
 }
@@ -54,7 +55,8 @@ bool BatchStep::takes(const CepeModel& model, const KvCache& cache) {
                                     [&](int64_t window) { return window > 0 && window < cache.slots(); });
   const auto dynamic = [](const RopeConfig& rope) { return rope.scaling == RopeScaling::dynamic; };
   if (windowed || dynamic(config.rope) || (config.local_rope && dynamic(*config.local_rope))) return false;
-  return ops::takes_paged_attention(pair_form(cache.keys.front()), model.decoder.device());
+  return ops::takes_paged_attention(pair_form(cache.keys.front()), model.decoder.device(),
+                                    config.heads / config.groups);
 }
 
 bool BatchStep::takes(const CepeModel& model, const ContextStates& context) {

@@ -54,7 +54,9 @@ BatchStep::Recording& BatchStep::recording_for(const Plan& plan) {
   tables.rows_of_token = plan.longest > 1 ? each : 0;
   tables.one_row_each = !plan.texts;
   for (int64_t layer = 0; layer < layers; ++layer) {
-    ops::PageTable table = form_of(cache_.keys[static_cast<size_t>(layer)], block_rows_);
+    const at::Tensor& kept = cache_.keys[static_cast<size_t>(layer)];
+    ops::PageTable table = ops::cache_form(kept, kept);
+    table.page_rows = block_rows_;
     table.first_page = made->counts.narrow(0, 0, bounds);
     table.rows = made->counts.narrow(0, 2 * bounds, plan.pages);
     table.keys = made->addresses[0][layer];
@@ -155,7 +157,7 @@ void BatchStep::fill_contexts(Recording& recording, std::span<const Row> rows) {
 void BatchStep::fill(Recording& recording, const at::Tensor& tokens, std::span<const Row> rows) {
   const auto batch = static_cast<size_t>(recording.plan.batch);
   const at::Tensor& keys = cache_.keys.front();
-  const int64_t block_bytes = block_rows_ * keys.size(1) * keys.size(2) * static_cast<int64_t>(keys.itemsize());
+  const int64_t block_bytes = block_rows_ * keys.stride(0) * static_cast<int64_t>(keys.itemsize());
   const at::Tensor given = tokens.to(at::kCPU, at::kLong).contiguous();
   std::vector<int64_t> numbers(3 * batch, 0);
   const int64_t each = model_.decoder.config.heads / model_.decoder.config.groups;

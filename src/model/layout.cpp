@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 
+#include "ops/int8_rows.h"
+
 namespace cepe::model {
 
 BatchLayout uniform_layout(const at::Tensor& tokens) {
@@ -21,6 +23,7 @@ BatchLayout single_layout(const at::Tensor& tokens, int64_t cached) {
   BatchLayout layout;
   layout.tokens = tokens;
   layout.positions = at::arange(cached, cached + tokens.size(0), tokens.options());
+  if (!tokens.is_cpu()) layout.slots = layout.positions.to(at::kLong);
   layout.sequences.push_back({0, tokens.size(0), cached, 0});
   return layout;
 }
@@ -45,11 +48,20 @@ BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows,
   return layout;
 }
 
+int64_t cache_slot_bytes(int64_t layers, int64_t groups, int64_t head_width, at::ScalarType type) {
+  const int64_t head = type == at::kByte ? head_width + 4 : head_width * static_cast<int64_t>(at::elementSize(type));
+  return 2 * layers * groups * head;
+}
+
 KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options) {
   KvCache cache;
+  const auto rows = [&] {
+    return options.dtype() == at::kByte ? ops::empty_int8_heads(slots, groups, head_width, options.device())
+                                        : at::empty({slots, groups, head_width}, options);
+  };
   for (int64_t layer = 0; layer < layers; ++layer) {
-    cache.keys.push_back(at::empty({slots, groups, head_width}, options));
-    cache.values.push_back(at::empty({slots, groups, head_width}, options));
+    cache.keys.push_back(rows());
+    cache.values.push_back(rows());
   }
   return cache;
 }

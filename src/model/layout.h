@@ -57,14 +57,17 @@ BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows,
 // Keys and values of the decoder's self-attention, rotated, for all layers. Layers read and write it; whoever made it
 // owns the slots' meaning (BatchLayout says which belong to which sequence).
 struct KvCache {
-  std::vector<at::Tensor> keys;    // L x [slots, G, D]
-  std::vector<at::Tensor> values;  // L x [slots, G, D]
+  std::vector<at::Tensor> keys;    // L x [slots, G, D], or in 8 bits [slots, G, D + 4] (ops/int8_rows.h)
+  std::vector<at::Tensor> values;  // likewise
 
   int64_t slots() const {
     return values.empty() ? 0 : values.back().size(0);
   }  // where they grow, it is the last that does
 };
 
+// Bytes of a slot, keys and values of all layers. type: kByte: in 8 bits.
+int64_t cache_slot_bytes(int64_t layers, int64_t groups, int64_t head_width, at::ScalarType type);
+// Of options' type, likewise.
 KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options);
 
 }  // namespace cepe::model

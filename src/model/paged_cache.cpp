@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "ops/int8_rows.h"
+
 namespace cepe::model {
 
 std::vector<CacheRun> cache_runs(const BatchLayout& layout, const SequenceRows& sequence, int64_t begin, int64_t end) {
@@ -27,27 +29,31 @@ std::vector<CacheRun> cache_runs(const BatchLayout& layout, const SequenceRows& 
 
 void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values, at::Tensor cache_keys,
                 at::Tensor cache_values) {
+  const auto as_kept = [](const at::Tensor& rows, const at::Tensor& cache) {
+    return ops::is_int8_rows(cache) ? ops::int8_rows(rows) : rows.to(cache.scalar_type());
+  };
+  const at::Tensor kept_keys = as_kept(keys, cache_keys), kept_values = as_kept(values, cache_values);
   if (layout.slots.defined()) {  // one kernel for the whole batch
-    cache_keys.index_copy_(0, layout.slots, keys.to(cache_keys.scalar_type()));
-    cache_values.index_copy_(0, layout.slots, values.to(cache_values.scalar_type()));
+    cache_keys.index_copy_(0, layout.slots, kept_keys);
+    cache_values.index_copy_(0, layout.slots, kept_values);
     return;
   }
   for (const SequenceRows& sequence : layout.sequences) {
     int64_t row = sequence.first;
     for (const CacheRun& run : cache_runs(layout, sequence, sequence.cached, sequence.cached + sequence.count)) {
-      cache_keys.narrow(0, run.slot, run.count).copy_(keys.narrow(0, row, run.count));
-      cache_values.narrow(0, run.slot, run.count).copy_(values.narrow(0, row, run.count));
+      cache_keys.narrow(0, run.slot, run.count).copy_(kept_keys.narrow(0, row, run.count));
+      cache_values.narrow(0, run.slot, run.count).copy_(kept_values.narrow(0, row, run.count));
       row += run.count;
     }
   }
 }
 
-at::Tensor gather_rows(const at::Tensor& cache, const std::vector<CacheRun>& runs) {
-  if (runs.size() == 1) return cache.narrow(0, runs.front().slot, runs.front().count);
+at::Tensor gather_rows(const at::Tensor& cache, const std::vector<CacheRun>& runs, at::ScalarType type) {
+  if (runs.size() == 1) return ops::unpacked_rows(cache.narrow(0, runs.front().slot, runs.front().count), type);
   std::vector<at::Tensor> parts;
   parts.reserve(runs.size());
   for (const CacheRun& run : runs) parts.push_back(cache.narrow(0, run.slot, run.count));
-  return at::cat(parts, 0);
+  return ops::unpacked_rows(at::cat(parts, 0), type);
 }
 
 int64_t slots_needed(const BatchLayout& layout, const SequenceRows& sequence) {

@@ -20,6 +20,7 @@
 #include "gpu.h"
 #include "ops/activation.h"
 #include "ops/cuda/loaded.h"
+#include "ops/int8_rows.h"
 #include "ops/norm.h"
 #include "ops/rotary.h"
 
@@ -152,6 +153,22 @@ TEST_F(ElementwiseOnGpu, RotationIntoACacheIsRotationAndCopies) {
         EXPECT_TRUE(rotated.equal(rotate(queries, cos, sin))) << width << " " << rows;
         EXPECT_TRUE(kept_keys.equal(expected_keys)) << width << " " << rows;
         EXPECT_TRUE(kept_values.equal(expected_values)) << width << " " << rows;
+        // In 8 bits: as the CPU rounds where the kernel does it.
+        const at::Tensor packed_keys = empty_int8_heads(slots, groups, width, device()).fill_(3),
+                         packed_values = empty_int8_heads(slots, groups, width, device()).fill_(3);
+        const at::Tensor again = rotate_into_cache(queries, keys, values, cos, sin, places, packed_keys, packed_values);
+        EXPECT_TRUE(again.equal(rotated)) << width << " " << rows;
+        const bool exact = type == at::kBFloat16 && width % 4 == 0 && half % 4 == 0;
+        const auto expect_packed = [&](const at::Tensor& cache, const at::Tensor& written) {
+          at::Tensor expected = empty_int8_heads(slots, groups, width, at::kCPU).fill_(3);
+          expected.index_copy_(0, places.to(at::kCPU), int8_rows(written.to(at::kCPU)));
+          const at::Tensor found = cache.to(at::kCPU);
+          EXPECT_TRUE(!exact || found.equal(expected)) << width << " " << rows;
+          const auto whole = [](const at::Tensor& packed) { return unpacked_rows(packed.contiguous(), at::kFloat); };
+          EXPECT_LE((whole(found) - whole(expected)).abs().max().item<double>(), 0.05) << width << " " << rows;
+        };
+        expect_packed(packed_keys, rotate(keys, cos, sin));
+        expect_packed(packed_values, values);
       }
     }
   }

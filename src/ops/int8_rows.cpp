@@ -7,6 +7,18 @@
 
 namespace cepe::ops {
 
+bool is_int8_heads(const at::Tensor& cache, int64_t groups, int64_t width) {
+  return is_int8_rows(cache) && cache.dim() == 3 && cache.size(1) == groups && cache.size(2) == width + 4 &&
+         cache.stride(2) == 1 && cache.stride(1) == width + 4 && cache.stride(0) % 16 == 0;
+}
+
+at::Tensor empty_int8_heads(int64_t slots, int64_t groups, int64_t width, at::Device device) {
+  const int64_t bytes = groups * (width + 4), stride = (bytes + 15) / 16 * 16;
+  return at::empty({slots, stride}, at::TensorOptions(device).dtype(at::kByte))
+      .narrow(1, 0, bytes)
+      .unflatten(1, {groups, width + 4});
+}
+
 at::Tensor int8_rows(const at::Tensor& dense) {
   const at::Tensor values = dense.to(at::kFloat);
   const at::Tensor scales = values.abs().amax(-1, /*keepdim=*/true).div(127).clamp_min(1e-30);  // [.., S, 1]

@@ -13,6 +13,11 @@ inline bool is_int8_rows(const at::Tensor& rows) { return rows.scalar_type() == 
 // E of packed or of dense rows.
 inline int64_t row_width(const at::Tensor& rows) { return rows.size(-1) - (is_int8_rows(rows) ? 4 : 0); }
 
+// Whether these are heads of a cache: [slots, G, D + 4], each slot packed by itself, so that a head has a scale.
+bool is_int8_heads(const at::Tensor& cache, int64_t groups, int64_t width);
+// Such a cache of that many slots, whose bytes are not set. Slots begin at multiples of 16 bytes.
+at::Tensor empty_int8_heads(int64_t slots, int64_t groups, int64_t width, at::Device device);
+
 // Dense rows [.., S, E] of any float type -> packed, each value rounded to the nearest of 255 steps: scale = largest
 // magnitude of the row / 127.
 at::Tensor int8_rows(const at::Tensor& dense);

@@ -89,8 +89,10 @@ at::Tensor page_at(const PageTable& table, const at::Tensor& addresses, int64_t 
     return unpacked_rows(at::from_blob(first, {rows, table.width + 4}, at::TensorOptions().dtype(at::kByte)),
                          at::kFloat)
         .unsqueeze(1);
-  return at::from_blob(first, {rows, table.groups, table.width}, {stride, table.width, 1},
-                       at::TensorOptions().dtype(table.type));
+  const int64_t width = table.width + (table.type == at::kByte ? 4 : 0);
+  const at::Tensor found =
+      at::from_blob(first, {rows, table.groups, width}, {stride, width, 1}, at::TensorOptions().dtype(table.type));
+  return unpacked_rows(found, at::kFloat);
 }
 
 std::vector<RowPage> without_last_rows(std::vector<RowPage> pages, int64_t count) {
@@ -153,6 +155,7 @@ cuda::PagedAttentionRun run_of(const BatchQueries& queries, const PageTable& tab
           .backwards = queries.backwards,
           .same = !table.values.defined(),
           .int8_pages = table.type == at::kChar,
+          .int8_heads = table.type == at::kByte,
           .bfloat16_queries = queries.rows.scalar_type() == at::kBFloat16,
           .device = queries.rows.device().index()};
 }
@@ -185,6 +188,17 @@ PageTable page_form(const at::Tensor& keys, const at::Tensor& values) {
   table.type = packed ? at::kChar : keys.scalar_type();
   table.key_stride = packed ? table.width : keys.stride(0);
   table.value_stride = packed ? table.width : values.stride(0);
+  return table;
+}
+
+PageTable cache_form(const at::Tensor& keys, const at::Tensor& values) {
+  if (!is_int8_rows(keys)) return page_form(keys, values);
+  PageTable table;
+  table.groups = keys.size(1);
+  table.width = row_width(keys);
+  table.type = at::kByte;
+  table.key_stride = keys.stride(0);
+  table.value_stride = values.stride(0);
   return table;
 }
 
@@ -222,13 +236,14 @@ PageTable page_table(std::span<const std::vector<RowPage>> sequences, at::Device
 
 namespace {
 
-// Queries: one row a sequence, or one of a text.
-bool has_kernel(const PageTable& table, at::Device device, int64_t rows_of_token) {
+// query_rows: of a sequence. rows_of_token: 1 where they are of a text.
+bool has_kernel(const PageTable& table, at::Device device, int64_t query_rows, int64_t rows_of_token) {
   if (table.keys.defined() && table.keys.numel() == 0) return true;
-  const bool packed = table.type == at::kChar;
-  if (device.is_cpu()) return packed || table.type == at::kBFloat16 || table.type == at::kFloat;
+  const bool packed = table.type == at::kChar, heads = table.type == at::kByte;
+  if (heads && !table.values.defined()) return false;
+  if (device.is_cpu()) return packed || heads || table.type == at::kBFloat16 || table.type == at::kFloat;
   const cuda::CudaKernels* kernels = device.is_cuda() ? cuda::kernels() : nullptr;
-  if (!kernels || (!packed && table.type != at::kBFloat16) || table.key_stride % 8 != 0) return false;
+  if (!kernels || (!packed && !heads && table.type != at::kBFloat16) || table.key_stride % 8 != 0) return false;
   if (table.values.defined() && table.value_stride % 8 != 0) return false;
   const cuda::PagedAttentionRun run = {.sequences = 1,
                                        .groups = table.groups,
@@ -236,19 +251,22 @@ bool has_kernel(const PageTable& table, at::Device device, int64_t rows_of_token
                                        .page_rows = table.page_rows,
                                        .key_stride = table.key_stride,
                                        .value_stride = table.value_stride,
-                                       .most_query_rows = 1,
+                                       .most_query_rows = query_rows,
                                        .rows_of_token = rows_of_token,
                                        .same = !table.values.defined(),
                                        .int8_pages = packed,
+                                       .int8_heads = heads,
                                        .device = device.index()};
   return kernels->paged_attention_bytes(run) > 0;
 }
 
 }  // namespace
 
-bool takes_paged_attention(const PageTable& table, at::Device device) { return has_kernel(table, device, 0); }
+bool takes_paged_attention(const PageTable& table, at::Device device, int64_t query_rows) {
+  return has_kernel(table, device, query_rows, 0);
+}
 
-bool takes_causal_queries(const PageTable& table, at::Device device) { return has_kernel(table, device, 1); }
+bool takes_causal_queries(const PageTable& table, at::Device device) { return has_kernel(table, device, 1, 1); }
 
 bool takes_int8_pages(int64_t width, at::Device device) {
   if (!device.is_cuda()) return false;
@@ -300,8 +318,8 @@ void attend(const BatchQueries& queries, const PageTable& table, double scale, B
   }
   const int64_t bytes = paged_attention_bytes(queries, table);
   if (bytes == 0) {
-    refuse_pages("no kernel of this GPU's shared memory for " + std::to_string(queries.most_of_a_sequence) +
-                     " query rows of width " + std::to_string(table.width),
+    refuse_pages("no kernel of this GPU for " + std::to_string(queries.most_of_a_sequence) + " query rows over " +
+                     c10::toString(table.type) + " of width " + std::to_string(table.width),
                  base::ErrorCode::unsupported);
   }
   const at::Tensor& workspace = result.workspace;

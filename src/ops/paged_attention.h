@@ -28,7 +28,9 @@ struct PageTable {
   int64_t page_rows = 256;                   // no page has more
   int64_t groups = 1, width = 0;             // G, D of keys and of values
   int64_t key_stride = 0, value_stride = 0;  // elements from row to row within a page
-  // Of the pages. The CPU also takes float32; kChar: packed rows (int8_rows.h) that are keys and values, of one group.
+  // Of the pages. The CPU also takes float32; kChar: packed rows (int8_rows.h) that are keys and values, of one group;
+  // kByte: each row
+  // [G, D + 4] packed by itself (int8_rows.h), values their own, strides in bytes.
   at::ScalarType type = at::kBFloat16;
 };
 
@@ -36,6 +38,8 @@ int64_t address_of(const at::Tensor& tensor);  // of its first element, as a tab
 
 // The form of pages like these rows [S, G, D], or packed [S, 1, E + 4], with no page yet.
 PageTable page_form(const at::Tensor& keys, const at::Tensor& values);
+// The same of a cache: rows [slots, G, D], or heads in 8 bits [slots, G, D + 4] (empty_int8_heads).
+PageTable cache_form(const at::Tensor& keys, const at::Tensor& values);
 
 // The pages of each sequence as a table on the pages' device (a copy to it: outside graphs). Pages must agree in
 // everything but their rows. Errors: invalid_argument, naming what differs.
@@ -68,8 +72,9 @@ struct BatchAttention {
 };
 
 // Whether a kernel takes these pages there: any on the CPU; on an opened GPU bfloat16 of D 64, 96, 128 and 256, and
-// where keys serve as values also 512, 576 and 1024; rows that begin at multiples of 16 bytes.
-bool takes_paged_attention(const PageTable& table, at::Device device);
+// where keys serve as values also 512, 576 and 1024; rows that begin at multiples of 16 bytes; on a Hopper GPU
+// heads in 8 bits of D 64, 128 and 256 for up to four query_rows of a sequence.
+bool takes_paged_attention(const PageTable& table, at::Device device, int64_t query_rows = 1);
 // Whether pages of packed rows of that width are read as they are there: on a Hopper GPU, E 512, 576 and 1024. The CPU
 // takes them too, but unpacks them first.
 bool takes_int8_pages(int64_t width, at::Device device);

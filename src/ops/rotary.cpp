@@ -8,6 +8,7 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cuda/loaded.h"
 #include "ops/fused.h"
+#include "ops/int8_rows.h"
 #include "ops/rotary_cache_rows.h"
 
 namespace cepe::ops {
@@ -112,14 +113,32 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 
 namespace {
 
+// What the kernel of a cache in 8 bits wants besides.
+bool fits_int8_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& cos,
+                     const at::Tensor& sin, const at::Tensor& cache) {
+  const auto is = [](const at::Tensor& x, uintptr_t bytes) {
+    return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % bytes == 0;
+  };
+  const auto is_head = [&](const at::Tensor& x) { return is(x, 8) && x.stride(0) % 4 == 0 && x.stride(1) % 4 == 0; };
+  return queries.scalar_type() == at::kBFloat16 && queries.size(2) <= cuda::widest_int8_head &&
+         queries.size(2) % 4 == 0 && cos.size(1) % 4 == 0 && is_head(queries) && is_head(keys) && is_head(values) &&
+         is(cos, 16) && is(sin, 16) && is_int8_heads(cache, keys.size(1), keys.size(2)) &&
+         cache.device() == queries.device() && is(cache, 4);
+}
+
 bool fits_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& cos,
                      const at::Tensor& sin, const at::Tensor& slots, const at::Tensor& cache) {
   const at::ScalarType type = queries.scalar_type();
   return rotation_fits_on_gpu(queries, cos, sin) && rotation_fits(keys, cos, sin, queries.device()) &&
          suits_kernels(values, type, queries.device()) && keys.scalar_type() == type && values.stride(2) == 1 &&
-         values.sizes() == keys.sizes() && keys.size(2) == queries.size(2) &&
-         is_plain_dense(cache, type, queries.device()) && slots.is_contiguous() && slots.device() == queries.device() &&
-         slots.scalar_type() == at::kLong;
+         values.sizes() == keys.sizes() && keys.size(2) == queries.size(2) && slots.is_contiguous() &&
+         slots.device() == queries.device() && slots.scalar_type() == at::kLong &&
+         (is_int8_rows(cache) ? fits_int8_cache(queries, keys, values, cos, sin, cache)
+                              : is_plain_dense(cache, type, queries.device()));
+}
+
+void put_into_cache(const at::Tensor& rows, const at::Tensor& slots, const at::Tensor& cache) {
+  cache.index_copy_(0, slots, is_int8_rows(cache) ? int8_rows(rows) : rows.to(cache.scalar_type()));
 }
 
 }  // namespace
@@ -129,9 +148,10 @@ at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, 
                              const at::Tensor& cache_keys, const at::Tensor& cache_values) {
   const cuda::CudaKernels* gpu = queries.is_cuda() ? cuda::kernels() : nullptr;
   if (!gpu || !fits_into_cache(queries, keys, values, cos, sin, slots, cache_keys) ||
-      !is_plain_dense(cache_values, queries.scalar_type(), queries.device())) {
-    at::Tensor(cache_keys).index_copy_(0, slots, rotate(keys, cos, sin).to(cache_keys.scalar_type()));
-    at::Tensor(cache_values).index_copy_(0, slots, values.to(cache_values.scalar_type()));
+      !fits_into_cache(queries, keys, values, cos, sin, slots, cache_values) ||
+      cache_keys.strides() != cache_values.strides() || cache_keys.scalar_type() != cache_values.scalar_type()) {
+    put_into_cache(rotate(keys, cos, sin), slots, cache_keys);
+    put_into_cache(values, slots, cache_values);
     return rotate(queries, cos, sin);
   }
   at::Tensor rotated = at::empty(queries.sizes(), queries.options());

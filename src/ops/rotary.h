@@ -12,9 +12,9 @@ namespace cepe::ops {
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 // What lies between a decoder layer's fused product and its attention, in one launch on a GPU: keys [N, G, D], rotated,
-// and values [N, G, D] go into slots [N] int64 of a cache [slots, G, D], in its type. Queries [N, H, D] -> rotated.
-// Not differentiable. On a GPU slots, cos and sin are read while the kernel launched just before still runs (as
-// paged_attention.h has it): they must come from further back.
+// and values [N, G, D] go into slots [N] int64 of a cache [slots, G, D], in its type, or packed [slots, G, D + 4]
+// (int8_rows.h). Queries [N, H, D] -> rotated. Not differentiable. On a GPU slots, cos and sin are read while the
+// kernel launched just before still runs (as paged_attention.h has it): they must come from further back.
 at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                              const at::Tensor& cos, const at::Tensor& sin, const at::Tensor& slots,
                              const at::Tensor& cache_keys, const at::Tensor& cache_values);

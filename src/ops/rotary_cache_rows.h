@@ -4,11 +4,12 @@
 #include <ATen/core/Tensor.h>
 
 #include "ops/cuda/kernels.h"
+#include "ops/int8_rows.h"
 
 namespace cepe::ops {
 
-// queries [N, H, D], keys and values [N, G, D], cos and sin [N, R/2], slots [N], the cache [slots, G, D], as rotary.h
-// has them; what a kernel asks of types and strides is its caller's to check. Without `rotated`.
+// queries [N, H, D], keys and values [N, G, D], cos and sin [N, R/2], slots [N], the cache [slots, G, D] or packed, as
+// rotary.h has them; what a kernel asks of types and strides is its caller's to check. Without `rotated`.
 inline cuda::RotaryCacheRows rotary_cache_rows(const at::Tensor& queries, const at::Tensor& keys,
                                                const at::Tensor& values, const at::Tensor& cos, const at::Tensor& sin,
                                                const at::Tensor& slots, const at::Tensor& cache_keys,
@@ -33,7 +34,9 @@ inline cuda::RotaryCacheRows rotary_cache_rows(const at::Tensor& queries, const 
           .key_head = keys.stride(1),
           .value_row = values.stride(0),
           .value_head = values.stride(1),
+          .cache_row = cache_keys.stride(0),
           .bfloat16 = queries.scalar_type() == at::kBFloat16,
+          .int8_cache = is_int8_rows(cache_keys),
           .device = queries.device().index()};
 }
 

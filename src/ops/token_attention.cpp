@@ -7,6 +7,7 @@
 
 #include "ops/cuda/loaded.h"
 #include "ops/fused.h"
+#include "ops/int8_rows.h"
 #include "ops/rotary.h"
 #include "ops/rotary_cache_rows.h"
 
@@ -26,17 +27,23 @@ bool agree(const TokenHeads& heads, const PageTable& table) {
     return x.defined() && x.dim() == 3 && is_plain(x, at::kBFloat16, device) && x.stride(2) == 1;
   };
   if (!is_rows(heads.queries) || !is_rows(heads.keys) || !is_rows(heads.values) || heads.cos.dim() != 2 ||
-      heads.cache_keys.dim() != 3 || table.type != at::kBFloat16 || table.groups <= 0 || table.page_rows <= 0)
+      heads.cache_keys.dim() != 3 || (table.type != at::kBFloat16 && table.type != at::kByte) || table.groups <= 0 ||
+      table.page_rows <= 0)
     return false;
   const int64_t rows = heads.queries.size(0), width = heads.queries.size(2), pages = table.keys.numel();
   const std::array<int64_t, 3> own = {rows, table.groups, width},
                                kept = {heads.cache_keys.size(0), table.groups, width};
+  const auto is_cache = [&](const at::Tensor& cache) {
+    if (table.type == at::kByte)
+      return cache.defined() && cache.device() == device && is_int8_heads(cache, table.groups, width);
+    return is_dense(cache, at::kBFloat16) && cache.sizes() == at::IntArrayRef(kept);
+  };
   return width == table.width && heads.queries.size(1) >= table.groups && heads.queries.size(1) % table.groups == 0 &&
          heads.keys.sizes() == at::IntArrayRef(own) && heads.values.sizes() == heads.keys.sizes() &&
-         is_dense(heads.cache_keys, at::kBFloat16) && is_dense(heads.cache_values, at::kBFloat16) &&
-         heads.cache_keys.sizes() == at::IntArrayRef(kept) && heads.cache_values.sizes() == heads.cache_keys.sizes() &&
-         is_dense(heads.cos, at::kFloat) && is_dense(heads.sin, at::kFloat) && heads.cos.size(0) == rows &&
-         heads.sin.sizes() == heads.cos.sizes() && 2 * heads.cos.size(1) <= width && is(heads.slots, at::kLong, rows) &&
+         is_cache(heads.cache_keys) && is_cache(heads.cache_values) &&
+         heads.cache_values.strides() == heads.cache_keys.strides() && is_dense(heads.cos, at::kFloat) &&
+         is_dense(heads.sin, at::kFloat) && heads.cos.size(0) == rows && heads.sin.sizes() == heads.cos.sizes() &&
+         2 * heads.cos.size(1) <= width && is(heads.slots, at::kLong, rows) &&
          is(table.first_page, at::kInt, rows + 1) && is(table.rows, at::kInt, pages) &&
          is(table.keys, at::kLong, pages) && is(table.values, at::kLong, pages);
 }
@@ -62,6 +69,7 @@ std::optional<cuda::TokenAttentionRun> run_of(const TokenHeads& heads, const Pag
                                            .key_stride = table.key_stride,
                                            .value_stride = table.value_stride,
                                            .scale = static_cast<float>(scale),
+                                           .int8_heads = table.type == at::kByte,
                                            .bfloat16_output = true,
                                            .device = device.index()},
                                  .device = device.index()};

@@ -18,6 +18,7 @@
 #include "gpu.h"
 #include "ops/device.h"
 #include "ops/device_graph.h"
+#include "ops/int8_rows.h"
 #include "ops/row_product.h"
 #include "ops/token_attention.h"
 
@@ -29,11 +30,14 @@ struct Shape {
   std::vector<int64_t> cached;  // rows of each sequence, the token's own included; 0: none
   int64_t block = 64;
   bool interleaved = false;  // query, key and value of a head side by side
+  bool in_8_bits = false;    // the cache
 };
 
 struct Result {
   at::Tensor output, keys, values;  // the cache's
 };
+
+using Places = std::vector<std::vector<std::pair<int64_t, int64_t>>>;  // first row and rows of each sequence's pages
 
 class TokenAttentionOnGpu : public test::OnGpu {
  protected:
@@ -51,7 +55,7 @@ class TokenAttentionOnGpu : public test::OnGpu {
     at::Tensor keys = cache(), values = cache();
     const at::Tensor fused = there(at::randn({sequences, (shape.heads + 2 * shape.groups) * shape.width})),
                      angles = at::rand({sequences, shape.half}) * 6.3;
-    std::vector<std::vector<std::pair<int64_t, int64_t>>> places(shape.cached.size());  // first row and rows of pages
+    Places places(shape.cached.size());
     std::vector<int64_t> slots;
     std::vector<int32_t> first = {0};
     int64_t next = blocks;
@@ -67,11 +71,11 @@ class TokenAttentionOnGpu : public test::OnGpu {
       }
       first.push_back(first.back() + static_cast<int32_t>(shape.heads / shape.groups));
     }
-    const at::Tensor cache_keys = there(keys), cache_values = there(values);
-    std::vector<std::vector<RowPage>> pages(places.size());
-    for (size_t i = 0; i < places.size(); ++i)
-      for (const auto& [begin, rows] : places[i])
-        pages[i].push_back({cache_keys.narrow(0, begin, rows), cache_values.narrow(0, begin, rows)});
+    const auto cached = [&](const at::Tensor& rows) {
+      if (!shape.in_8_bits) return there(rows);
+      return empty_int8_heads(rows.size(0), shape.groups, shape.width, device).copy_(int8_rows(rows));
+    };
+    const at::Tensor cache_keys = cached(keys), cache_values = cached(values);
     const auto part = [&](int64_t number, int64_t begin, int64_t heads) {
       const at::Tensor found =
           shape.interleaved
@@ -87,17 +91,36 @@ class TokenAttentionOnGpu : public test::OnGpu {
                               at::tensor(slots, at::kLong).to(device),
                               cache_keys,
                               cache_values};
-    const PageTable table = with_room(page_table(pages, device), shape.block);
+    const PageTable table = with_room(table_of(cache_keys, cache_values, places), shape.block);
     EXPECT_EQ(has_token_kernel(heads, table), is_for_the_kernel(shape, table, device)) << shape.width;
     // Large scores: a few rows have most of the weight.
     const at::Tensor output = token_attention(heads, table, at::tensor(first, at::kInt).to(device),
                                               3 / std::sqrt(static_cast<double>(shape.width)));
-    const auto back = [](const at::Tensor& x) { return x.to(at::kCPU, at::kFloat); };
+    const auto back = [](const at::Tensor& x) { return unpacked_rows(x.to(at::kCPU), at::kFloat).to(at::kFloat); };
     // Block 0 is where a step's unused rows may be written.
     const auto used = [&](const at::Tensor& x) {
       return back(x.narrow(0, shape.block, (blocks - 1) * shape.block)).nan_to_num(77);
     };
     return {back(output), used(cache_keys), used(cache_values)};
+  }
+
+  static PageTable table_of(const at::Tensor& keys, const at::Tensor& values, const Places& places) {
+    std::vector<int32_t> first_page = {0}, rows;
+    std::vector<int64_t> key_addresses, value_addresses;
+    for (const auto& pages : places) {
+      for (const auto& [begin, count] : pages) {
+        key_addresses.push_back(address_of(keys.narrow(0, begin, count)));
+        value_addresses.push_back(address_of(values.narrow(0, begin, count)));
+        rows.push_back(static_cast<int32_t>(count));
+      }
+      first_page.push_back(static_cast<int32_t>(rows.size()));
+    }
+    PageTable table = cache_form(keys, values);
+    table.first_page = at::tensor(first_page, at::kInt).to(keys.device());
+    table.keys = at::tensor(key_addresses, at::kLong).to(keys.device());
+    table.values = at::tensor(value_addresses, at::kLong).to(keys.device());
+    table.rows = at::tensor(rows, at::kInt).to(keys.device());
+    return table;
   }
 
   // A table as steps have it: larger than what is used of it.
@@ -115,14 +138,27 @@ class TokenAttentionOnGpu : public test::OnGpu {
   static bool is_for_the_kernel(const Shape& shape, const PageTable& table, at::Device device) {
     return device.is_cuda() && compute_capability(device) == 90 &&
            (shape.width == 64 || shape.width == 128 || shape.width == 256) && shape.heads <= 8 * shape.groups &&
-           shape.half % 4 == 0 && table.keys.numel() * shape.block <= 8192 * static_cast<int64_t>(shape.cached.size());
+           shape.half % 4 == 0 &&
+           (shape.in_8_bits || table.keys.numel() * shape.block <= 8192 * static_cast<int64_t>(shape.cached.size()));
   }
 
-  static void expect(const Shape& shape) {
+  // With a cache of either kind, where there is a kernel for 8 bits.
+  static void expect(Shape shape) {
+    expect_as(shape);
+    shape.in_8_bits = true;
+    const bool is_known_width = shape.width == 64 || shape.width == 128 || shape.width == 256;
+    const int64_t most_heads = shape.half % 4 == 0 ? 8 : 4;  // of a group
+    if (device().is_cpu() ||
+        (compute_capability(device()) == 90 && is_known_width && shape.heads <= most_heads * shape.groups)) {
+      expect_as(shape);
+    }
+  }
+
+  static void expect_as(const Shape& shape) {
     const std::string name = std::to_string(shape.heads) + " heads, " + std::to_string(shape.groups) + " groups of " +
                              std::to_string(shape.width) + ", " + std::to_string(2 * shape.half) + " turned, " +
                              std::to_string(shape.cached.size()) + " sequences of " +
-                             std::to_string(shape.cached.front());
+                             std::to_string(shape.cached.front()) + (shape.in_8_bits ? " in 8 bits" : "");
     const Result here = attend(shape, at::kCPU), there = attend(shape, device());
     EXPECT_TRUE(there.keys.equal(here.keys)) << name;
     EXPECT_TRUE(there.values.equal(here.values)) << name;

@@ -13,6 +13,7 @@
 
 #include <vector>
 
+#include "ops/int8_rows.h"
 #include "ops/rotary.h"
 
 namespace cepe::ops {
@@ -56,6 +57,40 @@ TEST(TokenAttention, TurnsHeadsAndSeesAllCachedRowsTheNewOneIncluded) {
   const auto used = [](const at::Tensor& cache) { return cache.narrow(0, 4, slots - 4); };
   EXPECT_TRUE(used(cache_keys).equal(used(expected_keys)));
   EXPECT_TRUE(used(cache_values).equal(used(expected_values)));
+}
+
+TEST(TokenAttention, ReadsAndWritesACacheIn8Bits) {
+  at::manual_seed(4);
+  const auto packed_heads = [](const at::Tensor& dense) {
+    return empty_int8_heads(slots, groups, width, at::kCPU).copy_(int8_rows(dense));
+  };
+  const at::Tensor keys = packed_heads(at::randn({slots, groups, width})),
+                   values = packed_heads(at::randn({slots, groups, width}));
+  const at::Tensor query = at::randn({1, heads, width}), key = at::randn({1, groups, width}),
+                   value = at::randn({1, groups, width}), angles = at::rand({1, half}) * 6.3;
+  at::Tensor whole_keys = unpacked_rows(keys, at::kFloat), whole_values = unpacked_rows(values, at::kFloat);
+  PageTable table = cache_form(keys, values);
+  table.first_page = at::tensor({0, 1}, at::kInt);
+  table.rows = at::tensor({6}, at::kInt);
+  table.keys = at::tensor({address_of(keys.narrow(0, 8, 6))}, at::kLong);
+  table.values = at::tensor({address_of(values.narrow(0, 8, 6))}, at::kLong);
+  const TokenHeads token = {query, key, value, angles.cos(), angles.sin(), at::tensor({13}, at::kLong), keys, values};
+  const at::Tensor output = token_attention(token, table, at::tensor({0, 3}, at::kInt), 0.3);
+
+  const at::Tensor new_key = unpacked_rows(int8_rows(rotate(key, angles.cos(), angles.sin())), at::kFloat),
+                   new_value = unpacked_rows(int8_rows(value), at::kFloat);
+  whole_keys[13].copy_(new_key[0]);
+  whole_values[13].copy_(new_value[0]);
+  EXPECT_TRUE(unpacked_rows(keys, at::kFloat).equal(whole_keys));
+  EXPECT_TRUE(unpacked_rows(values, at::kFloat).equal(whole_values));
+  EXPECT_LT((new_key - rotate(key, angles.cos(), angles.sin())).abs().max().item<double>(), 0.02);
+  const auto of_heads = [&](const at::Tensor& cache) {
+    return cache.narrow(0, 8, 6).repeat_interleave(heads / groups, 1);
+  };
+  const at::Tensor turned = rotate(query, angles.cos(), angles.sin())[0];
+  const at::Tensor scores = at::einsum("hd,mhd->hm", {turned, of_heads(whole_keys)}) * 0.3;
+  const at::Tensor expected = at::einsum("hm,mhd->hd", {at::softmax(scores, -1), of_heads(whole_values)});
+  EXPECT_LT((output[0] - expected).abs().max().item<double>(), 1e-5);
 }
 
 }  // namespace

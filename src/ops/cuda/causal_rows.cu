@@ -21,7 +21,7 @@ cudaError_t launch_with(const PagedAttentionRun& run, cudaStream_t stream) {
 }  // namespace
 
 bool takes_causal_rows(const PagedAttentionRun& run) {
-  return !run.same && !run.int8_pages && (run.width == 64 || run.width == 96 || run.width == 128) &&
+  return !run.same && !run.int8_pages && !run.int8_heads && (run.width == 64 || run.width == 96 || run.width == 128) &&
          run.key_stride % 8 == 0 && run.value_stride % 8 == 0;
 }
 

@@ -76,31 +76,36 @@ inline bool are_short(const PagedAttentionRun& run) {
   return run.pages * run.page_rows <= few_rows * run.sequences;
 }
 
-// Longer contexts keep the device busy by themselves, in equal shares (page_walk.cuh).
+// Longer contexts keep the device busy by themselves, in equal shares (page_walk.cuh), where that takes their type.
 inline bool are_long(const PagedAttentionRun& run) {
   constexpr int64_t most_cached_rows = 8192;  // of a sequence, on average
-  return run.pages * run.page_rows > most_cached_rows * run.sequences;
+  return !run.int8_heads && run.pages * run.page_rows > most_cached_rows * run.sequences;
 }
 
 // use(plan) for `units` of up to so many query rows each. Clusters<plan>: the launch of its kernel. Blocks are small
 // where there are more units than blocks at one time, and short ones.
-template <template <class> class Clusters, int width, class Use>
+template <template <class> class Clusters, class Element, int width, class Use>
 auto with_rows(const PagedAttentionRun& run, int64_t rows, int64_t units, const Use& use) {
-  using One = ClusterPlan<width, 1>;
-  if (rows > 1) return rows > 2 ? use(ClusterPlan<width, 4>{}) : use(ClusterPlan<width, 2>{});
+  using One = ClusterPlan<Element, width, 1>;
+  if (rows > 1) return rows > 2 ? use(ClusterPlan<Element, width, 4>{}) : use(ClusterPlan<Element, width, 2>{});
   const bool many = are_short(run) && units > Clusters<One>::known(run.device, 1);
-  return many ? use(ClusterPlan<width, 1, 2>{}) : use(One{});
+  return many ? use(ClusterPlan<Element, width, 1, 2>{}) : use(One{});
+}
+template <template <class> class Clusters, class Element, class Use>
+auto with_width(const PagedAttentionRun& run, int64_t rows, int64_t units, const Use& use) {
+  switch (run.width) {
+    case 64:
+      return with_rows<Clusters, Element, 64>(run, rows, units, use);
+    case 128:
+      return with_rows<Clusters, Element, 128>(run, rows, units, use);
+    default:
+      return with_rows<Clusters, Element, 256>(run, rows, units, use);
+  }
 }
 template <template <class> class Clusters, class Use>
 auto with_cluster_plan(const PagedAttentionRun& run, int64_t rows, int64_t units, const Use& use) {
-  switch (run.width) {
-    case 64:
-      return with_rows<Clusters, 64>(run, rows, units, use);
-    case 128:
-      return with_rows<Clusters, 128>(run, rows, units, use);
-    default:
-      return with_rows<Clusters, 256>(run, rows, units, use);
-  }
+  return run.int8_heads ? with_width<Clusters, Int8>(run, rows, units, use)
+                        : with_width<Clusters, Bfloat16>(run, rows, units, use);
 }
 
 inline bool is_cluster_width(int64_t width) { return width == 64 || width == 128 || width == 256; }

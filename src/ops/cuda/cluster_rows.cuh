@@ -6,26 +6,35 @@
 #pragma once
 
 #include "ops/cuda/barrier.cuh"
+#include "ops/cuda/cached_eight.cuh"
 #include "ops/cuda/merge_parts.cuh"
-#include "ops/cuda/row_values.cuh"
 
 namespace cepe::ops::cuda {
 
 inline constexpr int most_cluster_blocks = 8;  // what any device with clusters takes
 inline constexpr int most_cluster_rows = 4;    // of queries
 
-// rows: of queries.
-template <int width_, int rows_, int warps_ = 8>
+// Element: of cached rows. rows: of queries.
+template <class Element_, int width_, int rows_, int warps_ = 8>
 struct ClusterPlan {
+  using Element = Element_;
+  using Cached = CachedEight<Element>;
+  using Words = typename Cached::Words;
   static constexpr int width = width_, rows = rows_, warps = warps_, threads = warps * warp;
   static constexpr int resident = 8 / warps * (rows <= 2 ? 2 : 1);
-  static constexpr int lanes = width / 8;  // of a cached row, 16 bytes each
+  static constexpr int lanes = width / 8;  // of a cached row
   static constexpr int slots = warp / lanes, loads = 8, tile = loads * slots;
   static constexpr int holders = lanes / loads;                          // lanes that have the same score
   static constexpr int row_fours = width / 4, fours = rows * row_fours;  // of the sums
   static constexpr int query_turns = (fours + warp - 1) / warp;
-  static constexpr int row_lines = width * 2 / 128;  // of a cached row in the second-level cache
-  static_assert(warp % lanes == 0 && fours <= threads && tile * row_lines == warp);
+  static constexpr int line = 128 / static_cast<int>(sizeof(Element));  // elements of the second-level cache's
+  static constexpr int row_lines = (width + line - 1) / line;           // of a cached row
+  static_assert(warp % lanes == 0 && fours <= threads && tile * row_lines <= warp);
+  // The lane's own row of a tile: that of its load number lane % lanes / holders.
+  __device__ static int own_row() {
+    const int lane = static_cast<int>(threadIdx.x) % warp;
+    return lane / lanes + lane % lanes / holders * slots;
+  }
 };
 
 // What a cluster has: one sequence and group. first_query: among the query rows or heads as its kernel counts them.
@@ -58,19 +67,36 @@ __device__ TableTile table_tile(const PagedAttentionRun& run, const ClusterUnit&
 
 // From an address of a page to a row of the unit's group.
 template <class Plan>
-__device__ const Bfloat16* row_of_page(int64_t page, int row, int64_t stride, int group) {
-  return reinterpret_cast<const Bfloat16*>(page) + row * stride + group * Plan::width;
+__device__ const typename Plan::Element* row_of_page(int64_t page, int row, int64_t stride, int group) {
+  return reinterpret_cast<const typename Plan::Element*>(page) + row * stride + group * Plan::width;
 }
 
-// A lane's columns of every slots-th row of a tile, of its keys or of its values.
+// Where the scale of the group's part of a row in 8 bits stands.
 template <class Plan>
-__device__ void ask_for_rows(uint4 (&to)[Plan::loads], int64_t page, const TableTile& tile, int64_t stride, int group) {
+__device__ const float* scale_of_row(int64_t page, int row, int64_t stride, int groups, int group) {
+  return reinterpret_cast<const float*>(page + row * stride + groups * Plan::width) + group;
+}
+
+// A lane's columns of every slots-th row of a tile, of its keys or of its values; and the scale of its own row.
+template <class Plan>
+struct TileRows {
+  typename Plan::Words words[Plan::loads];
+  float scale = 1;
+};
+
+template <class Plan>
+__device__ void ask_for_rows(TileRows<Plan>& to, int64_t page, const TableTile& tile, int64_t stride, int groups,
+                             int group) {
   const int lane = static_cast<int>(threadIdx.x) % warp, slot = lane / Plan::lanes;
-  const Bfloat16* from = row_of_page<Plan>(page, tile.first + slot, stride, group) + lane % Plan::lanes * 8;
+  const auto* from = row_of_page<Plan>(page, tile.first + slot, stride, group) + lane % Plan::lanes * 8;
 #pragma unroll
   for (int i = 0; i < Plan::loads; ++i) {
-    to[i] = load_where(slot + i * Plan::slots < tile.rows(), from);
+    to.words[i] = Plan::Cached::load_where(slot + i * Plan::slots < tile.rows(), from);
     from += Plan::slots * stride;
+  }
+  if constexpr (Plan::Cached::scaled) {
+    const int own = Plan::own_row();
+    to.scale = load_one_where(own < tile.rows(), scale_of_row<Plan>(page, tile.first + own, stride, groups, group));
   }
 }
 
@@ -102,41 +128,44 @@ __device__ float whole_score(float (&shares)[Plan::loads]) {
   return shares[0];
 }
 
-// Products over the lane's own columns.
-template <class Plan>
-__device__ void multiply_keys(const float4 (&queries)[Plan::fours], const uint4 (&keys)[Plan::loads],
+template <class Plan, int half>
+__device__ void multiply_half(const float4 (&queries)[Plan::fours], const TileRows<Plan>& keys,
                               float (&shares)[Plan::rows][Plan::loads]) {
   const float4* first = queries + static_cast<int>(threadIdx.x) % Plan::lanes * 2;
+  float4 query[Plan::rows];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float4 query[Plan::rows];
+  for (int row = 0; row < Plan::rows; ++row) query[row] = first[row * Plan::row_fours + half];
 #pragma unroll
-    for (int row = 0; row < Plan::rows; ++row) query[row] = first[row * Plan::row_fours + half];
+  for (int i = 0; i < Plan::loads; ++i) {
+    const float4 key = Plan::Cached::template four<half>(keys.words[i]);
 #pragma unroll
-    for (int i = 0; i < Plan::loads; ++i) {
-      const uint32_t left = half == 0 ? keys[i].x : keys[i].z, right = half == 0 ? keys[i].y : keys[i].w;
-#pragma unroll
-      for (int row = 0; row < Plan::rows; ++row) {
-        float& share = shares[row][i];
-        share = fmaf(lower(left), query[row].x, half == 0 ? 0.0f : share);
-        share = fmaf(upper(left), query[row].y, share);
-        share = fmaf(lower(right), query[row].z, share);
-        share = fmaf(upper(right), query[row].w, share);
-      }
+    for (int row = 0; row < Plan::rows; ++row) {
+      float& share = shares[row][i];
+      share = fmaf(key.x, query[row].x, half == 0 ? 0.0f : share);
+      share = fmaf(key.y, query[row].y, share);
+      share = fmaf(key.z, query[row].z, share);
+      share = fmaf(key.w, query[row].w, share);
     }
   }
 }
 
-// Shares of scores -> the probability of the lane's own load, number lane % lanes / holders; what was summed before is
+// Products over the lane's own columns.
+template <class Plan>
+__device__ void multiply_keys(const float4 (&queries)[Plan::fours], const TileRows<Plan>& keys,
+                              float (&shares)[Plan::rows][Plan::loads]) {
+  multiply_half<Plan, 0>(queries, keys, shares);
+  multiply_half<Plan, 1>(queries, keys, shares);
+}
+
+// Shares of scores -> the probability of the lane's own row times the scale of its values; what was summed before is
 // scaled where a maximum has risen.
 template <class Plan>
-__device__ void soften_tile(float (&shares)[Plan::rows][Plan::loads], int rows, WarpSums<Plan>& own,
-                            float (&probabilities)[Plan::rows]) {
-  const int lane = static_cast<int>(threadIdx.x) % warp;
-  const bool there = lane / Plan::lanes + lane % Plan::lanes / Plan::holders * Plan::slots < rows;
+__device__ void soften_tile(float (&shares)[Plan::rows][Plan::loads], int rows, float key_scale, float value_scale,
+                            WarpSums<Plan>& own, float (&weights)[Plan::rows]) {
+  const bool there = Plan::own_row() < rows;
 #pragma unroll
   for (int row = 0; row < Plan::rows; ++row) {
-    const float whole = whole_score<Plan>(shares[row]), score = there ? whole : -INFINITY;
+    const float whole = whole_score<Plan>(shares[row]) * key_scale, score = there ? whole : -INFINITY;
     float highest = score;
 #pragma unroll
     for (int other = Plan::holders; other < warp; other *= 2) {
@@ -146,30 +175,32 @@ __device__ void soften_tile(float (&shares)[Plan::rows][Plan::loads], int rows, 
     const float base = highest == -INFINITY ? 0.0f : highest;
     const float factor = exp2f(own.maximum[row] - base);
     own.maximum[row] = highest;
-    probabilities[row] = exp2f(score - base);
-    own.denominator[row] = own.denominator[row] * factor + probabilities[row];
+    const float probability = exp2f(score - base);
+    own.denominator[row] = own.denominator[row] * factor + probability;
+    weights[row] = probability * value_scale;
 #pragma unroll
     for (int i = 0; i < 8; ++i) own.sums[row][i] *= factor;
   }
 }
 
 template <class Plan>
-__device__ void add_values(const float (&probabilities)[Plan::rows], const uint4 (&values)[Plan::loads],
-                           WarpSums<Plan>& own) {
+__device__ void add_values(const float (&weights)[Plan::rows], const TileRows<Plan>& values, WarpSums<Plan>& own) {
 #pragma unroll
   for (int i = 0; i < Plan::loads; ++i) {
+    const float4 first = Plan::Cached::template four<0>(values.words[i]);
+    const float4 second = Plan::Cached::template four<1>(values.words[i]);
 #pragma unroll
     for (int row = 0; row < Plan::rows; ++row) {
-      const float weight = __shfl_sync(0xffffffffu, probabilities[row], i * Plan::holders, Plan::lanes);
+      const float weight = __shfl_sync(0xffffffffu, weights[row], i * Plan::holders, Plan::lanes);
       float(&sums)[8] = own.sums[row];
-      sums[0] = fmaf(lower(values[i].x), weight, sums[0]);
-      sums[1] = fmaf(upper(values[i].x), weight, sums[1]);
-      sums[2] = fmaf(lower(values[i].y), weight, sums[2]);
-      sums[3] = fmaf(upper(values[i].y), weight, sums[3]);
-      sums[4] = fmaf(lower(values[i].z), weight, sums[4]);
-      sums[5] = fmaf(upper(values[i].z), weight, sums[5]);
-      sums[6] = fmaf(lower(values[i].w), weight, sums[6]);
-      sums[7] = fmaf(upper(values[i].w), weight, sums[7]);
+      sums[0] = fmaf(first.x, weight, sums[0]);
+      sums[1] = fmaf(first.y, weight, sums[1]);
+      sums[2] = fmaf(first.z, weight, sums[2]);
+      sums[3] = fmaf(first.w, weight, sums[3]);
+      sums[4] = fmaf(second.x, weight, sums[4]);
+      sums[5] = fmaf(second.y, weight, sums[5]);
+      sums[6] = fmaf(second.z, weight, sums[6]);
+      sums[7] = fmaf(second.w, weight, sums[7]);
     }
   }
 }

@@ -58,16 +58,18 @@ struct RotaryRows {
   int device;
 };
 
-// Rotates queries and keys, and puts keys and values where a cache keeps them.
+// Rotates queries and keys, and puts keys and values where a cache keeps them; in 8 bits up to widest_int8_head.
+inline constexpr int64_t widest_int8_head = 256;
 struct RotaryCacheRows {
   const void *queries, *keys, *values;  // [rows, heads or groups, width], channels contiguous
   void* rotated;                        // queries [rows, heads, width] contiguous
-  void *cache_keys, *cache_values;      // [slots, groups, width] contiguous
+  void *cache_keys, *cache_values;      // [slots, groups, width], cache_row elements from slot to slot
   const int64_t* slots;                 // [rows]
   const float *cos, *sin;               // [rows, half]
   int64_t rows, heads, groups, width, half;
-  int64_t query_row, query_head, key_row, key_head, value_row, value_head;  // strides, in elements
+  int64_t query_row, query_head, key_row, key_head, value_row, value_head, cache_row;  // strides, in elements
   bool bfloat16;
+  bool int8_cache;  // of bfloat16: a slot [groups, width + 4] as ops/int8_rows.h packs it; cache_row in bytes
   int device;
 };
 
@@ -157,7 +159,7 @@ struct PagedAttentionRun {
   const void* queries;         // [query_rows, groups, width] contiguous
   const int32_t* first_query;  // [sequences + 1]
   const int32_t* first_page;   // [sequences + 1], into the three tables below
-  const int64_t* keys;         // address of each page's first row: bfloat16 [rows, groups, width], or ops/int8_rows.h
+  const int64_t* keys;         // address of each page's first row: bfloat16 [rows, groups, width], or as said below
   const int64_t* values;       // likewise; not read where `same`
   const int32_t* rows;         // [pages], each at most page_rows
   void* output;                // [query_rows, groups, width] contiguous
@@ -171,7 +173,8 @@ struct PagedAttentionRun {
   bool backwards;                    // from the last tile of a part to its first
   float scale;                       // above zero
   bool same;                         // the keys serve as values
-  bool int8_pages;
+  bool int8_pages;                   // [rows, width + 4] as ops/int8_rows.h packs them
+  bool int8_heads;  // each row [groups, width + 4] likewise, strides in bytes; by clusters alone (cluster_rows.cuh)
   bool bfloat16_queries, bfloat16_output;
   int device;
   // Where given, each head's row goes on into its matrix, and the output is [query_rows, head_width].

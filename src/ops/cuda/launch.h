@@ -10,6 +10,7 @@ namespace cepe::ops::cuda {
 cudaError_t launch(const RmsNormRows& run, cudaStream_t stream);
 cudaError_t launch(const RotaryRows& run, cudaStream_t stream);
 cudaError_t launch(const RotaryCacheRows& run, cudaStream_t stream);
+cudaError_t launch_into_int8_cache(const RotaryCacheRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedRows& run, cudaStream_t stream);
 cudaError_t launch(const RmsNormGradientRows& run, cudaStream_t stream);
 cudaError_t launch(const GatedSiluGradientRows& run, cudaStream_t stream);

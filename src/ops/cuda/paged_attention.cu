@@ -137,7 +137,7 @@ LatentCut cut_of(const PagedAttentionRun& run) { return run.int8_pages ? int8_cu
 
 template <class Use>
 void choose(const PagedAttentionRun& run, Use& use) {
-  if (run.int8_pages) return;
+  if (run.int8_pages || run.int8_heads) return;
   if (run.same) {
     using Wide = Latent<1024, 128, 32, 16, 5, true>;
     using Middle = Latent<576, 64, 32, 32, 4, true, 2>;

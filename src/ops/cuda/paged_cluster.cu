@@ -21,7 +21,7 @@ auto with_plan(const PagedAttentionRun& run, const Use& use) {
 int cluster_blocks(const PagedAttentionRun& run) {
   if (run.same || run.most_query_rows > most_cluster_rows || !is_cluster_width(run.width)) return 0;
   if (run.key_stride % 8 != 0 || run.value_stride % 8 != 0) return 0;
-  if (run.pages <= 0 || are_long(run)) return 0;
+  if (!run.int8_heads && (run.pages <= 0 || are_long(run))) return 0;
   return with_plan(run, [&](auto plan) { return Clusters<decltype(plan)>::blocks(units_of(run), run.device); });
 }
 

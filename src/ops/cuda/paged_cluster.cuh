@@ -34,10 +34,10 @@ __device__ ClusterUnit cluster_unit(const PagedAttentionRun& run, unsigned numbe
 template <class Plan>
 __device__ void fetch_tile(const PagedAttentionRun& run, const TableTile& tile, int group) {
   const int lane = static_cast<int>(threadIdx.x) % warp, row = lane / Plan::row_lines;
-  if (row >= tile.rows()) return;
-  const int column = lane % Plan::row_lines * 64;
-  const Bfloat16* keys = row_of_page<Plan>(tile.keys, tile.first + row, run.key_stride, group) + column;
-  const Bfloat16* values = row_of_page<Plan>(tile.values, tile.first + row, run.value_stride, group) + column;
+  if (row >= min(tile.rows(), Plan::tile)) return;
+  const int column = lane % Plan::row_lines * Plan::line;
+  const auto* keys = row_of_page<Plan>(tile.keys, tile.first + row, run.key_stride, group) + column;
+  const auto* values = row_of_page<Plan>(tile.values, tile.first + row, run.value_stride, group) + column;
   asm volatile("prefetch.global.L2 [%0];\nprefetch.global.L2 [%1];" ::"l"(keys), "l"(values));
 }
 
@@ -105,12 +105,12 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
   const int step = static_cast<int>(blocks) * Plan::warps;
   int index = static_cast<int>(rank) * Plan::warps + warp_of_block;
   auto& queries = memory.warp_sums[warp_of_block];  // until they are all used
-  uint4 keys[Plan::loads], values[Plan::loads];
+  TileRows<Plan> keys, values;
   const auto ask_for_keys = [&](const TableTile& tile) {
-    ask_for_rows<Plan>(keys, tile.keys, tile, run.key_stride, unit.group);
+    ask_for_rows<Plan>(keys, tile.keys, tile, run.key_stride, static_cast<int>(run.groups), unit.group);
   };
   const auto ask_for_values = [&](const TableTile& tile) {
-    ask_for_rows<Plan>(values, tile.values, tile, run.value_stride, unit.group);
+    ask_for_rows<Plan>(values, tile.values, tile, run.value_stride, static_cast<int>(run.groups), unit.group);
   };
   const TableTile first = table_tile<Plan>(run, unit, index);
   TableTile next = table_tile<Plan>(run, unit, index + step);
@@ -128,11 +128,12 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
   for (int row = 0; row < Plan::rows; ++row) own.maximum[row] = -INFINITY;
 #pragma unroll 1
   for (; index < unit.tiles; index += step) {
-    float shares[Plan::rows][Plan::loads], probabilities[Plan::rows];
+    float shares[Plan::rows][Plan::loads], weights[Plan::rows];
     multiply_keys<Plan>(queries, keys, shares);
+    const float key_scale = keys.scale;
     ask_for_keys(next);
-    soften_tile<Plan>(shares, rows, own, probabilities);
-    add_values<Plan>(probabilities, values, own);
+    soften_tile<Plan>(shares, rows, key_scale, values.scale, own, weights);
+    add_values<Plan>(weights, values, own);
     ask_for_values(next);
     rows = next.rows();
     next = table_tile<Plan>(run, unit, index + 2 * step);

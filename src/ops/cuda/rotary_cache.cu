@@ -92,6 +92,7 @@ cudaError_t launch_as(const RotaryCacheRows& run, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch(const RotaryCacheRows& run, cudaStream_t stream) {
+  if (run.int8_cache) return launch_into_int8_cache(run, stream);
   return run.bfloat16 ? launch_as<Bfloat16>(run, stream) : launch_as<float>(run, stream);
 }
 

@@ -42,6 +42,19 @@ __device__ inline uint2 load_two_where(bool there, const void* from) {
   return value;
 }
 
+// The same, of 4 bytes.
+__device__ inline float load_one_where(bool there, const void* from) {
+  float value = 0;
+  asm volatile(
+      "{\n.reg .pred there;\n"
+      "setp.ne.u32 there, %2, 0;\n"
+      "@there ld.global.f32 %0, [%1];\n}"
+      : "+f"(value)
+      : "l"(from), "r"(static_cast<uint32_t>(there))
+      : "memory");
+  return value;
+}
+
 // A bfloat16 is the upper half of a float32.
 __device__ inline float lower(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float upper(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "ops/cuda/cluster_rows.cuh"
+#include "ops/cuda/turned_fours.cuh"
 
 namespace cepe::ops::cuda {
 
@@ -25,49 +26,12 @@ inline HeadCut head_cut(const TokenAttentionRun& run) {
   return {heads, clusters, (heads + clusters - 1) / clusters};
 }
 
-// Four neighbouring columns of a head, and the four that they are turned with.
-struct AskedFour {
-  uint2 own, pair;
-};
-
-__device__ inline AskedFour ask_for_four(bool there, const Bfloat16* head, int column, int half) {
-  return {load_two_where(there, head + column),
-          load_two_where(there, head + (column < half ? column + half : column - half))};
-}
-
-struct FourAngles {
-  float4 cos, sin;
-};
-
-// Of columns that are turned; of others anything.
-__device__ inline FourAngles angles_of(const RotaryCacheRows& tokens, int sequence, int column) {
-  const auto half = static_cast<int>(tokens.half);
-  if (column >= 2 * half) return {};
-  const int64_t at = int64_t{sequence} * half + (column < half ? column : column - half);
-  return {*reinterpret_cast<const float4*>(tokens.cos + at), *reinterpret_cast<const float4*>(tokens.sin + at)};
-}
-
-// As rotate_pack (rotary.cuh) rounds.
-__device__ inline float turned(float own, float pair, float cos, float sin) {
-  return rounded<Bfloat16>(rounded<Bfloat16>(__fmul_rn(own, rounded<Bfloat16>(cos))) +
-                           rounded<Bfloat16>(__fmul_rn(pair, rounded<Bfloat16>(sin))));
-}
-
-__device__ inline float4 turned(const AskedFour& asked, const FourAngles& angles, int column, int half) {
-  const float4 own = make_float4(lower(asked.own.x), upper(asked.own.x), lower(asked.own.y), upper(asked.own.y));
-  if (column >= 2 * half) return own;
-  const float direction = column < half ? -1.0f : 1.0f;
-  return make_float4(turned(own.x, lower(asked.pair.x), angles.cos.x, direction * angles.sin.x),
-                     turned(own.y, upper(asked.pair.x), angles.cos.y, direction * angles.sin.y),
-                     turned(own.z, lower(asked.pair.y), angles.cos.z, direction * angles.sin.z),
-                     turned(own.w, upper(asked.pair.y), angles.cos.w, direction * angles.sin.w));
-}
-
 template <class Plan>
 struct TokenPlan {
   static constexpr int head_turns = (Plan::row_fours + warp - 1) / warp;  // in which a warp has a head's columns
-  static constexpr int staged_fours = Plan::warps * 2 * Plan::loads * warp;
-  static constexpr int shared_bytes = staged_fours * 16;
+  static constexpr int staged_words = 2 * Plan::loads * warp;             // of a warp
+  static constexpr int word_bytes = Plan::warps * staged_words * static_cast<int>(sizeof(typename Plan::Words));
+  static constexpr int shared_bytes = word_bytes + (Plan::Cached::scaled ? Plan::warps * 2 * warp * 4 : 0);
   __device__ static int column(int turn) {
     return (turn * warp + static_cast<int>(threadIdx.x) % warp) % Plan::row_fours * 4;
   }
@@ -124,6 +88,7 @@ struct TokenQueries {
 // The token's own key and value of a group, by one warp.
 template <class Plan>
 struct NewestRow {
+  using Element = typename Plan::Element;
   static constexpr int turns = TokenPlan<Plan>::head_turns;
   AskedFour key[turns];
   uint4 value;  // the columns that a lane has of a tile
@@ -147,17 +112,20 @@ struct NewestRow {
                       WarpSums<Plan>& own) const {
     const RotaryCacheRows& tokens = run.tokens;
     const int lane = static_cast<int>(threadIdx.x) % warp;
-    const int64_t at = (slot * tokens.groups + unit.group) * Plan::width;
+    const CachedHead<Element> cached_key(tokens.cache_keys, tokens, slot, unit.group);
+    const CachedHead<Element> cached_value(tokens.cache_values, tokens, slot, unit.group);
+    float4 keys[turns], values[2] = {four_of(make_uint2(value.x, value.y)), four_of(make_uint2(value.z, value.w))};
+#pragma unroll
+    for (int turn = 0; turn < turns; ++turn)
+      keys[turn] = turned(key[turn], angles[turn], TokenPlan<Plan>::column(turn), static_cast<int>(tokens.half));
+    const float key_scale = as_cached<Element>(keys), value_scale = as_cached<Element>(values);
     float scores[Plan::rows] = {};
 #pragma unroll
     for (int turn = 0; turn < turns; ++turn) {
       const int column = TokenPlan<Plan>::column(turn);
       if (turn * warp + lane >= Plan::row_fours) continue;
-      const float4 four = turned(key[turn], angles[turn], column, static_cast<int>(tokens.half));
-      if (stores) {
-        *reinterpret_cast<uint2*>(static_cast<Bfloat16*>(tokens.cache_keys) + at + column) =
-            make_uint2(packed_pair(four.x, four.y), packed_pair(four.z, four.w));
-      }
+      const float4& four = keys[turn];
+      if (stores) cached_key.store(column, four);
 #pragma unroll
       for (int row = 0; row < Plan::rows; ++row) {
         const float4 query = queries[row * Plan::row_fours + column / 4];
@@ -165,22 +133,27 @@ struct NewestRow {
       }
     }
     if (stores && lane < Plan::lanes) {
-      *reinterpret_cast<uint4*>(static_cast<Bfloat16*>(tokens.cache_values) + at + lane * 8) = value;
+      cached_value.store(lane * 8, values[0]);
+      cached_value.store(lane * 8 + 4, values[1]);
+    }
+    if (stores && lane == 0) {
+      cached_key.store_scale(key_scale);
+      cached_value.store_scale(value_scale);
     }
 #pragma unroll
     for (int row = 0; row < Plan::rows; ++row) {
-      own.maximum[row] = sum_of_warp(scores[row]);
+      own.maximum[row] = sum_of_warp(scores[row]) * key_scale;
       if (lane == 0) own.denominator[row] = Plan::holders;  // each score is counted by so many lanes
       if (lane >= Plan::lanes) continue;
       float(&sums)[8] = own.sums[row];
-      sums[0] = lower(value.x);
-      sums[1] = upper(value.x);
-      sums[2] = lower(value.y);
-      sums[3] = upper(value.y);
-      sums[4] = lower(value.z);
-      sums[5] = upper(value.z);
-      sums[6] = lower(value.w);
-      sums[7] = upper(value.w);
+      sums[0] = values[0].x * value_scale;
+      sums[1] = values[0].y * value_scale;
+      sums[2] = values[0].z * value_scale;
+      sums[3] = values[0].w * value_scale;
+      sums[4] = values[1].x * value_scale;
+      sums[5] = values[1].y * value_scale;
+      sums[6] = values[1].z * value_scale;
+      sums[7] = values[1].w * value_scale;
     }
   }
 };
@@ -188,28 +161,37 @@ struct NewestRow {
 // A tile on its way to shared memory. What a lane copies it alone reads.
 template <class Plan>
 struct StagedTile {
-  uint4* slots;  // [2, loads, warp] from this lane's first on
+  typename Plan::Words* slots;  // [2, loads, warp] from this lane's first on
+  float* scales;                // [2, warp], likewise
   bool here;
 
   __device__ void begin(const PagedAttentionRun& run, const TableTile& tile, int group) {
     const int lane = static_cast<int>(threadIdx.x) % warp, slot = lane / Plan::lanes, column = lane % Plan::lanes * 8;
-    const Bfloat16* keys = row_of_page<Plan>(tile.keys, tile.first + slot, run.key_stride, group) + column;
-    const Bfloat16* values = row_of_page<Plan>(tile.values, tile.first + slot, run.value_stride, group) + column;
+    const auto* keys = row_of_page<Plan>(tile.keys, tile.first + slot, run.key_stride, group) + column;
+    const auto* values = row_of_page<Plan>(tile.values, tile.first + slot, run.value_stride, group) + column;
 #pragma unroll
     for (int i = 0; i < Plan::loads; ++i) {
       const bool there = slot + i * Plan::slots < tile.rows();
-      copy_16_bytes(shared_address(slots + i * warp), keys + i * Plan::slots * run.key_stride, there);
-      copy_16_bytes(shared_address(slots + (Plan::loads + i) * warp), values + i * Plan::slots * run.value_stride,
-                    there);
+      Plan::Cached::copy(shared_address(slots + i * warp), keys + i * Plan::slots * run.key_stride, there);
+      Plan::Cached::copy(shared_address(slots + (Plan::loads + i) * warp), values + i * Plan::slots * run.value_stride,
+                         there);
+    }
+    if constexpr (Plan::Cached::scaled) {
+      const int own = Plan::own_row(), row = tile.first + own, groups = static_cast<int>(run.groups);
+      const bool there = own < tile.rows();
+      copy_4_bytes(shared_address(scales), scale_of_row<Plan>(tile.keys, row, run.key_stride, groups, group), there);
+      copy_4_bytes(shared_address(scales + warp), scale_of_row<Plan>(tile.values, row, run.value_stride, groups, group),
+                   there);
     }
     end_of_copies();
     here = true;
   }
-  // first: 0 of the keys, Plan::loads of the values.
-  __device__ void take(uint4 (&to)[Plan::loads], int first) const {
+  // which: 0 of the keys, 1 of the values.
+  __device__ void take(TileRows<Plan>& to, int which) const {
     wait_for_copies<0>();
 #pragma unroll
-    for (int i = 0; i < Plan::loads; ++i) to[i] = slots[(first + i) * warp];
+    for (int i = 0; i < Plan::loads; ++i) to.words[i] = slots[(which * Plan::loads + i) * warp];
+    if constexpr (Plan::Cached::scaled) to.scale = scales[which * warp];
   }
 };
 
@@ -228,18 +210,21 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
   int index = static_cast<int>(rank) * Plan::warps + warp_of_block;
   const bool has_newest = index == step - 1 && unit.tiles > 0;
   auto& queries = memory.warp_sums[warp_of_block];  // until they are all used
-  uint4 keys[Plan::loads], values[Plan::loads];
+  TileRows<Plan> keys, values;
   const auto ask_for_keys = [&](const TableTile& tile) {
-    ask_for_rows<Plan>(keys, tile.keys, tile, run.pages.key_stride, unit.group);
+    ask_for_rows<Plan>(keys, tile.keys, tile, run.pages.key_stride, static_cast<int>(run.pages.groups), unit.group);
   };
   const auto ask_for_values = [&](const TableTile& tile) {
-    ask_for_rows<Plan>(values, tile.values, tile, run.pages.value_stride, unit.group);
+    ask_for_rows<Plan>(values, tile.values, tile, run.pages.value_stride, static_cast<int>(run.pages.groups),
+                       unit.group);
   };
   const TableTile first = table_tile<Plan, true>(run.pages, unit, index);
   TableTile next = table_tile<Plan, true>(run.pages, unit, index + step);
   ask_for_keys(first);
   ask_for_values(first);
-  StagedTile<Plan> staged{stages + warp_of_block * 2 * Plan::loads * warp + lane};
+  StagedTile<Plan> staged{
+      reinterpret_cast<typename Plan::Words*>(stages) + warp_of_block * Token::staged_words + lane,
+      reinterpret_cast<float*>(reinterpret_cast<char*>(stages) + Token::word_bytes) + warp_of_block * 2 * warp + lane};
   staged.begin(run.pages, next, unit.group);
   FourAngles angles[Token::head_turns];
 #pragma unroll
@@ -263,17 +248,18 @@ __global__ void __launch_bounds__(Plan::threads, Plan::resident)
   int rows = first.rows();
 #pragma unroll 1
   for (; index < unit.tiles; index += step) {
-    float shares[Plan::rows][Plan::loads], probabilities[Plan::rows];
+    float shares[Plan::rows][Plan::loads], weights[Plan::rows];
     multiply_keys<Plan>(queries, keys, shares);
+    const float key_scale = keys.scale;
     if (staged.here) {
       staged.take(keys, 0);
     } else {
       ask_for_keys(next);
     }
-    soften_tile<Plan>(shares, rows, own, probabilities);
-    add_values<Plan>(probabilities, values, own);
+    soften_tile<Plan>(shares, rows, key_scale, values.scale, own, weights);
+    add_values<Plan>(weights, values, own);
     if (staged.here) {
-      staged.take(values, Plan::loads);
+      staged.take(values, 1);
       staged.here = false;
     } else {
       ask_for_values(next);
