@@ -26,7 +26,7 @@ class Characters {
       at_ = 0;
       size_ = ::read(file_, buffer_, sizeof buffer_);
     }
-    return size_ > 0 ? buffer_[at_++] : -1;
+    return size_ > 0 ? static_cast<unsigned char>(buffer_[at_++]) : -1;
   }
 
  private:
@@ -79,6 +79,24 @@ void say(std::string_view text) {
   }
 }
 
+// As base::printable, which takes memory.
+void say_printable(std::string_view text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto code = static_cast<unsigned char>(text[i]);
+    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
+    const bool is_pair = code == 0xc2 && next >= 0x80 && next < 0xa0;  // U+0080 to U+009F in UTF-8
+    if (!is_pair && code >= 0x20 && code != 0x7f) {
+      say(text.substr(i, 1));
+      continue;
+    }
+    const unsigned shown = is_pair ? next : code;
+    const char escaped[] = {'\\', 'x', digits[shown >> 4], digits[shown & 15]};
+    say({escaped, sizeof escaped});
+    if (is_pair) ++i;
+  }
+}
+
 void on_bus_error(int, siginfo_t* information, void*) {
   static std::atomic_flag said;
   FileName name;
@@ -90,7 +108,7 @@ void on_bus_error(int, siginfo_t* information, void*) {
   while (said.test_and_set()) ::pause();  // another thread says it, and ends all
   if (::isatty(STDERR_FILENO)) say("\r\x1b[K");
   say("error: ");
-  say({name.text, name.size});
+  say_printable({name.text, name.size});
   say(": was cut short while it was read, or its disk fails; try again once the file is whole\n");
   ::_exit(exit_failure);
 }

@@ -15,9 +15,10 @@
 namespace cepe::cli {
 namespace {
 
-TEST(CutFiles, AFileThatIsCutShortWhileItIsReadEndsTheProgramByItsName) {
+TEST(CutFiles, AFileThatIsCutShortWhileItIsReadEndsTheProgramByItsNameAsATerminalMayHaveIt) {
   const test::TemporaryFolder folder;
-  const base::Path path = folder.path() / "a model.gguf", other = folder.path() / "other";
+  const base::Path path = folder.path() / "ein gr\xc3\xb6\xc3\x9f\x1b[2Jres\xc2\x9b.gguf",
+                   other = folder.path() / "\xc3\xa4nderes";
   std::ofstream(path) << std::string(100'000, 'x');
   std::ofstream(other) << "whole";
   const auto read_cut_file = [&] {
@@ -30,7 +31,8 @@ TEST(CutFiles, AFileThatIsCutShortWhileItIsReadEndsTheProgramByItsName) {
     static_cast<void>(bytes[50'000]);
   };
   EXPECT_EXIT(read_cut_file(), testing::ExitedWithCode(exit_failure),
-              "^begun; error: " + path.string() + ": was cut short");
+              "^begun; error: " + folder.path().string() + "/ein gr\xc3\xb6\xc3\x9f" +
+                  R"(\\x1b\[2Jres\\x9b\.gguf: was cut short)");
 }
 
 TEST(CutFiles, AnyOtherBusErrorEndsTheProgramByTheSignal) {
