@@ -286,6 +286,43 @@ void check_loss(const LossSettings& loss, const std::string& stage) {
   }
 }
 
+// Fields of a new adapter, which one that is there already, and a stage without, pass over.
+void check_adapter(const AdapterSettings& adapter, const std::string& stage) {
+  const bool has_adapter = stage_of(stage) != Stage::mlm && stage_of(stage) != Stage::decoder;
+  require(has_adapter || adapter.from.empty(), "adapter.from: stage " + stage + " has no adapter");
+  if (!has_adapter) return;
+  const bool random = adapter.encoder == "random";
+  if (adapter.from.empty()) {
+    require(random || (adapter.encoder_width == 0 && adapter.encoder_heads == 0 && adapter.encoder_feed_forward == 0),
+            "adapter.encoder_width, encoder_heads, encoder_feed_forward: are for adapter.encoder random; it is '" +
+                adapter.encoder + "'");
+    return;
+  }
+  const AdapterSettings untouched;
+  const std::pair<const char*, bool> of_a_new_one[] = {
+      {"encoder", adapter.encoder != untouched.encoder},
+      {"encoder_layers", adapter.encoder_layers != untouched.encoder_layers},
+      {"encoder_width", adapter.encoder_width != untouched.encoder_width},
+      {"encoder_heads", adapter.encoder_heads != untouched.encoder_heads},
+      {"encoder_feed_forward", adapter.encoder_feed_forward != untouched.encoder_feed_forward},
+      {"cross_attention_layers", adapter.cross_attention_layers != untouched.cross_attention_layers},
+      {"start", adapter.start != untouched.start}};
+  for (const auto& [field, is_set] : of_a_new_one) {
+    require(!is_set, std::string("adapter.") + field +
+                         ": is of a new adapter, and adapter.from names one; leave it out (on the command line "
+                         "'adapter={from: " +
+                         adapter.from + ", chunk_size: " + std::to_string(adapter.chunk_size) + "}' does)");
+  }
+}
+
+// Of samples that were prepared beforehand, the folders are what is seen.
+void check_corpus_settings(const Recipe& recipe) {
+  if (!recipe.data.prepared() || recipe.validation.steps > 0) return;
+  const char* why = ": is of data.corpus, which beside prepared samples only validation reads; leave it out";
+  require(recipe.data.mixture.empty(), std::string("data.mixture") + why);
+  require(recipe.data.held_out == 0, std::string("data.held_out") + why);
+}
+
 // What would be passed over silently: a run may take days.
 void check_unused(const Recipe& recipe) {
   const DecoderSettings& decoder = recipe.decoder;
@@ -295,14 +332,8 @@ void check_unused(const Recipe& recipe) {
       std::find(recipe.trainable.begin(), recipe.trainable.end(), "low_rank") != recipe.trainable.end();
   require(decoder.low_rank.rank == 0 || trains_low_rank,
           "decoder.low_rank.rank: does nothing unless low_rank is in trainable");
-  const AdapterSettings& adapter = recipe.adapter;
-  const Stage stage = stage_of(recipe.stage);
-  const bool other_encoder = (stage == Stage::warmup || stage == Stage::cepe || stage == Stage::ceped) &&
-                             adapter.from.empty() && adapter.encoder != "random";
-  require(
-      !other_encoder || (adapter.encoder_width == 0 && adapter.encoder_heads == 0 && adapter.encoder_feed_forward == 0),
-      "adapter.encoder_width, encoder_heads, encoder_feed_forward: are for adapter.encoder random; it is '" +
-          adapter.encoder + "'");
+  check_adapter(recipe.adapter, recipe.stage);
+  check_corpus_settings(recipe);
 }
 
 // Only a shell puts the home folder in its place: a folder named ~ would be made.

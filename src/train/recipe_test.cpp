@@ -107,8 +107,39 @@ TEST(Recipes, FieldsThatDoNothingAreRefused) {
          phase + "decoder: {low_rank: {rank: 8}}");
   refuse("are for adapter.encoder random; it is 'decoder'", phase + "adapter: {encoder_width: 64}");
   EXPECT_EQ(read(phase + "adapter: {encoder: random, encoder_width: 64}").adapter.encoder_width, 64);
-  EXPECT_EQ(read(phase + "adapter: {from: warm, encoder_width: 64}").adapter.encoder_width, 64);
   refuse("validation.decoder_tokens", phase + "validation: {steps: 1, decoder_tokens: 1}");
+}
+
+TEST(Recipes, FieldsOfANewAdapterAreRefusedWhereOneIsThere) {
+  const std::string phase = "phases: [{steps: 1}]\n";
+  for (const char* field : {"encoder: random", "encoder_layers: 2", "encoder_width: 64", "encoder_heads: 2",
+                            "encoder_feed_forward: 64", "cross_attention_layers: 8-29", "start: copy"}) {
+    const std::string name = field;
+    refuse("adapter." + name.substr(0, name.find(':')) + ": is of a new adapter, and adapter.from names one",
+           phase + "adapter: {from: warm, " + field + "}");
+  }
+  EXPECT_EQ(read(phase + "adapter: {from: warm, encoder_layers: 6, chunk_size: 64}").adapter.chunk_size, 64);
+  const std::string remedy = "adapter={from: warm, chunk_size: 64}";
+  refuse("'" + remedy + "'", phase + "adapter: {from: warm, encoder_layers: 2, chunk_size: 64}");
+  const std::string yaml = "output: out\ndata: {corpus: in}\nadapter: {from: cold, start: copy}\n" + phase;
+  const std::vector<std::string> given = {remedy};
+  EXPECT_EQ(read_recipe(yaml, "recipe.yaml", given).adapter.from, "warm");
+  refuse("adapter.from: stage decoder has no adapter",
+         "stage: decoder\ntrainable: [decoder]\nadapter: {from: warm}\nphases: [{steps: 1, windows: 1}]");
+}
+
+TEST(Recipes, WhatIsOfACorpusAloneIsRefusedBesidePreparedSamples) {
+  const auto prepared = [](const std::string& data, const std::string& more) {
+    return read_recipe(
+        "output: out\ndata: {samples: mds, corpus: in, " + data + "}\nphases: [{steps: 1, windows: 1}]\n" + more,
+        "recipe.yaml", {});
+  };
+  for (const std::string field : {"mixture: [{domain: a}]", "held_out: 0.1"}) {
+    test::expect_error(base::ErrorCode::invalid_argument,
+                       "data." + field.substr(0, field.find(':')) + ": is of data.corpus",
+                       [&] { prepared(field, ""); });
+    EXPECT_EQ(prepared(field, "validation: {steps: 5}").validation.steps, 5);
+  }
 }
 
 TEST(Recipes, AnUnknownDivergenceIsRefusedBeforeARunBegins) {

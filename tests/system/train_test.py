@@ -304,7 +304,7 @@ class Stages(ProgramTest):
                      "--prompt", "My uncle", "--max-tokens", "8")
         # An encoder from stage mlm, and an adapter that goes on from another.
         for name, setting in (("from-mlm", f"adapter.encoder={self.runs}/mlm/result"),
-                              ("from-warmup", f"adapter.from={self.runs}/warmup/result")):
+                              ("from-warmup", f"adapter={{from: {self.runs}/warmup/result, chunk_size: 32}}")):
             self.succeed("train", self.root / "recipes/tiny/cepe.yaml", f"data.corpus={self.corpus}",
                          f"decoder.model={decoder}", "phases.0.steps=2", "phases.1.steps=2", setting,
                          f"output={self.runs / name}")
