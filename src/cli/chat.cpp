@@ -29,6 +29,7 @@ struct Conversation {
   engine::Engine engine;
   ChatPrompt prompt;
   std::vector<std::vector<text::Token>> documents;  // ids
+  std::vector<std::string> names;                   // of the documents
   std::vector<text::ChatMessage> messages;
   bool context_is_set = false;
 };
@@ -50,7 +51,8 @@ int64_t set_context(Conversation& conversation, const context::Arrangement& arra
                  std::to_string(arrangement.moved) + " tokens go to the encoder");
   }
   if (!conversation.context_is_set || arrangement.moved > 0)
-    conversation.engine.set_context(conversation.runtime.context_store().get_or_encode(arrangement.chunks));
+    conversation.engine.set_context(
+        conversation.runtime.context_store().get_or_encode(arrangement.chunks, conversation.names));
   conversation.context_is_set = true;
   return conversation.engine.context().rows;
 }
@@ -157,3 +159,4 @@ void add_chat(CLI::App& program, CommonOptions& common) {
 }
 
 }  // namespace cepe::cli
+                               names_of(documents),

@@ -341,6 +341,12 @@ class Commands(ProgramTest):
         self.assertGreater(sizes[1], sizes[0])
         self.assertEqual(sizes[2], sizes[0])
 
+    def test_what_chat_encodes_is_kept_under_its_documents_name(self):
+        document = self.write("talked-of.txt", "No other test has these words. " * 40)
+        self.succeed("chat", "--model", self.model, "--adapter", self.adapter, "--max-tokens", "1", "--document",
+                     document, stdin="hello\n")
+        self.assertIn(str(document), self.succeed("store", "ls").out)
+
     def test_what_chat_forgot_is_no_context_of_the_next_answer(self):
         outcome = self.succeed("chat", "--model", self.model, "--adapter", self.adapter, "--max-tokens", "8",
                                "--decoder-tokens", "48", "--verbose",
