@@ -8,9 +8,9 @@ namespace {
 
 volatile sig_atomic_t flag = 0;
 
-void on_signal(int) {
+void on_signal(int signal) {
   if (flag) _exit(130);
-  flag = 1;
+  flag = signal;
 }
 
 }  // namespace
@@ -28,6 +28,12 @@ bool interrupted() { return flag != 0; }
 
 void throw_if_interrupted() {
   if (interrupted()) throw Interrupted();
+}
+
+bool forget_interrupt() {
+  if (flag != SIGINT) return false;
+  flag = 0;
+  return true;
 }
 
 }  // namespace cepe::base

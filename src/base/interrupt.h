@@ -13,5 +13,8 @@ struct Interrupted : std::exception {
 void catch_interrupts();
 bool interrupted();
 void throw_if_interrupted();
+// For a program that goes on once what Ctrl-C was meant for has stopped: as if it had not been pressed. False, and
+// nothing happens, where there was none, or SIGTERM.
+bool forget_interrupt();
 
 }  // namespace cepe::base

@@ -32,6 +32,7 @@ struct Conversation {
   std::vector<std::string> names;                   // of the documents
   std::vector<text::ChatMessage> messages;
   bool context_is_set = false;
+  bool context_has_messages = false;  // the oldest, which left the decoder's window
 };
 
 // The conversation's newest part for the decoder; documents, and what was said too long ago, for the encoder.
@@ -54,31 +55,64 @@ int64_t set_context(Conversation& conversation, const context::Arrangement& arra
     conversation.engine.set_context(
         conversation.runtime.context_store().get_or_encode(arrangement.chunks, conversation.names));
   conversation.context_is_set = true;
+  conversation.context_has_messages |= arrangement.moved > 0;
   return conversation.engine.context().rows;
 }
 
-void answer_turn(Conversation& conversation) {
+void drop_context(Conversation& conversation) {
+  conversation.engine.set_context({});
+  conversation.context_is_set = conversation.context_has_messages = false;
+}
+
+// `said` is what has been printed, also where this throws.
+void answer(Conversation& conversation, std::string& said) {
   const context::Arrangement arrangement = arrange_turn(conversation);
   check_moved(conversation.runtime, arrangement);
   const int64_t context_tokens = set_context(conversation, arrangement);
   engine::Request request = make_request(conversation.runtime, conversation.options.answer, arrangement.decoder);
-  request.on_step = [](const engine::Step& step) {
+  request.on_step = [&said](const engine::Step& step) {
     write_output(step.text);
-    return !base::interrupted();
+    said += step.text;
+    return true;
   };
   const engine::Completion completion = conversation.engine.generate(request);
   write_output("\n");
-  base::throw_if_interrupted();
   tell_of_end(completion, conversation.runtime);
   conversation.messages.push_back({"assistant", completion.text});
   base::detail(closing_line(account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), 0),
                             conversation.runtime));
 }
 
+// What was said of an answer stays in the conversation. A question of whose answer nothing was said does not.
+void keep_what_was_said(Conversation& conversation, const std::string& said) {
+  if (!said.empty()) {
+    conversation.messages.push_back({"assistant", said});
+    base::notice("the answer stopped here");
+    return;
+  }
+  conversation.messages.pop_back();
+  if (conversation.context_has_messages) drop_context(conversation);  // the question may be among them
+  base::notice("stopped before an answer; the message is forgotten");
+}
+
+// Ctrl-C on a terminal stops the answer only.
+void answer_turn(Conversation& conversation) {
+  const bool interactive = standard_input_is_terminal();
+  std::string said;
+  try {
+    answer(conversation, said);
+    if (interactive) base::forget_interrupt();  // that came when all was said
+  } catch (const base::Interrupted&) {
+    if (interactive || !said.empty()) write_output("\n");
+    if (!interactive || !base::forget_interrupt()) throw;
+    keep_what_was_said(conversation, said);
+  }
+  base::throw_if_interrupted();
+}
+
 void forget(Conversation& conversation) {
   std::erase_if(conversation.messages, [](const text::ChatMessage& message) { return message.role != "system"; });
-  conversation.engine.set_context({});
-  conversation.context_is_set = false;
+  drop_context(conversation);
 }
 
 // A line as a message. What a terminal mangled is told, and the conversation goes on.
@@ -95,7 +129,7 @@ std::optional<std::string> message_of(const std::string& line, bool interactive)
 void talk(Conversation& conversation) {
   const bool interactive = standard_input_is_terminal();
   if (interactive && base::log_level() >= base::LogLevel::notice)
-    base::notice("/new begins a new conversation, /quit or Ctrl-D ends");
+    base::notice("/new begins a new conversation, Ctrl-C stops an answer, /quit or Ctrl-D ends");
   while (true) {
     if (interactive && write(STDERR_FILENO, "> ", 2) < 0) return;
     const std::optional<std::string> line = read_input_line();
@@ -131,6 +165,7 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
                                engine::Engine(runtime->model, *runtime->tokenizer, engine_settings),
                                ChatPrompt(*runtime->tokenizer, runtime->model_name),
                                {},
+                               names_of(documents),
                                {}};
   conversation.documents.reserve(documents.size());
   for (const Document& document : documents)
@@ -147,6 +182,11 @@ void add_chat(CLI::App& program, CommonOptions& common) {
   CLI::App* command = add_command(program, "chat", "Talk with a model, a line at a time, with documents as context",
                                   "cepe chat --document manual.txt --temperature 0.7", common,
                                   [options, &common] { chat(*options, common); });
+  command->footer(
+      "On a terminal Ctrl-C stops an answer, and what was said of it stays in the conversation; at the prompt, or "
+      "pressed twice, it ends the program with exit code 130. /new begins a new conversation, /quit or Ctrl-D "
+      "ends.\n\n" +
+      command->get_footer());
   add_model_options(*command, options->model);
   command->add_option("-d,--document", options->documents, "file or folder; may be given again")
       ->allow_extra_args(false)
@@ -159,4 +199,3 @@ void add_chat(CLI::App& program, CommonOptions& common) {
 }
 
 }  // namespace cepe::cli
-                               names_of(documents),

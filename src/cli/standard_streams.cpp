@@ -24,16 +24,27 @@ std::string& unread() {
   return rest;
 }
 
+// A signal that comes just before a read, or to another thread, would not end it.
+void await_input() {
+  struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+  constexpr int patience = 200;  // milliseconds
+  int found = 0;
+  do {
+    base::throw_if_interrupted();
+    found = poll(&input, 1, patience);
+  } while (found == 0 || (found < 0 && errno == EINTR));
+}
+
 // Appends what is there; false at the end.
 bool read_some(std::string& out) {
   std::array<char, 65536> buffer;
   while (true) {
+    await_input();
     const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (count >= 0) {
       out.append(buffer.data(), static_cast<size_t>(count));
       return count > 0;
     }
-    base::throw_if_interrupted();
     if (errno != EINTR) throw Error(ErrorCode::io, std::string("standard input: ") + std::strerror(errno));
   }
 }
