@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/parse_values.h"
 #include "cli/version.h"
 #include "engine/open.h"
 
@@ -82,6 +83,20 @@ CLI::Validator seed_range() {
     return whole ? std::string() : "'" + text + "' is not a whole number from 0 to 18446744073709551615";
   };
   return CLI::Validator(refusal, "");
+}
+
+CLI::Validator token_count() {
+  const auto replace = [](std::string& text) {
+    try {
+      const std::vector<int64_t> counts = base::parse_counts(text, "");
+      if (counts.size() != 1) return "'" + text + "': expected one number of tokens such as 2048 or 2K";
+      text = std::to_string(counts.front());
+      return std::string();
+    } catch (const base::Error&) {
+      return "'" + text + "': expected a number of tokens such as 2048 or 2K";
+    }
+  };
+  return CLI::Validator(replace, "");
 }
 
 }  // namespace cepe::cli

@@ -36,5 +36,7 @@ void apply(const CommonOptions& common);
 CLI::Validator not_negative();  // a whole number from 0 on
 // A whole number from 0 to 2^64 - 1; CLI11 takes what is beyond for the largest.
 CLI::Validator seed_range();
+// For transform(): a number of tokens, K and M of 1024 as base::parse_counts has them, becomes a plain number.
+CLI::Validator token_count();
 
 }  // namespace cepe::cli

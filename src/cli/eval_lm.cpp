@@ -118,9 +118,11 @@ void add_protocol_options(CLI::App& command, EvalLmOptions& options) {
       ->allow_extra_args(false)
       ->group(group);
   command.add_option("--decoder-tokens", options.measured.decoder_tokens, "tokens of the decoder's window")
+      ->transform(token_count())
       ->capture_default_str()
       ->group(group);
   command.add_option("--target-tokens", options.measured.target_tokens, "its last tokens, which are scored")
+      ->transform(token_count())
       ->capture_default_str()
       ->group(group);
   command
@@ -160,7 +162,9 @@ void add_control_options(CLI::App& command, EvalLmOptions& options) {
       ->check(CLI::IsMember({"own", "other", "shuffled"}))
       ->capture_default_str()
       ->group(group);
-  command.add_option("--other", options.measured.other, "with --context other: the document so many further on")
+  command
+      .add_option("--other", options.measured.other,
+                  "with --context other: the document so many further on, or the next after it that is another text")
       ->capture_default_str()
       ->group(group);
   command
@@ -168,17 +172,20 @@ void add_control_options(CLI::App& command, EvalLmOptions& options) {
           "--skip-nearest", options.measured.skipped_tokens,
           "tokens nearest to what the decoder reads that are left out; the context is as long as asked and ends "
           "before them")
+      ->transform(token_count())
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--direct-tokens", options.measured.direct_tokens,
                   "tokens before the window that the decoder itself reads in front of it; the context ends before them")
+      ->transform(token_count())
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--room", options.measured.room,
                   "tokens that each window has before it at least. Runs with the same room score the same targets; 0: "
                   "what the longest context, --skip-nearest and --direct-tokens need")
+      ->transform(token_count())
       ->capture_default_str()
       ->group(group);
 }

@@ -54,6 +54,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
           "--decoder-tokens", options.decoder_tokens,
           "how many tokens of text the decoder reads itself; what is beyond goes to the encoder [what fits; 256 "
           "where a document is continued]")
+      ->transform(token_count())
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->group(group);
   command.add_option("--stop", options.stop, "text before which the answer ends (may be given again)")

@@ -78,6 +78,10 @@ std::string needed_of(const PerplexityOptions& options) {
   return sum;
 }
 
+bool are_one_text(const WindowSet& set) {
+  return std::all_of(set.digests.begin(), set.digests.end(), [&](const auto& one) { return one == set.digests[0]; });
+}
+
 }  // namespace
 
 ContextSource context_source(const std::string& name) {
@@ -127,6 +131,7 @@ void draw_windows(const std::string& id, std::span<const Token> tokens, const Pe
     set.windows.push_back(std::move(window));
   }
   set.ids.push_back(id);
+  set.digests.push_back(base::sha256(std::as_bytes(tokens)));
   ++set.documents;
 }
 
@@ -153,6 +158,9 @@ WindowSet draw_windows(data::DocumentReader& reader, const text::Tokenizer& toke
           "the context of another document, " + std::to_string(options.other) + " further on, needs at least " +
               std::to_string(options.other + 1) + " documents of " + needed + "; there are " +
               std::to_string(set.documents));
+  require(options.source != ContextSource::other || !are_one_text(set),
+          "the context of another document: all " + std::to_string(set.documents) +
+              " documents long enough are the same text; give others with it");
   return set;
 }
 
@@ -178,11 +186,19 @@ WindowContexts::WindowContexts(const WindowSet& set, const PerplexityOptions& op
   for (size_t i = 0; i < set.windows.size(); ++i) by_document_[set.windows[i].document].push_back(i);
 }
 
+int64_t WindowContexts::lender_to(int64_t document) const {
+  const auto digest = [this](int64_t of) { return set_->digests[static_cast<size_t>(of)]; };
+  int64_t lender = (document + other_) % set_->documents;
+  for (int64_t i = 1; i < set_->documents && digest(lender) == digest(document); ++i)
+    lender = (lender + 1) % set_->documents;
+  return lender;
+}
+
 std::span<const Token> WindowContexts::text(size_t window) const {
   if (source_ != ContextSource::other) return set_->windows[window].context;
   const int64_t document = set_->windows[window].document;
   const std::vector<size_t>& siblings = by_document_.at(document);
-  const std::vector<size_t>& others = by_document_.at((document + other_) % set_->documents);
+  const std::vector<size_t>& others = by_document_.at(lender_to(document));
   return set_->windows[others[(window - siblings.front()) % others.size()]].context;
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/hash.h"
 #include "context/chunk.h"
 #include "data/documents.h"
 #include "text/tokenizer.h"
@@ -32,7 +33,9 @@ struct PerplexityOptions {
   int64_t documents = 0;  // at most so many documents that are long enough; 0 = all
   uint64_t seed = 0;
   ContextSource source = ContextSource::own;
-  int64_t other = 1;  // of ContextSource::other: the document so many further on, the first again after the last
+  // Of ContextSource::other: the document so many further on, the first again after the last; where that is the same
+  // text, the next that is another.
+  int64_t other = 1;
   int64_t skipped_tokens = 0;  // nearest to what the decoder reads: neither it nor the encoder reads them
   int64_t direct_tokens = 0;   // before the window, read by the decoder itself in front of it
   // Tokens that each window has before it at least. The places depend on the documents, this, the window and the seed
@@ -54,11 +57,12 @@ struct Window {
 };
 
 struct WindowSet {
-  std::vector<Window> windows;   // by document, in the order of their places
-  std::vector<std::string> ids;  // of the documents used
-  int64_t documents = 0;         // used
-  int64_t too_short = 0;         // had fewer tokens than the room and the window: left out at every length
-  int64_t longest = 0;           // tokens of the longest document read
+  std::vector<Window> windows;        // by document, in the order of their places
+  std::vector<std::string> ids;       // of the documents used
+  std::vector<base::Digest> digests;  // of their tokens: one text may be given twice
+  int64_t documents = 0;              // used
+  int64_t too_short = 0;              // had fewer tokens than the room and the window: left out at every length
+  int64_t longest = 0;                // tokens of the longest document read
 };
 
 // Adds `samples` windows of the document `id` (fewer where it has fewer places), at different places drawn from (seed,
@@ -67,7 +71,8 @@ void draw_windows(const std::string& id, std::span<const text::Token> tokens, co
                   std::optional<text::Token> beginning, WindowSet& set);
 
 // The same for the documents of a corpus. BOS only where the tokenizer adds one. Shows progress. Errors: those of
-// reading; invalid_argument where no document is long enough, or, for the context of another, too few are.
+// reading; invalid_argument where no document is long enough, or, for the context of another, too few are
+// or all are one text.
 WindowSet draw_windows(data::DocumentReader& reader, const text::Tokenizer& tokenizer,
                        const PerplexityOptions& options);
 
@@ -89,6 +94,7 @@ class WindowContexts {
 
  private:
   std::span<const text::Token> text(size_t window) const;
+  int64_t lender_to(int64_t document) const;
 
   const WindowSet* set_;
   ContextSource source_;

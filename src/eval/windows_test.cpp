@@ -102,6 +102,22 @@ TEST(Windows, ContextOfAnotherIsAsLongAndNeverTheDocumentsOwn) {
   for (size_t i = 1; i < 4; ++i) EXPECT_EQ(uneven[i], counting(0, 20));
 }
 
+TEST(Windows, ContextOfAnotherIsAnotherTextWhereOneIsGivenTwice) {
+  PerplexityOptions options = small_windows();
+  options.source = ContextSource::other;
+  WindowSet set;
+  for (const Token text : {0, 0, 1000, 0}) draw_windows("a document", counting(text, 100), options, {}, set);
+  const auto lent_by = [&](int64_t other) {
+    options.other = other;
+    std::vector<Token> texts;
+    const auto contexts = contexts_of(set, 20, options);
+    for (size_t i = 0; i < contexts.size(); i += 3) texts.push_back(contexts[i].front() / 1000);
+    return texts;
+  };
+  EXPECT_EQ(lent_by(1), (std::vector<Token>{1, 1, 0, 1}));
+  EXPECT_EQ(lent_by(3), (std::vector<Token>{1, 1, 0, 1}));
+}
+
 TEST(Windows, AShuffledContextHasTheTokensOfEachChunkInAnotherOrder) {
   PerplexityOptions options = small_windows();
   options.context_tokens = {64};
@@ -277,7 +293,10 @@ TEST_F(WindowsOfACorpus, SaysWhatIsMissing) {
   expect_error(ErrorCode::invalid_argument, "at least 2 documents", [&] { draw({enough, "short"}, options); });
   options.other = 2;
   expect_error(ErrorCode::invalid_argument, "at least 3 documents", [&] { draw({enough, enough}, options); });
-  EXPECT_EQ(draw({enough, enough, enough}, options).documents, 3);
+  EXPECT_EQ(draw({enough, enough, std::string(40, 'b')}, options).documents, 3);
+  expect_error(ErrorCode::invalid_argument, "all 3 documents long enough are the same text", [&] {
+    draw({enough, enough, enough}, options);
+  });
 }
 
 }  // namespace

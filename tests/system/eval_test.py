@@ -96,10 +96,24 @@ class Eval(ProgramTest):
         self.assertIn("164 tokens, and the decoder has 100 positions", outcome.err)
         self.refuse(["--decoder-tokens 164", "at most 100"], *arguments, "--decoder-tokens", "164")
 
+    def test_counts_of_tokens_take_units(self):
+        plain = self.measure(contexts="0", room="1024")
+        self.assertEqual(self.nlls(self.measure(contexts="0", room="1K")[0]), self.nlls(plain[0]))
+        arguments = [{"64": "0.0625K", "16": "0.015625K"}.get(argument, argument)
+                     for argument in self.arguments("--direct-tokens", "0K", contexts="0", room="1k")]
+        self.assertEqual(self.nlls(json.loads(self.succeed(*arguments, "--skip-nearest", "0K").out)), self.nlls(plain[0]))
+
     def test_impossible_controls_are_refused(self):
         self.refuse(["room 300", "at least 320"], *self.arguments(room="300"))
         self.refuse(["other 2"], *self.arguments("--other", "2"))
         self.refuse(["at least 5 documents"], *self.arguments("--context", "other", "--other", "4"))
+        self.refuse(["--room", "'1,2'", "such as 2048 or 2K"], *self.arguments(room="1,2"))
+
+    def test_one_text_given_twice_is_no_other_text(self):
+        first = self.write("first.jsonl", self.books.read_text().splitlines()[0] + "\n")
+        arguments = [first if argument == self.books else argument for argument in self.arguments("--context", "other")]
+        self.refuse("all 2 documents long enough are the same text", *arguments, "--text", first)
+        self.succeed(*arguments, "--text", self.books)
 
     def test_compare_pairs_documents_and_takes_the_mean_of_several_others(self):
         own = self.saved("own.jsonl")
