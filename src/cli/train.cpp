@@ -84,8 +84,9 @@ void add_train(CLI::App& program, CommonOptions& common) {
   app->add_option("recipe", command->recipe, "YAML file (docs/training.md; recipes/ has some)")->required();
   app->add_option("settings", command->overrides, "fields set anew: optimiser.rate=1e-4 phases.0.steps=100 ...");
   app->add_option("--stop-after", command->stop_after,
-                  "seconds; then a checkpoint is saved, and the same command goes on from there")
-      ->check(CLI::Range(0.0, 1e9));
+                  "seconds; then a checkpoint is saved, and the same command goes on from there; 0: never")
+      ->check(CLI::Range(0.0, 1e9))
+      ->capture_default_str();
   app->add_option("--replicas", command->replicas,
                   "copies of the model that share each step's micro-batches, on as many GPUs from --device on; what is "
                   "learned does not depend on it beyond rounding")

@@ -181,7 +181,8 @@ class Stopped(Training):
         self.assertEqual(outcome.out, "")
         self.assertFalse((self.root / "pieces/result").exists())
         self.succeed(*self.arguments("pieces"))
-        self.succeed(*self.arguments("at-once"))
+        self.assertIn("0: never", self.succeed("train", "--help").out)
+        self.succeed(*self.arguments("at-once"), "--stop-after", "0")
         self.assert_same_run("pieces", "at-once")
 
 
