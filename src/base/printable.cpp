@@ -11,16 +11,18 @@ std::string escape(unsigned char code) {
   return {'\\', 'x', digits[code >> 4], digits[code & 15]};
 }
 
-std::string escaped(std::string_view text, std::string_view kept) {
+// `keeps_lines`: tabs, and ends of lines before a line that is indented.
+std::string escaped(std::string_view text, bool keeps_lines) {
   std::string out;
   out.reserve(text.size());
   for (size_t i = 0; i < text.size(); ++i) {
     const auto code = static_cast<unsigned char>(text[i]);
     const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
+    const bool is_kept = keeps_lines && (code == '\t' || text.substr(i).starts_with("\n  "));
     if (code == 0xc2 && next >= 0x80 && next < 0xa0) {  // U+0080 to U+009F in UTF-8
       out += escape(next);
       ++i;
-    } else if ((code < 0x20 || code == 0x7f) && kept.find(text[i]) == std::string_view::npos) {
+    } else if ((code < 0x20 || code == 0x7f) && !is_kept) {
       out += escape(code);
     } else {
       out += text[i];
@@ -31,7 +33,7 @@ std::string escaped(std::string_view text, std::string_view kept) {
 
 }  // namespace
 
-std::string printable(std::string_view text) { return escaped(text, ""); }
-std::string printable_lines(std::string_view text) { return escaped(text, "\n\t"); }
+std::string printable(std::string_view text) { return escaped(text, false); }
+std::string printable_lines(std::string_view text) { return escaped(text, true); }
 
 }  // namespace cepe::base

@@ -31,5 +31,11 @@ TEST(Printable, MessagesKeepTheirLinesAndSteerNoTerminal) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "warning: one\n  two\\x1b[2J\n");
 }
 
+TEST(Printable, ANameWithAnEndOfLineBeginsNoMessageOfItsOwn) {
+  testing::internal::CaptureStderr();
+  warn("/tmp/a\nerror: b: not there\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "warning: /tmp/a\\nerror: b: not there\\n\n");
+}
+
 }  // namespace
 }  // namespace cepe::base

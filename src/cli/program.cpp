@@ -35,7 +35,7 @@ int report_command_line(const CLI::App& program, const CLI::ParseError& error) {
                         at->get_require_subcommand_min() > 0;
   base::log(base::LogLevel::error,
             (misspelt ? "there is no command '" + command + " " + unknown.front() + "'" : std::string(error.what())) +
-                "\nSee: " + command + " --help");
+                "\n  See: " + command + " --help");
   return exit_mistake;
 }
 
