@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 
 namespace cepe::context {
@@ -19,6 +20,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t keys_a_batch = 16, bytes_a_batch = size_t{4} << 20;  // or one that is larger
+constexpr size_t other_bytes = size_t{64} << 10;                      // of a batch's answers beside records
 
 struct Failure {
   std::string what;
@@ -97,13 +99,15 @@ class Connection {
     }
   }
 
-  Reply receive(Clock::time_point deadline) {
+  // `most_bytes`: of this answer and those that have come behind it.
+  Reply receive(Clock::time_point deadline, size_t most_bytes = other_bytes) {
     while (true) {
       void* reply = nullptr;
       if (redisReaderGetReply(context_->reader, &reply) != REDIS_OK) throw Failure{"it does not speak the protocol"};
       if (reply) return Reply(static_cast<redisReply*>(reply));
       wait(POLLIN, deadline);
       if (redisBufferRead(context_.get()) != REDIS_OK) check();
+      if (context_->reader->len > most_bytes) throw Failure{"an answer that is larger than what was asked for"};
     }
   }
 
@@ -133,10 +137,15 @@ class RedisTier : public RemoteTier {
   std::vector<bool> read(std::span<const Wanted> wanted) override {
     std::vector<bool> found(wanted.size());
     in_batches(wanted, [&](Connection& connection, size_t first, size_t end, Clock::time_point deadline) {
-      for (size_t i = first; i < end; ++i) connection.append({"GET", name_of(wanted[i].key)});
+      size_t most_bytes = other_bytes;
+      for (size_t i = first; i < end; ++i) {
+        connection.append({"GET", name_of(wanted[i].key)});
+        most_bytes += record_bytes(wanted[i].shape, "");
+      }
       connection.send(deadline);
-      for (size_t i = first; i < end; ++i) found[i] = take(connection.receive(deadline), wanted[i]);
+      for (size_t i = first; i < end; ++i) found[i] = take(connection.receive(deadline, most_bytes), wanted[i]);
     });
+    base::throw_if_interrupted();
     return found;
   }
 
@@ -180,7 +189,8 @@ class RedisTier : public RemoteTier {
       }
       wrong = "its bytes contradict its checksum";
     }
-    base::warn("remote store, " + name_of(wanted.key) + ": " + wrong + "; its text is encoded again");
+    base::log(std::exchange(said_wrong_, true) ? base::LogLevel::detail : base::LogLevel::warning,
+              "remote store, " + name_of(wanted.key) + ": " + wrong + "; its text is encoded again");
     return false;
   }
 
@@ -191,6 +201,7 @@ class RedisTier : public RemoteTier {
         bytes += records[end].values.size();
         if (end > first && bytes > bytes_a_batch) break;
       }
+      if (base::interrupted()) return;
       const std::scoped_lock lock(mutex_);  // between two batches others have their turn
       if (Clock::now() < off_until_) return;
       const WithoutPipeSignal quiet;
@@ -232,7 +243,7 @@ class RedisTier : public RemoteTier {
   std::mutex mutex_;
   std::unique_ptr<Connection> connection_;
   Clock::time_point off_until_{}, writing_off_until_{};
-  bool said_ = false;
+  bool said_ = false, said_wrong_ = false;  // of the server, of a record
 };
 
 }  // namespace

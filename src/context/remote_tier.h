@@ -11,7 +11,8 @@
 
 namespace cepe::context {
 
-// Any thread at any time. What goes wrong is said once (warning) and then looks like an empty tier.
+// Any thread at any time. What goes wrong is said once (warning) and then looks like an empty tier. After an interrupt
+// nothing more is asked of it: `write` returns and `read` throws Interrupted.
 class RemoteTier {
  public:
   struct Wanted {
