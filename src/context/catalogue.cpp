@@ -245,7 +245,7 @@ int64_t Catalogue::drop_oldest(int64_t bytes, int64_t keep_since) {
   row.done();
   for (const ChunkKey& key : keys)
     database_.statement("DELETE FROM records WHERE key = ?").with(bytes_of_key(key)).run();
-  return dropped;
+  return static_cast<int64_t>(keys.size());
 }
 
 void Catalogue::remove_segment(const std::string& segment) {

@@ -63,8 +63,8 @@ class Catalogue {
   // A record that stands at this place still. False where it does not.
   bool drop(const ChunkKey& key, const RecordPlace& place);
   void move(const ChunkKey& key, const RecordPlace& from, const RecordPlace& to);
-  // Drops what was used longest ago, but not since `keep_since`, until so many bytes are dropped. How many were. Times
-  // of use that are still to come are of a clock that was ahead: those go first.
+  // Drops what was used longest ago, but not since `keep_since`, until so many bytes are dropped. How many records
+  // were. Times of use that are still to come are of a clock that was ahead: those go first.
   int64_t drop_oldest(int64_t bytes, int64_t keep_since);
   void remove_segment(const std::string& segment);  // with its records
   void clear();

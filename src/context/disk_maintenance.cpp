@@ -92,46 +92,28 @@ DiskTier::Verified DiskTier::verify() {
 DiskTier::Collected DiskTier::collect() {
   const std::pair<int64_t, int64_t> earlier =
       options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
-  Collected before{0, earlier.first, earlier.second}, collected;
-  try {
-    collected = collect_once();
-  } catch (const Error&) {
-    if (!disk_fails_) throw;
-    const Collected unwanted = remove_unwanted_segments();
-    if (unwanted.removed_files == 0) throw;
-    before.removed_files += unwanted.removed_files;
-    before.freed_bytes += unwanted.freed_bytes;
-    collected = collect_once();
+  {
+    const std::scoped_lock lock(mutex_);
+    collected_ = {0, earlier.first, earlier.second};
   }
-  collected.removed_files += before.removed_files;
-  collected.freed_bytes += before.freed_bytes;
-  return collected;
+  try {
+    collect_once();
+  } catch (const Error&) {
+    if (!disk_fails_ || !remove_unwanted_segments()) throw;
+    collect_once();
+  }
+  const std::scoped_lock lock(mutex_);
+  return collected_;
 }
 
-DiskTier::Collected DiskTier::collect_once() {
-  Collected collected;
+void DiskTier::collect_once() {
   strictly([&] {
-    // Sums over the files themselves, so that orphans count.
-    const auto measure = [&] {
-      std::pair<int64_t, int64_t> sum;
-      for (const std::string& name : list_segments(files_, folder_)) {
-        const auto file = files_.open(folder_ / name);
-        sum.first += file != nullptr;
-        sum.second += file ? file->size() : 0;
-      }
-      return sum;
-    };
-    const int64_t records = catalogue_->totals().records;
-    const auto [files, bytes] = measure();
     writer_.close();
     reclaim(0, std::numeric_limits<int64_t>::max());
     while (compact_deadest(50)) {
     }
     catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");
-    const auto [files_left, bytes_left] = measure();
-    collected = {records - catalogue_->totals().records, files - files_left, bytes - bytes_left};
   });
-  return collected;
 }
 
 DiskUsage DiskTier::clear() {

@@ -30,8 +30,9 @@ void DiskTier::reclaim(int64_t bytes, int64_t keep_since) {
   if (fits(bytes)) return;
   if (const int64_t excess = bytes_to_drop(bytes); excess > 0) {
     Transaction transaction(catalogue_->database());
-    catalogue_->drop_oldest(excess, keep_since);
+    const int64_t dropped = catalogue_->drop_oldest(excess, keep_since);
     transaction.commit();
+    collected_.dropped_records += dropped;
   }
   remove_dead_segments();
   while (!fits(bytes) && compact_deadest(1)) {
@@ -40,17 +41,26 @@ void DiskTier::reclaim(int64_t bytes, int64_t keep_since) {
 
 // The sizes of the files as they are: a catalogue may be wrong in a figure.
 void DiskTier::look_at_files() {
-  const std::vector<SegmentUse> segments = catalogue_->segments();
   Transaction transaction(catalogue_->database());
-  for (const SegmentUse& segment : segments) {
+  int64_t dropped = 0;
+  for (const SegmentUse& segment : catalogue_->segments()) {
     const auto file = is_segment_name(segment.name) ? files_.open(folder_ / segment.name) : nullptr;
     if (!file) {
+      dropped += segment.records;
       catalogue_->remove_segment(segment.name);
     } else if (file->size() > segment.bytes || !writer_.holds(segment.name)) {
       catalogue_->set_size(segment.name, file->size());
     }
   }
   transaction.commit();
+  collected_.dropped_records += dropped;
+}
+
+void DiskTier::remove_segment_file(const std::string& name, int64_t bytes) {
+  files_.remove(folder_ / name);
+  readers_.erase(name);
+  ++collected_.removed_files;
+  collected_.freed_bytes += bytes;
 }
 
 // False where somebody is appending to it, or it has records after all. The file goes last: killed between the two, we
@@ -65,8 +75,7 @@ bool DiskTier::remove_dead_segment(const std::string& name) {
     catalogue_->remove_segment(name);
     transaction.commit();
   }
-  files_.remove(folder_ / name);
-  readers_.erase(name);
+  remove_segment_file(name, lock->size());
   return true;
 }
 
@@ -79,10 +88,10 @@ void DiskTier::remove_dead_segments() {
 }
 
 // Segments all of whose records are to be dropped, before the catalogue can be written: where the disk is full there is
-// no room for its log. What it says of them goes when it is looked at next.
-DiskTier::Collected DiskTier::remove_unwanted_segments() {
+// no room for its log. What it says of them goes when it is looked at next. False where there are none.
+bool DiskTier::remove_unwanted_segments() {
   const std::scoped_lock lock(mutex_);
-  Collected removed;
+  bool removed = false;
   writer_.close();
   readers_.clear();
   try {
@@ -92,9 +101,8 @@ DiskTier::Collected DiskTier::remove_unwanted_segments() {
       const auto held = files_.grow(folder_ / segment.name, false);
       // Whoever adds records to it holds it until they are acknowledged: what is not there now will not come.
       if (!held || catalogue_->last_use_of(segment.name) > last_unwanted) continue;
-      ++removed.removed_files;
-      removed.freed_bytes += held->size();
-      files_.remove(folder_ / segment.name);
+      remove_segment_file(segment.name, held->size());
+      removed = true;
     }
   } catch (const std::exception&) {  // it cannot even be read, or no more be removed
   }
@@ -122,6 +130,7 @@ bool DiskTier::compact(const std::string& name) {
   if (!lock || !segment) return false;
   std::vector<std::pair<CatalogueRecord, RecordPlace>> moved;
   Dropped dropped;
+  int64_t moved_bytes = 0;
   try {
     for (const CatalogueRecord& record : catalogue_->records_of(name)) {
       std::vector<std::byte> values(record.shape.rows < 1 || record.shape.width < 1 ||
@@ -137,6 +146,7 @@ bool DiskTier::compact(const std::string& name) {
         continue;
       }
       moved.emplace_back(record, writer_.append(record.key, record.shape, values, record.source));
+      moved_bytes += moved.back().second.length;
     }
     writer_.sync();
     Transaction transaction(catalogue_->database());
@@ -150,21 +160,19 @@ bool DiskTier::compact(const std::string& name) {
   }
   writer_.forget();
   say_dropped(name, dropped);
-  files_.remove(folder_ / name);
-  readers_.erase(name);
+  collected_.dropped_records += dropped.records;
+  remove_segment_file(name, segment->size() - moved_bytes);
   return true;
 }
 
 // Files that the catalogue does not know, of processes that were killed before they acknowledged anything.
-int64_t DiskTier::remove_orphans() {
+void DiskTier::remove_orphans() {
   std::vector<std::string> known;
   for (const SegmentUse& segment : catalogue_->segments()) known.push_back(segment.name);
-  int64_t removed = 0;
   for (const std::string& name : list_segments(files_, folder_)) {
     if (std::find(known.begin(), known.end(), name) != known.end() || writer_.holds(name)) continue;
-    removed += remove_dead_segment(name);
+    remove_dead_segment(name);
   }
-  return removed;
 }
 
 }  // namespace cepe::context

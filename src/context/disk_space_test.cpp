@@ -170,6 +170,26 @@ TEST_F(DiskSpace, CollectingCompactsWhatIsHalfDeadAndRemovesWhatNobodyKnows) {
   EXPECT_EQ(tier.verify().damaged, 0);
 }
 
+TEST_F(DiskSpace, CollectingCountsWhatItDidAndNotWhatOthersWroteMeanwhile) {
+  {
+    DiskTier tier(options());
+    for (int number = 0; number < 14; ++number) put(tier, {number});  // 7 in each of 2
+    for (int number = 0; number < 7; ++number) put(tier, {number});   // now nothing lives in the first
+    for (int number = 7; number < 12; ++number) put(tier, {number});  // and little in the second
+  }
+  DiskTier other(options());
+  test::MeddledFiles files;
+  int next = 100;
+  files.after_remove = [&] {
+    for (; next < 130; ++next) put(other, {next});
+  };
+  DiskTier tier(options(), files);
+  const DiskTier::Collected collected = tier.collect();
+  EXPECT_EQ(collected.dropped_records, 0);
+  EXPECT_EQ(collected.removed_files, 2);
+  EXPECT_EQ(collected.freed_bytes, 12 * one_record);
+}
+
 TEST_F(DiskSpace, CollectingOnADiskWithoutAFreeByteBeginsWithSegmentsOfWhichNothingStays) {
   for (const bool fills_up_under_it : {false, true}) {
     fs::remove_all(folder);

@@ -78,11 +78,11 @@ class DiskTier {
     int64_t damaged = 0;     // and dropped
     int64_t unreadable = 0;  // at the moment, and kept
   };
-  Verified verify();  // reads every record
-  struct Collected {
+  Verified verify();              // reads every record
+  struct Collected {              // by this call: not what others write or remove meanwhile
     int64_t dropped_records = 0;  // over the limit, or without their bytes
-    int64_t removed_files = 0;    // segments, and files of earlier versions
-    int64_t freed_bytes = 0;
+    int64_t removed_files = 0;    // segments, compacted ones too, and files of earlier versions
+    int64_t freed_bytes = 0;      // net of what compacting wrote
   };
   // Drops what is over the limit, compacts segments that are half dead or more, removes files that nobody needs. Where
   // the disk has no free byte it begins with segments of which nothing is to stay: that needs none.
@@ -97,7 +97,7 @@ class DiskTier {
   void open(bool damaged);
   void try_open();
   std::string explain(const DatabaseError& error);
-  Collected collect_once();
+  void collect_once();
   void clear_files(DiskUsage& before);
   bool usable() const { return catalogue_ != nullptr; }
   template <class Action>
@@ -133,11 +133,12 @@ class DiskTier {
   void look_at_files();
   void remove_dead_segments();
   bool remove_dead_segment(const std::string& name);
-  Collected remove_unwanted_segments();
+  bool remove_unwanted_segments();
+  void remove_segment_file(const std::string& name, int64_t bytes);
   int64_t bytes_to_drop(int64_t bytes);
   bool compact(const std::string& name);
   bool compact_deadest(int64_t least_percent);
-  int64_t remove_orphans();
+  void remove_orphans();
 
   DiskTierOptions options_;
   base::FileLayer& files_;
@@ -154,6 +155,7 @@ class DiskTier {
   bool full_said_ = false;
   bool passed_over_said_ = false;
   int64_t left_out_ = 0;
+  Collected collected_;      // since `collect` began
   int64_t full_since_ = -1;  // the request for which nothing more can go
   int rebuilt_ = 0;
   unsigned dropped_ = 0;  // damaged records
