@@ -87,7 +87,7 @@ class Catalogue {
 
 // Opens the catalogue of a folder, makes it where there is none, and makes it anew from the segments where it is
 // damaged (or `damaged` says so and nobody else has mended it yet): one process at a time. Says so (warning) where it
-// had to. `folder` holds no link. Errors: DatabaseError, io.
+// had to. `folder` holds no link. Errors: DatabaseError, io; Interrupted, and the next one begins it again.
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged);
 

@@ -3,7 +3,9 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "context/catalogue.h"
 
 namespace cepe::context {
@@ -18,6 +20,7 @@ Lock wait_for_lock(const base::Path& folder, base::FileLayer& files) {
   while (std::chrono::steady_clock::now() < give_up) {
     if (Lock lock = files.grow(file, true)) return lock;
     if (Lock lock = files.grow(file, false)) return lock;
+    base::throw_if_interrupted();
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   throw base::Error(base::ErrorCode::io, file.string() + ": held by another process for two minutes");
@@ -37,11 +40,15 @@ int64_t take_in(Catalogue& catalogue, const base::Path& folder, base::FileLayer&
   int64_t records = 0;
   int64_t now = wall_clock();
   std::vector<std::byte> values;
-  for (const std::string& name : list_segments(files, folder)) {
+  const std::vector<std::string> names = list_segments(files, folder);
+  base::Progress progress("listing encoded chunks", static_cast<int64_t>(names.size()), "files");
+  for (const std::string& name : names) {
+    progress.advance(1);
     const auto segment = files.open(folder / name);
     if (!segment) continue;
     catalogue.set_size(name, segment->size());
     scan_segment(*segment, [&](const RecordInfo& info, int64_t offset) {
+      base::throw_if_interrupted();
       const RecordPlace place{name, offset, static_cast<int64_t>(info.record_bytes())};
       values.resize(info.shape.payload_bytes());
       std::string source;

@@ -110,8 +110,7 @@ void DiskTier::collect_once() {
   strictly([&] {
     writer_.close();
     reclaim(0, std::numeric_limits<int64_t>::max());
-    while (compact_deadest(50)) {
-    }
+    while (compact_deadest(50)) base::throw_if_interrupted();
     catalogue_->database().run("PRAGMA wal_checkpoint(TRUNCATE)");
   });
 }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
 
@@ -64,6 +65,8 @@ void DiskTier::open(bool damaged) {
 void DiskTier::try_open() {
   try {
     open(false);
+  } catch (const base::Interrupted&) {
+    throw;
   } catch (const DatabaseError& error) {
     refuse(explain(error));
   } catch (const std::exception& error) {
@@ -114,6 +117,9 @@ bool DiskTier::guarded(Action action) {
         base::detail((folder_ / Catalogue::file_name).string() + ": " + error.what());
         reopen();
       }
+    } catch (const base::Interrupted&) {  // whoever asked sees it too, and ends
+      writable_ = false;
+      return false;
     } catch (const std::exception& error) {
       refuse(error.what());
       return false;

@@ -1,9 +1,15 @@
 """The other commands: info, tokenize, convert, adapter, bench, store, chat, completion, help."""
+import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import threading
+import time
 import unittest
 from pathlib import Path
 
@@ -332,6 +338,43 @@ class Commands(ProgramTest):
         outcome = self.succeed("generate", "--model", self.model, "--adapter", self.adapter, "--document", book,
                                "--prompt", "Q:", "--max-tokens", "2", "--remote-store", "redis://127.0.0.1:1")
         self.assertEqual(outcome.err.count("remote store"), 1)
+
+    def test_an_interrupt_does_not_wait_for_a_slow_remote_store(self):
+        """One that answers each batch of chunks just in time."""
+        book = self.write("slow-remote.txt", "".join(f"Sentence {n} of a book. " for n in range(3000)))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            asked = threading.Event()
+
+            def serve():
+                connection = server.accept()[0]
+                with connection, contextlib.suppress(OSError):
+                    while request := connection.recv(1 << 20):
+                        asked.set()
+                        time.sleep(1)
+                        connection.sendall(b"$-1\r\n" * request.count(b"GET"))
+
+            threading.Thread(target=serve, daemon=True).start()
+            process = self.start("encode", book, "--model", self.model, "--adapter", self.adapter, "--cache-dir",
+                                 self.root / "slow-remote", "--remote-store",
+                                 f"redis://127.0.0.1:{server.getsockname()[1]}")
+            self.assertTrue(asked.wait(60))
+            begin = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 130)
+            self.assertLess(time.monotonic() - begin, 6)
+
+    def test_an_interrupt_ends_the_wait_for_a_store_that_another_process_holds(self):
+        chunks = self.root / "held-cache" / "chunks"
+        chunks.mkdir(parents=True)
+        with open(chunks / "catalogue.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            process = self.start("store", "ls", "--cache-dir", chunks.parent)
+            time.sleep(1.5)
+            self.assertIsNone(process.poll())
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+            self.assertEqual((process.returncode, said), (130, b""))
 
     def test_chat_keeps_the_conversation_and_forgets_it_when_told(self):
         arguments = ("chat", "--model", self.model, "--max-tokens", "8", "--verbose")
