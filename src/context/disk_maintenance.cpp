@@ -21,13 +21,13 @@ void DiskTier::strictly(Action action) {
   bool damaged = false;
   for (int attempt = 0;; ++attempt) {
     try {
-      if (damaged || !catalogue_ || !catalogue_->is_current()) reopen();
+      if (damaged || !catalogue_ || lost_catalogue()) reopen();
       return action();
     } catch (const DatabaseError& error) {
       const std::string message = (folder_ / Catalogue::file_name).string() + ": " + explain(error);
-      if (!error.is_damage()) throw Error(ErrorCode::io, message);
+      damaged = error.is_damage();
+      if (!damaged && (!lost_catalogue() || attempt > 1)) throw Error(ErrorCode::io, message);
       if (attempt > 1) throw Error(ErrorCode::corrupt, message);
-      damaged = true;
     }
   }
 }

@@ -72,6 +72,7 @@ bool DiskTier::remove_dead_segment(const std::string& name) {
     Transaction transaction(catalogue_->database());
     // Whoever adds records to it holds the lock until they are acknowledged: what is not there now will not come.
     if (!catalogue_->records_of(name).empty()) return false;
+    require_catalogue();
     catalogue_->remove_segment(name);
     transaction.commit();
   }
@@ -150,6 +151,7 @@ bool DiskTier::compact(const std::string& name) {
     }
     writer_.sync();
     Transaction transaction(catalogue_->database());
+    require_catalogue();
     for (const auto& [record, place] : moved) catalogue_->move(record.key, record.place, place);
     for (const auto& [changed, size] : writer_.sizes()) catalogue_->set_size(changed, size);
     catalogue_->remove_segment(name);

@@ -100,12 +100,18 @@ void DiskTier::reopen() {
   open(damaged);
 }
 
+// Before a segment goes by what the catalogue says: of one that was removed meanwhile the next may say otherwise.
+void DiskTier::require_catalogue() const {
+  if (lost_catalogue()) throw DatabaseError(SQLITE_READONLY_DBMOVED, "it was removed while it was in use");
+}
+
 // False where the catalogue refuses; damage is mended and the action tried again.
 template <class Action>
 bool DiskTier::guarded(Action action) {
   for (int attempt = 0; usable(); ++attempt) {
     try {
       try {
+        if (lost_catalogue()) reopen();  // somebody removed the folder, or made the catalogue anew
         action();
         return true;
       } catch (const DatabaseError& error) {
@@ -113,7 +119,7 @@ bool DiskTier::guarded(Action action) {
           base::warn(options_.folder.string() + ": another process holds the catalogue; this time it is not used");
           return false;
         }
-        if (!error.is_damage() || attempt > 1) throw;
+        if ((!error.is_damage() && !lost_catalogue()) || attempt > 1) throw;
         base::detail((folder_ / Catalogue::file_name).string() + ": " + error.what());
         reopen();
       }
@@ -189,11 +195,48 @@ bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std
   if (!record) return false;
   std::string wrong;
   const Look look = look_at(*record, shape, values, wrong);
-  if (look == Look::damaged) say_dropped(record->place.segment, {1, record->place.offset, wrong});
+  if (look == Look::damaged) drop_with_others(*record, wrong);
   if (look != Look::sound) return false;
   const std::scoped_lock lock(mutex_);
   touched_[key] = wall_clock();
   return true;
+}
+
+// A file that lost its end, or is gone, has lost thousands of records: all of them go at once, in one line.
+void DiskTier::drop_with_others(const CatalogueRecord& record, const std::string& wrong) {
+  const std::string& segment = record.place.segment;
+  Dropped dropped;
+  dropped.add(record, wrong);
+  bool is_first = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    dropped.records += drop_behind_end(segment);
+    is_first = said_damaged_.insert(segment).second;
+  }
+  const char* advice = dropped.records == 1 ? "; `cepe store verify` looks at the rest of this file" : "";
+  if (is_first || dropped.records > 1) say_dropped(segment, dropped, advice);
+}
+
+// Records of a segment that do not end inside it. How many.
+int64_t DiskTier::drop_behind_end(const std::string& segment) {
+  int64_t count = 0;
+  guarded([&] {
+    count = 0;
+    // What others add is in the file before it is in the catalogue: the size is looked at while nobody adds.
+    Transaction transaction(catalogue_->database());
+    int64_t size = 0;
+    try {
+      if (const auto file = is_segment_name(segment) ? files_.open(folder_ / segment) : nullptr) size = file->size();
+    } catch (const Error&) {
+      return;  // it cannot be looked at now
+    }
+    for (const CatalogueRecord& record : catalogue_->records_of(segment)) {
+      if (record.place.offset <= size - record.place.length) continue;
+      count += catalogue_->drop(record.key, record.place);
+    }
+    transaction.commit();
+  });
+  return count;
 }
 
 void DiskTier::Dropped::add(const CatalogueRecord& record, const std::string& reason) {
@@ -202,13 +245,15 @@ void DiskTier::Dropped::add(const CatalogueRecord& record, const std::string& re
   why = reason;
 }
 
-void DiskTier::say_dropped(const std::string& segment, const Dropped& dropped) {
+void DiskTier::say_dropped(const std::string& segment, const Dropped& dropped, const std::string& advice) {
   if (dropped.records == 0) return;
   const std::string what = (options_.folder / segment).string() + ", byte " + std::to_string(dropped.first) + ": " +
                            dropped.why + "; dropped, ";
-  base::warn(what + (dropped.records == 1 ? "its text is encoded again"
-                                          : "with " + std::to_string(dropped.records - 1) +
-                                                " more chunks of this file; their text is encoded again"));
+  base::warn(what +
+             (dropped.records == 1 ? "its text is encoded again"
+                                   : "with " + std::to_string(dropped.records - 1) +
+                                         " more chunks of this file; their text is encoded again") +
+             advice);
 }
 
 // False where it is not there any more: somebody has cleared the folder.
@@ -240,6 +285,8 @@ int64_t DiskTier::left_out() {
 
 void DiskTier::flush() {
   const std::scoped_lock lock(mutex_);
+  readers_.clear();
+  if (lost_catalogue()) touched_.clear();  // nothing is made anew for times of use
   if (touched_.empty() || !writable_) return;
   guarded([&] {
     // A crash may lose these, so nobody waits for the medium.
@@ -266,7 +313,6 @@ bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
 }
 
 DiskTier::Outcome DiskTier::try_write(std::span<const Item> items, int64_t keep_since, bool& whole) {
-  if (!catalogue_->is_current()) reopen();  // somebody removed the folder, or made the catalogue anew
   const size_t count = count_that_fit(items, keep_since);
   whole = count == items.size();
   if (count == 0) return Outcome::refused;

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -68,7 +69,8 @@ class DiskTier {
   // Records that `write` left out because other processes held the catalogue, or cleared it, all the time.
   int64_t left_out();
 
-  // Times of use go into the catalogue, which a crash may lose.
+  // Times of use go into the catalogue, which a crash may lose. Segments that were read are closed: those that somebody
+  // has removed take up the disk as long as anybody has them open.
   void flush();
 
   // What looks after a folder, each on its own. Errors: io, corrupt.
@@ -105,6 +107,8 @@ class DiskTier {
   template <class Action>
   void strictly(Action action);
   void reopen();
+  bool lost_catalogue() const { return catalogue_ && !catalogue_->is_current(); }
+  void require_catalogue() const;
   void refuse(const std::string& what);
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
@@ -118,7 +122,9 @@ class DiskTier {
     std::string why;                 // it was dropped
     void add(const CatalogueRecord& record, const std::string& reason);
   };
-  void say_dropped(const std::string& segment, const Dropped& dropped);
+  void say_dropped(const std::string& segment, const Dropped& dropped, const std::string& advice = "");
+  void drop_with_others(const CatalogueRecord& record, const std::string& wrong);
+  int64_t drop_behind_end(const std::string& segment);
   std::shared_ptr<base::FileLayer::Reading> reader(const std::string& segment);
 
   Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);
@@ -148,6 +154,7 @@ class DiskTier {
   SegmentWriter writer_;
   std::map<std::string, std::shared_ptr<base::FileLayer::Reading>> readers_;
   std::map<ChunkKey, int64_t> touched_;
+  std::set<std::string> said_damaged_;  // segments
   bool writable_ = true;
   bool refused_ = false;     // and said so
   bool disk_fails_ = false;  // the last error of the catalogue was of a disk that is full, or broken

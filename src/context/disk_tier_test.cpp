@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "disk_folder.h"
 #include "expect_error.h"
+#include "meddled_files.h"
 
 namespace cepe::context {
 namespace {
@@ -209,6 +210,64 @@ TEST_F(Disk, AReaderThatOthersGetAheadOfTriesAgain) {
   }
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
   EXPECT_TRUE(DatabaseError(SQLITE_PROTOCOL, "").is_busy()) << "the next time it may be otherwise";
+}
+
+TEST_F(Disk, ReadsOnAfterSomebodyRemovedTheCatalogueAndOthersMadeItAnew) {
+  DiskTier tier(options());
+  put(tier, {1, 2});
+  fs::remove(folder / Catalogue::file_name);
+  testing::internal::CaptureStderr();
+  DiskTier other(options());
+  put(other, {1, 2, 3});
+  EXPECT_TRUE(has(tier, 3));
+  other.clear();
+  EXPECT_FALSE(has(tier, 1)) << "its old catalogue says where it was";
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST_F(Disk, RemovesNoSegmentByACatalogueThatSomebodyRemovedMeanwhile) {
+  {
+    DiskTier tier(options());
+    for (int number = 0; number < 14; ++number) put(tier, {number});  // 7 in each of 2
+    for (int number = 0; number < 5; ++number) put(tier, {number});   // now most of the first is dead
+  }
+  test::MeddledFiles files;
+  DiskTier tier(options(), files);
+  files.before_open = [&] {  // what is there is looked at
+    fs::remove(folder / Catalogue::file_name);
+    DiskTier other(options());
+    for (int number = 20; number < 34; ++number) put(other, {number});
+  };
+  testing::internal::CaptureStderr();
+  tier.collect();
+  testing::internal::GetCapturedStderr();
+  DiskTier later(options());
+  for (int number = 0; number < 34; ++number) EXPECT_EQ(has(later, number), number < 14 || number >= 20) << number;
+  EXPECT_EQ(later.verify().damaged, 0);
+}
+
+TEST_F(Disk, WhatOthersRemovedTakesUpTheDiskNoLongerThanARequest) {
+  put(*std::make_unique<DiskTier>(options()), {1});
+  DiskTier tier(options());
+  EXPECT_TRUE(has(tier, 1));
+  DiskTier(options()).clear();
+  tier.flush();
+  for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code none;  // the one that lists them
+    const std::string file = fs::read_symlink(entry.path(), none).string();
+    EXPECT_FALSE(file.find("segment-") != std::string::npos && file.ends_with(" (deleted)")) << file;
+  }
+}
+
+TEST_F(Disk, AFolderThatSomebodyRemovedIsNotMadeAnewForTimesOfUse) {
+  {
+    DiskTier tier(options());
+    put(tier, {1});
+    EXPECT_TRUE(has(tier, 1));
+    fs::remove_all(folder);
+    tier.flush();
+  }
+  EXPECT_FALSE(fs::exists(folder));
 }
 
 TEST_F(Disk, GoesOnAfterSomebodyRemovedTheFolder) {

@@ -49,6 +49,44 @@ TEST_F(DiskVerify, AFileThatIsCutShortIsOneLine) {
   EXPECT_THAT(said, HasSubstr(", byte 512: ends too early; dropped, with 4 more chunks of this file"));
 }
 
+TEST_F(DiskVerify, ReadingAFileThatIsCutShortOrGoneIsOneLine) {
+  for (const bool is_gone : {false, true}) {
+    fs::remove_all(folder);
+    put(*std::make_unique<DiskTier>(options()), {1, 2, 3, 4, 5, 6, 7});
+    put(*std::make_unique<DiskTier>(options()), {8, 9});  // in another file
+    Path cut = segments().at(0);
+    if (fs::file_size(cut) < 7 * one_record) cut = segments().at(1);
+    if (is_gone) fs::remove(cut);
+    if (!is_gone) fs::resize_file(cut, 2 * one_record + 100);
+    testing::internal::CaptureStderr();
+    DiskTier later(options());
+    for (int number = 9; number >= 1; --number) EXPECT_EQ(has(later, number), number > 7 || (!is_gone && number < 3));
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+    EXPECT_THAT(said, HasSubstr(is_gone ? "its segment is gone; dropped, with 6 more chunks of this file"
+                                        : ", byte 1536: ends too early; dropped, with 4 more chunks of this file"));
+    EXPECT_EQ(later.usage().chunks, is_gone ? 2 : 4);
+    EXPECT_EQ(later.verify().damaged, 0);
+  }
+}
+
+TEST_F(DiskVerify, ReadingManyDamagedChunksOfAFileIsOneLineThatSaysHowToFindTheOthers) {
+  DiskTier tier(options());
+  put(tier, {1, 2, 3, 4});
+  std::fstream file(segments().at(0), std::ios::in | std::ios::out | std::ios::binary);
+  for (int64_t record = 0; record < 3; ++record) {
+    file.seekp(record * one_record + 200);
+    file << "spoilt";
+  }
+  file.close();
+  testing::internal::CaptureStderr();
+  for (int number = 1; number <= 4; ++number) EXPECT_EQ(has(tier, number), number == 4);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_THAT(said, HasSubstr("byte 0: its bytes contradict its checksum; dropped, its text is encoded again; "
+                              "`cepe store verify` looks at the rest of this file"));
+}
+
 TEST_F(DiskVerify, VerifyingTakesNothingForDamageThatOthersMoveOrClear) {
   {
     DiskTier tier(options());
