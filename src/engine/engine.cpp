@@ -219,11 +219,13 @@ void Engine::check(const Request& request) const {
 RequestId Engine::submit(Request request) {
   check(request);
   const RequestId id = next_request_++;
+  // Not the job's: an answer whose window slid leaves it, and so does one whose K and V were made.
+  const ContextPointer context = request.context ? std::move(request.context) : context_;
   const auto job = std::make_shared<Job>(Job{id, std::move(request)});
   hot_.drop_expired();
   const Request& its = job->request;
-  auto first = std::make_unique<Sequence>(job, 0, hot_.current(its.context ? its.context : context_), *tokenizer_,
-                                          model_->decoder.config.vocabulary, model_->decoder.device());
+  auto first = std::make_unique<Sequence>(job, 0, hot_.current(context), *tokenizer_, model_->decoder.config.vocabulary,
+                                          model_->decoder.device());
   first->forks = its.samples - 1;
   if (its.max_tokens <= 0) first->finish = Finish::length;
   scheduler_.add(add_sequence(std::move(first)).rows);
@@ -280,7 +282,7 @@ Completion Engine::generate(const Request& request) {
 EngineCounters Engine::counters() const {
   EngineCounters counters = counters_;
   counters.preemptions = scheduler_.preemptions();
-  counters.kept_bytes = kept_.bytes() + hot_.bytes();
+  counters.kept_bytes = kept_.bytes();
   for (const auto* tensors : {&cache_.keys, &cache_.values})
     for (const at::Tensor& tensor : *tensors) counters.cache_bytes += static_cast<int64_t>(tensor.nbytes());
   return counters;

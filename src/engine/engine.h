@@ -22,6 +22,7 @@
 #include "engine/kept_contexts.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
+#include "engine/slid_contexts.h"
 #include "model/batch_step.h"
 #include "model/cepe_model.h"
 #include "text/tokenizer.h"
@@ -148,6 +149,7 @@ class Engine {
   ContextPointer context_;
   HotContexts hot_;
   mutable KeptContexts kept_;
+  SlidContexts slid_;
   BlockPool pool_;
   Scheduler scheduler_;
   model::KvCache cache_;

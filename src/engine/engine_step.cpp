@@ -8,6 +8,7 @@
 #include <exception>
 #include <iterator>
 #include <span>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -61,9 +62,11 @@ void Engine::drop_all_finished() {
 // Contexts that have become hot, for all that read them.
 void Engine::keep_hot() {
   if (!hot_.due()) return;
-  const int64_t made = hot_.keep(kept_budget());
-  counters_.hot_contexts += made;
-  if (made == 0) return;
+  hot_.drop_expired();
+  const std::vector<ContextPointer> made = hot_.keep(kept_budget());
+  counters_.hot_contexts += static_cast<int64_t>(made.size());
+  if (made.empty()) return;
+  for (const ContextPointer& context : made) kept_.add(context);
   for (const auto& [age, sequence] : sequences_) sequence->context = hot_.current(sequence->context);
 }
 
@@ -78,7 +81,13 @@ void Engine::slide(Sequence& sequence) {
   const int64_t moved = (beyond + unit - 1) / unit * unit;
   const std::span<const text::Token> oldest =
       std::span(sequence.tokens).subspan(static_cast<size_t>(keep), static_cast<size_t>(moved));
-  sequence.context = extended(sequence.context, endless.store->get_or_encode(context::split(oldest, chunk_size, 0)));
+  ContextPointer slid = slid_.find(sequence.context, *endless.store, oldest);
+  if (!slid) {
+    hot_.drop_expired();  // the room of K and V that only this answer has
+    slid = extended(sequence.context, endless.store->get_or_encode(context::split(oldest, chunk_size, 0)));
+    slid_.add(sequence.context, *endless.store, oldest, slid);
+  }
+  sequence.context = std::move(slid);
   sequence.tokens.erase(sequence.tokens.begin() + keep, sequence.tokens.begin() + keep + moved);
   scheduler_.forget(sequence.rows);
   sequence.rows.length = sequence.rows.text = static_cast<int64_t>(sequence.tokens.size());

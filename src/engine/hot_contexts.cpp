@@ -49,13 +49,13 @@ void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
   if (loss <= 0) return;
   Entry& entry = entries_[context.get()];
   if (entry.context.lock() != context)  // new, or another one stood at this address
-    entry = {context, 0, model::projection_cost(cost), nullptr, 0};
+    entry = {context, 0, model::projection_cost(cost), nullptr};
   entry.losses += loss;
   due_ = due_ || (!entry.hot && entry.losses > entry.price);
 }
 
-int64_t HotContexts::keep(int64_t budget_bytes) {
-  int64_t made = 0;
+std::vector<ContextPointer> HotContexts::keep(int64_t budget_bytes) {
+  std::vector<ContextPointer> made;
   due_ = false;
   for (auto& [address, entry] : entries_) {
     const ContextPointer context = entry.context.lock();
@@ -69,18 +69,11 @@ int64_t HotContexts::keep(int64_t budget_bytes) {
       base::detail("engine: no memory to keep K and V of a context of " + std::to_string(context->rows) + " tokens");
       continue;
     }
-    entry.hot_bytes = form.bytes;
     budget_bytes -= form.bytes;
     entry.hot = std::make_shared<const model::ContextStates>(std::move(hot));
-    ++made;
+    made.push_back(entry.hot);
   }
   return made;
-}
-
-int64_t HotContexts::bytes() const {
-  int64_t sum = 0;
-  for (const auto& [address, entry] : entries_) sum += entry.hot ? entry.hot_bytes : 0;
-  return sum;
 }
 
 const ContextPointer& HotContexts::current(const ContextPointer& context) const {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "engine/request.h"
 #include "model/cepe_model.h"
@@ -41,12 +42,10 @@ class HotContexts {
   // Whether some context has lost enough.
   bool due() const { return due_; }
   // Makes K and V of those that have, as long as all of them fit into budget_bytes; one that does not fit, or for which
-  // there is no memory, has to lose as much again. -> how many were made.
-  int64_t keep(int64_t budget_bytes);
+  // there is no memory, has to lose as much again. -> those contexts, as they are with K and V.
+  std::vector<ContextPointer> keep(int64_t budget_bytes);
   // The same context with K and V where they were made, else itself.
   const ContextPointer& current(const ContextPointer& context) const;
-  // Bytes of all K and V that it made and did not give up.
-  int64_t bytes() const;
   // Gives up all K and V that it made; false: there are none. Contexts handed out keep theirs as long as they live.
   bool forget();
   // Gives up those of contexts that nobody has any more.
@@ -57,7 +56,6 @@ class HotContexts {
     std::weak_ptr<const model::ContextStates> context;
     double losses = 0, price = 0;  // in the units of model/cost_model.h
     ContextPointer hot;
-    int64_t hot_bytes = 0;
   };
   const model::CepeModel* model_;
   KeptType type_;

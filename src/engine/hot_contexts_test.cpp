@@ -89,8 +89,8 @@ TEST_F(HotContext, ABudgetIsForAllOfThem) {
   HotContexts hot(model);
   const ContextPointer context = without_kept(40);
   while (!hot.due()) hot.count(context, 8);
-  ASSERT_EQ(hot.keep(1 << 20), 1);
-  const int64_t each = hot.bytes();
+  ASSERT_EQ(hot.keep(1 << 20).size(), 1U);
+  const int64_t each = kept_form(model, *context, KeptType::automatic).bytes;
   int64_t kept = 0;
   for (const auto& layer : hot.current(context)->kept)
     kept += static_cast<int64_t>(layer.keys.nbytes() + layer.values.nbytes());
@@ -168,6 +168,72 @@ TEST_F(KeptBudget, IsForAllAnswersWhoseWindowsSlide) {
   }
 }
 
+// A window that slides takes the text of the prompt first: the same for all its answers, and for another request.
+TEST_F(KeptBudget, CountsOnceWhatWindowsThatSlidOverTheSameTextShare) {
+  model.decoder.config.max_positions = 40;
+  const auto kept_of = [&](int64_t samples, int64_t requests) {
+    Engine engine(model, tokenizer, keeping(int64_t{1} << 30));
+    const ContextPointer context = engine.prepare(states(std::vector<text::Token>(21, 7)));
+    Request several = request(1, 25);
+    several.prompt.assign(30, 5);
+    several.context = context;
+    several.endless = {&store, 1, 0};
+    several.samples = samples;
+    several.sampling.temperature = 1;
+    int64_t most = 0;
+    several.on_step = [&](const Step&) {
+      most = std::max(most, engine.counters().kept_bytes);
+      return true;
+    };
+    test::run_together(engine, std::vector<Request>(static_cast<size_t>(requests), several));
+    return most;
+  };
+  const int64_t one = kept_of(1, 1);
+  EXPECT_GT(one, bytes_of(21, KeptType::automatic));
+  EXPECT_EQ(kept_of(4, 1), one);
+  EXPECT_EQ(kept_of(2, 2), one);
+}
+
+TEST_F(KeptBudget, OfAHotContextThatOnlyOneAnswerHasIsRoomForWhatItBecomes) {
+  model.decoder.config.max_positions = 200;
+  EngineOptions options = keeping(bytes_of(140, KeptType::automatic));
+  options.prefill_rows = 8;  // passes that lose
+  Engine engine(model, tokenizer, options);
+  Request asked = question(without_kept(40), 30, 230);
+  asked.endless = {&store, 1, 0};
+  int64_t before = 0, after = 0;
+  asked.on_step = [&](const Step&) {
+    (engine.counters().rows <= 200 ? before : after) = engine.counters().kept_bytes;
+    return true;
+  };
+  engine.submit(std::move(asked));
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.counters().hot_contexts, 1);
+  EXPECT_EQ(before, bytes_of(40, KeptType::automatic));
+  EXPECT_EQ(after, bytes_of(40 + 96, KeptType::automatic)) << "the oldest half of the window joined it";
+  EXPECT_EQ(engine.counters().kept_bytes, 0);
+}
+
+TEST_F(KeptBudget, CountsAHotContextAsLongAsAnAnswerReadsIt) {
+  EngineOptions options;
+  options.prefill_rows = 8;
+  Engine engine(model, tokenizer, options);
+  Request asked = question(without_kept(40), 30, 100);
+  const int64_t each = bytes_of(40, KeptType::automatic);
+  asked.on_step = [&](const Step&) {
+    EXPECT_EQ(engine.counters().kept_bytes, engine.counters().hot_contexts * each);
+    return true;
+  };
+  engine.submit(std::move(asked));
+  while (engine.step()) {
+    if (engine.counters().rows == 80) engine.submit(request(1, 1));  // contexts that nobody has any more are given up
+  }
+  EXPECT_EQ(engine.counters().hot_contexts, 1);
+  engine.submit(request(1, 1));
+  EXPECT_EQ(engine.counters().kept_bytes, 0);
+}
+
 TEST_F(KeptBudget, OfBatchInvariantAnswersIsForEachContextAndNeverTheMemoryOfTheMoment) {
   EngineOptions options = keeping(bytes_of(40, KeptType::automatic));
   options.batch_invariant = true;
@@ -196,12 +262,13 @@ TEST_F(HotContext, WhatDoesNotFitHasToLoseAsMuchAgain) {
   const int first = passes_until_due();
   EXPECT_GT(first, 1);
   EXPECT_LT(first, 10000);
-  EXPECT_EQ(hot.keep(16), 0) << "16 bytes";
+  EXPECT_TRUE(hot.keep(16).empty()) << "16 bytes";
   EXPECT_EQ(hot.current(context), context);
   EXPECT_FALSE(hot.due());
   EXPECT_EQ(passes_until_due(), first);
-  EXPECT_EQ(hot.keep(1 << 20), 1);
+  const std::vector<ContextPointer> made = hot.keep(1 << 20);
   const ContextPointer kept = hot.current(context);
+  EXPECT_EQ(made, (std::vector<ContextPointer>{kept}));
   ASSERT_NE(kept, context);
   EXPECT_EQ(kept->rows, context->rows);
   EXPECT_EQ(kept->kept.size(), 2U);

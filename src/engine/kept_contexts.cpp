@@ -6,12 +6,17 @@
 
 namespace cepe::engine {
 
+void KeptContexts::drop_expired() {
+  std::erase_if(contexts_, [](const auto& context) { return context.expired(); });
+}
+
 void KeptContexts::add(const ContextPointer& context) {
+  drop_expired();
   if (!context->kept.empty()) contexts_.push_back(context);
 }
 
 int64_t KeptContexts::bytes() {
-  std::erase_if(contexts_, [](const auto& context) { return context.expired(); });
+  drop_expired();
   std::map<const void*, int64_t> tensors;  // by where they lie
   const auto add_tensor = [&](const at::Tensor& tensor) {
     tensors[tensor.const_data_ptr()] = static_cast<int64_t>(tensor.nbytes());

@@ -18,6 +18,8 @@ class KeptContexts {
   int64_t bytes();
 
  private:
+  void drop_expired();
+
   std::vector<std::weak_ptr<const model::ContextStates>> contexts_;
 };
 
