@@ -333,6 +333,21 @@ TEST_F(Batching, CancelledTheAnswersThatWaitAreToldOfOnceEach) {
   EXPECT_EQ(told, std::vector<int>(9, 1));
 }
 
+TEST_F(Batching, AnswersThatHadNotBegunAreToldOfWhateverAnOnFinishThrows) {
+  Engine engine(model, tokenizer, options());
+  Request several = request(60, 3);
+  several.samples = 4;
+  std::vector<int> told(4);
+  several.on_finish = [&](const Completion& one) {
+    ++told.at(static_cast<size_t>(one.sample));
+    throw std::runtime_error("the reader is gone");
+  };
+  engine.cancel(engine.submit(several));
+  EXPECT_THROW(engine.step(), std::runtime_error);
+  EXPECT_FALSE(engine.step());
+  EXPECT_EQ(told, std::vector<int>(4, 1));
+}
+
 TEST_F(Batching, SeveralAnswersFitWhereOneDoes) {
   EngineOptions settings = options();
   settings.cache_rows = 128;

@@ -90,13 +90,22 @@ void Sequence::accept(const Choice& choice, int64_t window) {
 void Sequence::conclude() {
   completion.finish = finish.value_or(Finish::cancelled);
   if (!job->request.on_finish) return;
-  job->request.on_finish(completion);
+  std::exception_ptr first_error;
+  const auto tell = [&](const Completion& one) {
+    try {
+      job->request.on_finish(one);
+    } catch (...) {
+      if (!first_error) first_error = std::current_exception();
+    }
+  };
+  tell(completion);
   for (int64_t next = 1; next <= forks; ++next) {  // answers that had not begun
     Completion empty;
     empty.finish = completion.finish;
     empty.sample = completion.sample + next;
-    job->request.on_finish(empty);
+    tell(empty);
   }
+  if (first_error) std::rethrow_exception(first_error);
 }
 
 }  // namespace cepe::engine

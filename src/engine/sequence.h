@@ -26,7 +26,8 @@ struct Sequence {
   // Takes the next token: text, stop strings, callback. Sets `finish` where the answer ends. window: positions of the
   // decoder. Errors, with which the answer ends as cancelled: what the callback throws; corrupt, for no_token.
   void accept(const Choice& choice, int64_t window);
-  // Ends the answer: on_finish is called.
+  // Ends the answer: on_finish is called, also for the answers that had not begun. Errors: the first that it throws,
+  // once all are told.
   void conclude();
 
   Scheduled rows;  // what the scheduler sees
