@@ -1,6 +1,8 @@
 // cepe chat: a conversation, with documents as context.
 #include <unistd.h>
 
+#include <span>
+
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -79,8 +81,9 @@ void answer(Conversation& conversation, std::string& said) {
   write_output("\n");
   tell_of_end(completion, conversation.runtime);
   conversation.messages.push_back({"assistant", completion.text});
-  base::detail(closing_line(account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), 0),
-                            conversation.runtime));
+  const Account account =
+      account_of(std::span(&completion, 1), context_tokens, static_cast<int64_t>(arrangement.decoder.size()), 0);
+  base::detail(closing_line(account, conversation.runtime));
 }
 
 // What was said of an answer stays in the conversation. A question of whose answer nothing was said does not.

@@ -155,8 +155,7 @@ Json answer_json(const Given& given, const engine::Completion& completion) {
 
 Json result_json(const Given& given, const std::vector<engine::Completion>& completions, const Account& account) {
   const Runtime& runtime = given.runtime;
-  const engine::Completion& completion = completions.front();
-  Json result = answer_json(given, completion);
+  Json result = answer_json(given, completions.front());
   result.update(
       Json{{"model", runtime.model_name},
            {"adapter", runtime.adapter_folder ? Json(runtime.adapter_folder->string()) : Json()},
@@ -164,7 +163,7 @@ Json result_json(const Given& given, const std::vector<engine::Completion>& comp
             {{"documents", given.documents.size()},
              {"context_tokens", account.context_tokens},
              {"decoder_tokens", account.decoder_tokens},
-             {"generated_tokens", completion.tokens.size()}}},
+             {"generated_tokens", account.generated_tokens}}},
            {"timing",
             {{"first_token_seconds", account.first_token_seconds}, {"tokens_per_second", account.tokens_per_second}}},
            {"peak_memory_bytes", base::peak_resident_bytes()}});
@@ -251,9 +250,8 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
     return !base::interrupted();
   };
   const std::vector<engine::Completion> completions = engine.generate_samples(request);
-  const engine::Completion& completion = completions.front();
   const Account account =
-      account_of(completion, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), encode_seconds);
+      account_of(completions, context_tokens, static_cast<int64_t>(arrangement.decoder.size()), encode_seconds);
   const Given given = {*runtime, options, documents, arrangement};
   if (options.json) {
     const Json result = result_json(given, completions, account);

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -174,11 +175,21 @@ bool tell_of_end(const engine::Completion& completion, const Runtime& runtime) {
 
 int64_t leading_ids(const text::Tokenizer& tokenizer) { return tokenizer.adds_bos && tokenizer.bos ? 1 : 0; }
 
-Account account_of(const engine::Completion& completion, int64_t context_tokens, int64_t decoder_tokens,
+Account account_of(std::span<const engine::Completion> completions, int64_t context_tokens, int64_t decoder_tokens,
                    double encode_seconds) {
-  Account account = {context_tokens, decoder_tokens, encode_seconds + completion.prefill_seconds, 0};
-  const auto further = static_cast<double>(completion.tokens.size()) - 1;
-  if (further > 0 && completion.decode_seconds > 0) account.tokens_per_second = further / completion.decode_seconds;
+  Account account = {context_tokens, decoder_tokens};
+  double first = std::numeric_limits<double>::infinity(), last = 0;  // tokens, in seconds since the request
+  int64_t further = 0;
+  for (const engine::Completion& completion : completions) {
+    const auto tokens = static_cast<int64_t>(completion.tokens.size());
+    if (tokens == 0) continue;  // ended before it began
+    account.generated_tokens += tokens;
+    further += tokens - 1;
+    first = std::min(first, completion.prefill_seconds);
+    last = std::max(last, completion.prefill_seconds + completion.decode_seconds);
+  }
+  account.first_token_seconds = encode_seconds + (account.generated_tokens > 0 ? first : 0);
+  if (further > 0 && last > first) account.tokens_per_second = static_cast<double>(further) / (last - first);
   return account;
 }
 

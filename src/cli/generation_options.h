@@ -3,6 +3,7 @@
 
 #include <CLI/App.hpp>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,13 +53,14 @@ bool tell_of_end(const engine::Completion& completion, const Runtime& runtime);
 // Ids before everything else that must stay where the window slides: BOS, where the model's tokenizer puts it there.
 int64_t leading_ids(const text::Tokenizer& tokenizer);
 
-// What is generated and what it was read from, for the closing line and for JSON.
+// What is generated and what it was read from, for the closing line and for JSON: all answers to one prompt.
 struct Account {
-  int64_t context_tokens = 0, decoder_tokens = 0;
-  double first_token_seconds = 0;  // since the program had its input: encoding and prefill
-  double tokens_per_second = 0;    // after the first
+  int64_t context_tokens = 0, decoder_tokens = 0, generated_tokens = 0;
+  double first_token_seconds =
+      0;                         // since the program had its input: encoding and prefill, of the first answer to begin
+  double tokens_per_second = 0;  // after it, of all answers together: those but the first of each
 };
-Account account_of(const engine::Completion& completion, int64_t context_tokens, int64_t decoder_tokens,
+Account account_of(std::span<const engine::Completion> completions, int64_t context_tokens, int64_t decoder_tokens,
                    double encode_seconds);
 // "12345 context + 20 decoder tokens (chunks: 40 encoded, 9 from disk); first token after 1.20 s, 45.1 tokens/s, peak
 // memory 512.00 MiB", on a GPU ", on the GPU 1.25 GiB" more.

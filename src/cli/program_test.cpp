@@ -6,6 +6,8 @@
 
 #include <CLI/CLI.hpp>
 #include <new>
+#include <span>
+#include <vector>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -105,6 +107,26 @@ TEST(DecoderWindow, LeavesRoomForTheAnswer) {
   EXPECT_EQ(decoder_window(options, 256, true), 17);
   options.decoder_tokens = 257;
   EXPECT_THROW(decoder_window(options, 256, true), base::Error);
+}
+
+TEST(Account, IsOfAllAnswersToOnePrompt) {
+  std::vector<engine::Completion> answers(4);
+  const auto came = [&](size_t answer, size_t tokens, double first, double further) {
+    answers[answer].tokens.resize(tokens);
+    answers[answer].prefill_seconds = first;
+    answers[answer].decode_seconds = further;
+  };
+  came(0, 11, 2, 5);
+  came(1, 1, 2, 0);
+  came(3, 31, 4, 8);  // the third was cancelled before it began
+  const Account account = account_of(answers, 500, 20, 3);
+  EXPECT_EQ(account.generated_tokens, 43);
+  EXPECT_DOUBLE_EQ(account.first_token_seconds, 5);
+  EXPECT_DOUBLE_EQ(account.tokens_per_second, 40 / 10.0);
+  const Account one = account_of(std::span(answers).first(1), 500, 20, 3);
+  EXPECT_EQ(one.generated_tokens, 11);
+  EXPECT_DOUBLE_EQ(one.tokens_per_second, 10 / 5.0);
+  EXPECT_DOUBLE_EQ(account_of(std::span(answers).subspan(2, 1), 500, 20, 3).first_token_seconds, 3);
 }
 
 }  // namespace

@@ -157,6 +157,7 @@ class Generate(ProgramTest):
         answers = [together["tokens"]] + [answer["tokens"] for answer in together["further_answers"]]
         alone = [json.loads(self.generate(*arguments[:5], str(seed), "--json").out)["tokens"] for seed in (3, 4, 5)]
         self.assertEqual(answers, alone)
+        self.assertEqual(together["usage"]["generated_tokens"], sum(len(answer) for answer in answers))
         text = self.generate(*arguments[:-1], "--samples", "2").out
         self.assertEqual(text, together["text"] + "\n\n" + together["further_answers"][0]["text"] + "\n")
         greedy = ("--prompt", "abc", "--json")
