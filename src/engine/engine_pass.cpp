@@ -91,7 +91,8 @@ bool Engine::takes_step(const Scheduler::Piece& piece) {
   return texts_by_tables_ && model::BatchStep::takes_together(*model_, context, piece.count, options_.path);
 }
 
-// False where there is no memory to record it: texts are no longer taken then, and if they were not, nothing is.
+// False where there is no memory to record it (batch-invariant, that is an error): texts are no longer taken then, and
+// if they were not, nothing is.
 bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled) {
   if (!batch_step_) {
     if (!model::BatchStep::takes(*model_, cache_)) return false;
@@ -114,7 +115,7 @@ bool Engine::run_step(std::span<const Scheduler::Piece> pieces, std::vector<Samp
   try {
     logits = batch_step_->logits(token_tensor(tokens, at::kCPU), rows);
   } catch (const std::exception& error) {
-    if (!ops::is_out_of_memory(error)) throw;
+    if (!ops::is_out_of_memory(error) || options_.batch_invariant) throw;  // the other way rounds differently
     base::detail("engine: no memory to record a step of " + std::to_string(rows.size()) + " rows");
     batch_step_.reset();
     by_tables_ = std::exchange(texts_by_tables_, false);

@@ -203,6 +203,37 @@ TEST_F(Failures, ASeedDrawsTheSameTokensWhereMemoryWasShortOnce) {
   EXPECT_GT(drawn_again, 20);
 }
 
+// The two kinds of passes round differently: which one a row takes must not depend on the memory of the moment.
+TEST_F(Failures, BatchInvariantAnAnswerEndsOrIsTheSameBitForBitWhereMemoryWasShortOnce) {
+  EngineOptions options;
+  options.batch_invariant = true;
+  options.steps_by_tables_on_cpu = true;
+  const Request asked = request(5, 6);
+  const Completion expected = Engine(model, tokenizer, options).generate(asked);
+  int ended = 0;
+  bool refused = true;
+  for (int64_t allocation = 0; refused; ++allocation) {
+    Engine engine(model, tokenizer, options);
+    std::optional<Completion> found;
+    try {
+      const test::RefusedAllocation memory(allocation);
+      found = engine.generate(asked);
+      refused = memory.refused();
+    } catch (const std::exception&) {
+      ++ended;
+    }
+    for (const std::optional<Completion>& one : {found, std::optional(engine.generate(asked))}) {
+      if (!one) continue;
+      ASSERT_EQ(one->tokens, expected.tokens) << allocation;
+      for (size_t t = 0; t < one->tokens.size(); ++t)
+        for (size_t k = 0; k < 3; ++k)
+          ASSERT_EQ(one->log_probabilities[t][k].log_probability, expected.log_probabilities[t][k].log_probability)
+              << allocation << " " << t;
+    }
+  }
+  EXPECT_GT(ended, 20);
+}
+
 TEST_F(Failures, AWindowThatCannotSlideEndsItsRequestAlone) {
   model.decoder.config.max_positions = 40;
   model::CepeModel other = test::tiny_model(41);
