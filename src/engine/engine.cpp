@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "engine/check_context.h"
 #include "engine/sequence.h"
 #include "engine/token_ids.h"
 #include "model/cost_model.h"
@@ -37,9 +38,19 @@ bool steps_by_tables(const model::Decoder& decoder, const EngineOptions& options
   return !decoder.device().is_cpu() || options.steps_by_tables_on_cpu;
 }
 
+const EngineOptions& checked(const EngineOptions& options) {
+  if (options.cache_rows < 0)
+    throw Error(ErrorCode::invalid_argument, "a self-attention cache of " + std::to_string(options.cache_rows) +
+                                                 " rows; it must be at least 1, or 0");
+  if (options.kept_bytes < -1)
+    throw Error(ErrorCode::invalid_argument, "a budget of " + std::to_string(options.kept_bytes) +
+                                                 " bytes for kept K and V; it must be 0 or more, or -1");
+  return options;
+}
+
 int64_t cache_blocks(const model::Decoder& decoder, const EngineOptions& options) {
   const model::DecoderConfig& config = decoder.config;
-  int64_t rows = options.cache_rows;
+  int64_t rows = std::min(options.cache_rows, most_blocks * block_rows);
   if (rows == 0) {
     const int64_t bytes_a_row = model::cache_slot_bytes(config.layers, config.groups, config.head_width,
                                                         cache_type(decoder, options.cache_type));
@@ -69,7 +80,7 @@ int64_t bytes_kept(const model::ContextStates& context) {
 Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options)
     : model_(&model),
       tokenizer_(&tokenizer),
-      options_(options),
+      options_(checked(options)),
       context_(std::make_shared<const model::ContextStates>()),
       hot_(model, options.kept_type),
       pool_(cache_blocks(model.decoder, options)),
@@ -99,7 +110,15 @@ ContextPointer Engine::registered(model::ContextStates context) const {
   return shared;
 }
 
+void Engine::require_no_other_thread() const {
+  const std::thread::id thread = stepping_.load();
+  if (thread != std::thread::id() && thread != std::this_thread::get_id())
+    throw Error(ErrorCode::invalid_argument,
+                "the engine is called while another thread is in its step(): one thread at a time may call it");
+}
+
 void Engine::set_context(model::ContextStates context) {
+  require_no_other_thread();
   context_ = std::make_shared<const model::ContextStates>();
   hot_.drop_expired();
   context_ = prepare(std::move(context));
@@ -107,10 +126,9 @@ void Engine::set_context(model::ContextStates context) {
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
   const at::NoGradGuard none;
+  require_no_other_thread();
+  check_context(*model_, context);
   if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
-  if (!model_->adapter)
-    throw Error(ErrorCode::invalid_argument,
-                "a context needs an adapter: the model alone has no encoder; give one with --adapter");
   const model::DecoderConfig& config = model_->decoder.config;
   const KeptForm form = kept_form(*model_, context, options_.kept_type);
   const auto cost = model::cost_of(context, 1, model::head_shape(config));
@@ -195,6 +213,7 @@ void Engine::check(const Request& request) const {
                                                  " tokens; the decoder reads at most " + std::to_string(window));
   }
   check_ids(request.prompt, model_->decoder.config.vocabulary);
+  if (request.context) check_context(*model_, *request.context);
   if (request.samples < 1 || request.samples > most_samples)
     throw Error(ErrorCode::invalid_argument, std::to_string(request.samples) + " answers asked for; it must be 1 to " +
                                                  std::to_string(most_samples));
@@ -217,6 +236,7 @@ void Engine::check(const Request& request) const {
 }
 
 RequestId Engine::submit(Request request) {
+  require_no_other_thread();
   check(request);
   const RequestId id = next_request_++;
   // Not the job's: an answer whose window slid leaves it, and so does one whose K and V were made.
@@ -233,6 +253,7 @@ RequestId Engine::submit(Request request) {
 }
 
 bool Engine::cancel(RequestId id) {
+  require_no_other_thread();
   bool found = false;
   for (const auto& [age, sequence] : sequences_) {
     if (sequence->job->id != id) continue;

@@ -7,13 +7,17 @@
 // passes through the decoder alone, in pieces that depend on nothing else, so that a step of n sequences reads the
 // weights n times (a batch is then no faster than one sequence after the other).
 //
-// One thread at a time; callbacks are called within step() and may call cancel() and submit().
+// One thread at a time. Callbacks are called within step() and may call cancel(), submit() and set_context(); step()
+// and generate() from there, and any call while another thread is in step(), are an error (invalid_argument) rather
+// than a race.
 #pragma once
 
+#include <atomic>
 #include <exception>
 #include <map>
 #include <memory>
 #include <span>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -69,14 +73,15 @@ class Engine {
  public:
   // Model and tokenizer must outlive the engine. Errors: invalid_argument for options out of range.
   Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options = {});
-  ~Engine();
+  ~Engine();  // what is still being answered is dropped, and no callback called
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   // A context that requests may share. Where the cost model says so and the budget allows, K and V of all layers are
   // projected now and kept, or later, when the context has been asked often enough to pay for it (hot_contexts.h; not
-  // with batch_invariant, where nothing may depend on who asked before). Errors: invalid_argument without an adapter;
-  // out_of_memory where K and V must be kept: with path kept, or batch_invariant.
+  // with batch_invariant, where nothing may depend on who asked before). Errors: invalid_argument without an adapter,
+  // and for states that are not its encoder's or were moved from; out_of_memory where K and V must be kept: with path
+  // kept, or batch_invariant.
   ContextPointer prepare(model::ContextStates context) const;
   // The context of all further requests that bring none (an empty one = none). The one before goes first: its K and V
   // are room for those of this one. Errors: as prepare; there is none then.
@@ -84,8 +89,8 @@ class Engine {
   const model::ContextStates& context() const { return *context_; }
 
   // The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt longer than
-  // the model's positions, ids outside the vocabulary, sampling out of range, endless without adapter), out_of_memory
-  // where the cache could never hold it, with the figures.
+  // the model's positions, ids outside the vocabulary, sampling out of range, endless without adapter, a context as
+  // prepare refuses it), out_of_memory where the cache could never hold it, with the figures.
   RequestId submit(Request request);
   // One pass for whoever is next. False where nothing is left to do. An exception of a callback, or of a sequence whose
   // pass fails also when it is alone, ends its answer as cancelled and is thrown on when the step is done: others go on
@@ -106,6 +111,7 @@ class Engine {
 
  private:
   // engine.cpp
+  void require_no_other_thread() const;
   void check(const Request& request) const;
   int64_t window_of(const Request& request) const;
   int64_t rows_of(const Request& request) const;
@@ -158,6 +164,7 @@ class Engine {
   int32_t padding_block_ = -1;   // of no sequence; taken where they are
   std::unique_ptr<model::BatchStep> batch_step_;
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
+  std::atomic<std::thread::id> stepping_;                    // the thread that is in step()
   uint64_t next_age_ = 0;
   RequestId next_request_ = 0;
   EngineCounters counters_;

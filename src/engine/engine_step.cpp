@@ -21,6 +21,26 @@ namespace {
 
 constexpr size_t most_drawn = 64;  // rows of logits at one time: a request may ask for thousands of answers
 
+// The thread of a step while it lasts. A second step within it would end sequences that the first still reads.
+class Stepping {
+ public:
+  explicit Stepping(std::atomic<std::thread::id>& thread) : thread_(thread) {
+    std::thread::id before;
+    if (thread_.compare_exchange_strong(before, std::this_thread::get_id())) return;
+    throw base::Error(base::ErrorCode::invalid_argument,
+                      before == std::this_thread::get_id()
+                          ? "a callback called step() or generate() of its engine: submit the request there, and the "
+                            "steps that follow answer it"
+                          : "two threads are in step() or generate() of one engine: one thread at a time may call it");
+  }
+  ~Stepping() { thread_.store({}); }
+  Stepping(const Stepping&) = delete;
+  Stepping& operator=(const Stepping&) = delete;
+
+ private:
+  std::atomic<std::thread::id>& thread_;
+};
+
 }  // namespace
 
 Sequence& Engine::add_sequence(std::unique_ptr<Sequence> sequence) {
@@ -153,6 +173,7 @@ void Engine::advance(std::exception_ptr& error) {
 
 bool Engine::step() {
   const at::NoGradGuard none;
+  const Stepping stepping(stepping_);
   drop_all_finished();
   keep_hot();
   std::exception_ptr error;

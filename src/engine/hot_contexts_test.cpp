@@ -15,6 +15,12 @@ struct HotContext : testing::Test, test::EngineBench {
   ContextPointer without_kept(int64_t tokens) {
     return std::make_shared<const model::ContextStates>(states(ids(tokens)));
   }
+  // One row, again and again: K and V of so many would take more than any machine has.
+  model::ContextStates huge() {
+    model::ContextStates context;
+    context.append(states(ids(1)).pages.front().expand({int64_t{1} << 40, -1}));
+    return context;
+  }
   Request question(const ContextPointer& context, int64_t prompt, int64_t tokens) {
     Request asked = request(prompt, tokens);
     asked.context = context;
@@ -245,10 +251,8 @@ TEST_F(KeptBudget, OfBatchInvariantAnswersIsForEachContextAndNeverTheMemoryOfThe
   options.kept_bytes = -1;
   Engine without_limit(model, tokenizer, options);
   EXPECT_TRUE(keeps(without_limit, 40));
-  model::ContextStates huge = states(ids(16));
-  huge.rows = int64_t{1} << 40;
   test::expect_error(base::ErrorCode::out_of_memory, "--cross-attention absorbed",
-                     [&] { without_limit.prepare(huge); });
+                     [&] { without_limit.prepare(huge()); });
 }
 
 TEST_F(HotContext, WhatDoesNotFitHasToLoseAsMuchAgain) {
@@ -294,8 +298,7 @@ TEST_F(HotContext, GoesWithTheContextItIsOf) {
 }
 
 TEST_F(HotContext, KAndVThatCannotFitAreNotTried) {
-  model::ContextStates context = states(ids(16));
-  context.rows = int64_t{1} << 40;  // K and V of so many would take more than any machine has
+  const model::ContextStates context = huge();
   EngineOptions settings;
   settings.kept_bytes = int64_t{1} << 62;
   EXPECT_TRUE(Engine(model, tokenizer, settings).prepare(context)->kept.empty());

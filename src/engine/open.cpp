@@ -8,6 +8,7 @@
 #include "engine/calibration_text.h"
 #include "model/adapter.h"
 #include "model/locate.h"
+#include "ops/device.h"
 
 namespace cepe::engine {
 namespace {
@@ -93,12 +94,15 @@ std::vector<text::Token> Runtime::end_tokens() const {
 }
 
 std::unique_ptr<Runtime> open(const OpenOptions& options) {
+  model::LoadOptions load = options.load;
+  // Who knows LibTorch writes at::kCUDA, and nothing of it is loaded before a GPU is opened.
+  if (!load.device.is_cpu()) load.device = ops::open_device(load.device.str());
   const Path path = model::locate_model(options.model, cache_folder(options));
   base::detail("model: " + path.string());
-  auto runtime = std::make_unique<Runtime>(Runtime{model::open_model(path), {}, nullptr, name_of(path), {}, true, {}});
+  auto runtime = std::make_unique<Runtime>(model::open_model(path));
+  runtime->model_name = name_of(path);
   // Small things first: a mistake there should not wait for gigabytes.
   runtime->tokenizer = open_tokenizer(options, runtime->source);
-  model::LoadOptions load = options.load;
   if (!options.calibration.empty()) load.calibration = calibration_windows(options.calibration, *runtime->tokenizer);
   runtime->model = model::load_model(runtime->source, load);
   base::throw_if_interrupted();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/files.h"
@@ -19,7 +20,7 @@ struct OpenOptions {
   std::string model;         // "": the default model; a folder, a .gguf file, "org/name" in the Hugging Face cache
   std::string adapter;       // "": the default one, for the default model only; "none"; a folder
   std::string tokenizer;     // "": the model's own; a folder or file
-  model::LoadOptions load;   // types of the weights, device (ops::open_device), adapters of another decoder
+  model::LoadOptions load;   // types of the weights, device (opened if it is not yet), adapters of another decoder
   base::Path calibration;    // with fp8, a text file on which rounding is calibrated; "": to the nearest
   base::Path cache_folder;   // models and encoded chunks; "": base::default_cache_folder()
   base::Path models_folder;  // adapters that ship; "": share/cepe/models of an installed program, models/ of a build.
@@ -28,7 +29,12 @@ struct OpenOptions {
   context::StoreOptions store;  // budgets and tiers; its folder is set by `keeps_chunks`, max_bytes 0: none is kept
 };
 
+// Stays where it is: the store and engines refer to the model.
 struct Runtime {
+  explicit Runtime(model::ModelSource opened) : source(std::move(opened)) {}
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
   model::ModelSource source;
   model::CepeModel model;
   std::unique_ptr<text::Tokenizer> tokenizer;
@@ -43,9 +49,8 @@ struct Runtime {
   std::vector<text::Token> end_tokens() const;
 };
 
-// On the heap, since the store refers to the model. An untrained adapter is warned of.
-// Errors: not_found (model, adapter), invalid_argument (a calibration text that is too short), and those of open_model,
-// load_model, load_adapter, load_tokenizer; base::Interrupted.
+// An untrained adapter is warned of. Errors: not_found (model, adapter), invalid_argument (a calibration text that is
+// too short), and those of ops::open_device, open_model, load_model, load_adapter, load_tokenizer; base::Interrupted.
 std::unique_ptr<Runtime> open(const OpenOptions& options);
 
 // Where encoded chunks are kept on disk.

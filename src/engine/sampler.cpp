@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <string>
 
@@ -26,8 +27,9 @@ namespace {
 
 void check(bool holds, const char* option, const char* range, double value) {
   if (holds) return;
-  throw base::Error(base::ErrorCode::invalid_argument,
-                    std::string(option) + " is " + std::to_string(value) + "; it must be " + range);
+  char number[32];
+  std::snprintf(number, sizeof number, "%g", value);
+  throw base::Error(base::ErrorCode::invalid_argument, std::string(option) + " is " + number + "; it must be " + range);
 }
 
 at::Tensor there(const std::vector<int64_t>& values, at::Device device) {

@@ -114,6 +114,12 @@ TEST(Sampler, OptionsOutOfRangeAreNamed) {
   sampling.temperature = -1;
   refused(sampling, "temperature");
   sampling = {};
+  sampling.frequency_penalty = 1e300;
+  refused(sampling, "frequency-penalty is 1e+300;");
+  sampling = {};
+  sampling.top_k = -1;
+  refused(sampling, "top-k is -1;");
+  sampling = {};
   sampling.logit_bias = {{4, 1}};
   refused(sampling, "logit bias");
   sampling.logit_bias = {{1, std::numeric_limits<double>::quiet_NaN()}};
