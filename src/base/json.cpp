@@ -47,8 +47,11 @@ class Builder : public nlohmann::json_sax<AnyJson> {
     field_ = &(*open_.back())[name];
     return true;
   }
-  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
-    fail_at(where_, std::string("not valid JSON: ") + error.what());
+  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+    std::string what = error.what();
+    what.erase(0, what.find("] ") + 2);  // the library's own "[json.exception.parse_error.101] "
+    if (what.find(" at line ") == std::string::npos) what += " at byte " + std::to_string(position);
+    fail_at(where_, "not valid JSON: " + what);
   }
 
  private:

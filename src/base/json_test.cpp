@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "expect_error.h"
 
 namespace cepe::base {
 namespace {
@@ -15,6 +16,15 @@ TEST(Json, HostileTextIsRefusedWithItsPlace) {
   EXPECT_THROW(parse_json(std::string(100000, '['), "x.json"), Error);
   EXPECT_THROW(parse_json("{\"a\":", "x.json"), Error);
   EXPECT_THROW(parse_json("\"\xff\"", "x.json"), Error);
+}
+
+TEST(Json, WhatIsWrongIsSaidInPlainWordsWithItsLineOrByte) {
+  const auto refused = [](const char* text, const char* part) {
+    test::expect_error(ErrorCode::corrupt, std::string("x.json: not valid JSON: ") + part,
+                       [&] { parse_json(text, "x.json"); });
+  };
+  refused("{\"a\":\n1,]", "parse error at line 2, column 3");
+  refused("{\"a\": 1e400}", "number overflow parsing '1e400' at byte 11");
 }
 
 TEST(Json, EveryKindOfValueStandsInItsPlace) {

@@ -231,6 +231,8 @@ TEST(Config, HostileValuesAreRefusedWithTheFieldTheyStandIn) {
                         {"rope_scaling", {{"type", "linear"}, {"factor", 0}}}};
   for (const auto& [field, value] : changes.items())
     EXPECT_NE(refusal_of(with(small("llama"), {{field, value}})), "") << field;
+  const std::string refusal = refusal_of(with(small("llama"), {{"hidden_act", "tanhexp"}}));
+  EXPECT_NE(refusal.find(": field 'hidden_act': activation 'tanhexp'"), std::string::npos) << refusal;
   EXPECT_NE(refusal_of(with(small("mistral"), {{"sliding_window", -5}})), "");
   EXPECT_NE(refusal_of(with(small("mistral"), {{"sliding_window", 5}, {"layer_types", {"full_attention"}}})), "");
   EXPECT_NE(refusal_of(with(small("gemma3_text"), {{"query_pre_attn_scalar", -4}})), "");
