@@ -44,9 +44,14 @@ bool is_number(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-void check_exists(const std::string& argument) {
+void check_can_be_read(const std::string& argument) {
   std::error_code none;
-  if (filesystem::exists(argument, none)) return;
+  const filesystem::file_status status = filesystem::status(argument, none);
+  if (filesystem::is_regular_file(status) || filesystem::is_directory(status)) return;
+  if (filesystem::exists(status)) {  // <(pdftotext book.pdf -), say
+    throw Error(ErrorCode::invalid_argument,
+                "document " + argument + ": not a regular file; of a pipe, give - and put the text on standard input");
+  }
   if (is_number(argument)) {
     throw Error(ErrorCode::invalid_argument, "document " + argument +
                                                  ": expected a file or folder; a number is not a file. Sizes are given "
@@ -106,10 +111,11 @@ std::vector<Document> read_documents(const std::vector<std::string>& arguments) 
   if (std::count(arguments.begin(), arguments.end(), "-") > 1)
     throw Error(ErrorCode::invalid_argument, "document -: standard input can be read only once");
   for (const std::string& argument : arguments) {
-    if (argument != "-") check_exists(argument);
+    if (argument != "-") check_can_be_read(argument);
   }
   std::vector<Document> documents;
   for (const std::string& argument : arguments) {
+    const size_t before = documents.size();
     std::error_code none;
     if (argument == "-") {
       documents.push_back(read_input());
@@ -118,6 +124,9 @@ std::vector<Document> read_documents(const std::vector<std::string>& arguments) 
     } else {
       read_file_into(argument, documents);
     }
+    const auto is_empty = [](const Document& document) { return document.text.empty(); };
+    if (std::all_of(documents.begin() + static_cast<ptrdiff_t>(before), documents.end(), is_empty))
+      base::warn("document " + argument + ": it holds no text");
   }
   return documents;
 }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -59,6 +60,24 @@ TEST_F(Documents, FolderPassesOverABadFileAndKeepsTheRest) {
   ASSERT_EQ(documents.size(), 2u);
   EXPECT_EQ(documents[0].text, "first");
   EXPECT_EQ(documents[1].text, "third");
+}
+
+TEST_F(Documents, APipeGivenByItsPathIsRefusedWithTheWayToGiveIt) {
+  const std::string pipe = (folder_ / "pipe").string();
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_THAT(message_of({pipe}), HasSubstr("give - and put the text on standard input"));
+}
+
+TEST_F(Documents, WhatHoldsNoTextIsWarnedOf) {
+  write("empty.txt", "");
+  write("folder/mark.txt", "\xef\xbb\xbf");
+  write("text.txt", "text");
+  for (const char* name : {"empty.txt", "folder", "text.txt"}) {
+    testing::internal::CaptureStderr();
+    read_documents({(folder_ / name).string()});
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(said.find("it holds no text") != std::string::npos, std::string(name) != "text.txt") << said;
+  }
 }
 
 TEST_F(Documents, FileGivenByItselfIsRefusedWithAHint) {
