@@ -277,5 +277,21 @@ TEST_F(EngineOnGpu, StatesIn8BitsAnswerAlike) {
   EXPECT_GE(used.counters().steps_by_tables - before, 15);
 }
 
+// A step does not take both kinds of states: their sequences go one by one, through the same recordings.
+TEST_F(EngineOnGpu, StatesIn8BitsBesideOthersAnswerAsAlone) {
+  if (!device().is_cpu() && !ops::takes_int8_pages(512, device())) GTEST_SKIP() << "no kernel for packed rows here";
+  make_bench(512);
+  Engine used = engine(options());
+  std::vector<Request> requests;
+  for (int64_t i = 0; i < 6; ++i) {
+    model::ContextStates states = bench().states(bench().ids(60 + 10 * i)), packed;
+    for (const at::Tensor& page : states.pages) packed.append(ops::int8_rows(page));
+    requests.push_back(question(used.prepare(std::move(i % 2 == 0 ? packed : states)), 20, 16));
+    requests.back().sampling.temperature = 0;
+  }
+  const std::vector<Completion> expected = alone(requests, options());
+  expect_all_close(run_together(used, requests, 0), expected);
+}
+
 }  // namespace
 }  // namespace cepe::engine

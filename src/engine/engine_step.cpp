@@ -139,8 +139,13 @@ void Engine::pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sa
       return;
     }
     base::detail(std::string("engine: a pass over several sequences failed, they go one by one: ") + failure.what());
-    for (size_t i = 0; i < pieces.size(); ++i)
-      if (pieces[i].sequence->cached == before[i]) pass({pieces[i]}, sampled, error);
+    size_t owned = 0;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      if (pieces[i].sequence->cached != before[i]) continue;
+      // A step by tables overwrites the logits of the one before (BatchStep::logits).
+      for (; owned < sampled.size(); ++owned) sampled[owned].logits = sampled[owned].logits.clone();
+      pass({pieces[i]}, sampled, error);
+    }
   }
 }
 
