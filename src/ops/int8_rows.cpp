@@ -5,6 +5,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 
+#include <cstddef>
+#include <vector>
+
+#include "ops/cpu/kernels.h"
+
 namespace cepe::ops {
 
 bool is_int8_heads(const at::Tensor& cache, int64_t groups, int64_t width) {
@@ -19,7 +24,30 @@ at::Tensor empty_int8_heads(int64_t slots, int64_t groups, int64_t width, at::De
       .unflatten(1, {groups, width + 4});
 }
 
+namespace {
+
+at::Tensor int8_rows_on_cpu(const at::Tensor& given) {
+  const at::Tensor dense = given.contiguous();
+  const int64_t rows = dense.size(-2), width = dense.size(-1), page = rows * width;
+  std::vector<int64_t> sizes = dense.sizes().vec();
+  sizes.back() += 4;
+  at::Tensor packed = at::empty(sizes, at::TensorOptions().dtype(at::kByte));
+  const bool is_float = dense.scalar_type() == at::kFloat;
+  const auto kernel = is_float ? cpu::kernels().int8_rows_float : cpu::kernels().int8_rows_bfloat16;
+  const auto* from = static_cast<const std::byte*>(dense.const_data_ptr());
+  auto* to = packed.mutable_data_ptr<uint8_t>();
+  const int64_t pages = page > 0 ? dense.numel() / page : 0;
+  for (int64_t i = 0; i < pages; ++i)
+    kernel(from + i * page * static_cast<int64_t>(dense.itemsize()), to + i * rows * (width + 4), rows, width);
+  return packed;
+}
+
+}  // namespace
+
 at::Tensor int8_rows(const at::Tensor& dense) {
+  if (dense.is_cpu() && dense.numel() > 0 &&
+      (dense.scalar_type() == at::kFloat || dense.scalar_type() == at::kBFloat16))
+    return int8_rows_on_cpu(dense);
   const at::Tensor values = dense.to(at::kFloat);
   const at::Tensor scales = values.abs().amax(-1, /*keepdim=*/true).div(127).clamp_min(1e-30);  // [.., S, 1]
   const at::Tensor rounded = values.div(scales).round().clamp(-127, 127).to(at::kChar);

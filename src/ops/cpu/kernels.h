@@ -201,6 +201,8 @@ struct Kernels {
   using GatedBackward = void (*)(const void* gate_up, const void* y_gradient, void* gate_up_gradient, int64_t rows,
                                  int64_t width);
   GatedBackward silu_backward_float, silu_backward_bfloat16;
+  using Int8Rows = void (*)(const void* x, uint8_t* y, int64_t rows, int64_t width);  // packed: ops/int8_rows.h
+  Int8Rows int8_rows_float, int8_rows_bfloat16;
 };
 
 enum class Level { portable, avx2, avx512 };

@@ -4,6 +4,7 @@
 #include "ops/cpu/attention_kernel.h"
 #include "ops/cpu/elementwise_kernel.h"
 #include "ops/cpu/gradient_kernel.h"
+#include "ops/cpu/int8_rows_kernel.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/packed_kernel.h"
 
@@ -40,6 +41,8 @@ constexpr Kernels table_of() {
       .relu_bfloat16 = gated_rows<V, Half, Relu>,
       .silu_backward_float = gated_silu_gradient_rows<V, float>,
       .silu_backward_bfloat16 = gated_silu_gradient_rows<V, Half>,
+      .int8_rows_float = int8_rows_of<V, float>,
+      .int8_rows_bfloat16 = int8_rows_of<V, Half>,
   };
 }
 
