@@ -200,12 +200,7 @@ bool Engine::grow(int64_t slots) {
     }
     for (auto* tensors : {&cache_.keys, &cache_.values}) {
       for (at::Tensor& tensor : *tensors) {
-        if (tensor.size(0) >= slots) continue;
-        std::vector<int64_t> shape = tensor.sizes().vec();
-        shape.front() = slots;
-        const at::Tensor larger = tensor.new_empty(shape);
-        larger.narrow(0, 0, tensor.size(0)).copy_(tensor);
-        tensor = larger;
+        if (tensor.size(0) < slots) tensor = model::with_slots(tensor, slots);
       }
     }
   } catch (const std::exception& error) {

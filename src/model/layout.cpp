@@ -53,6 +53,14 @@ int64_t cache_slot_bytes(int64_t layers, int64_t groups, int64_t head_width, at:
   return 2 * layers * groups * head;
 }
 
+at::Tensor with_slots(const at::Tensor& cache, int64_t slots) {
+  std::vector<int64_t> sizes = cache.sizes().vec();
+  sizes.front() = slots;
+  at::Tensor larger = cache.new_empty_strided(sizes, cache.strides());
+  larger.narrow(0, 0, cache.size(0)).copy_(cache);
+  return larger;
+}
+
 KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options) {
   KvCache cache;
   const auto rows = [&] {

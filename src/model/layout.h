@@ -67,7 +67,9 @@ struct KvCache {
 
 // Bytes of a slot, keys and values of all layers. type: kByte: in 8 bits.
 int64_t cache_slot_bytes(int64_t layers, int64_t groups, int64_t head_width, at::ScalarType type);
-// Of options' type, likewise.
+// A longer tensor of a cache, of the same layout, with its rows.
+at::Tensor with_slots(const at::Tensor& cache, int64_t slots);
+// options: kByte for a cache in 8 bits.
 KvCache make_kv_cache(int64_t layers, int64_t slots, int64_t groups, int64_t head_width, at::TensorOptions options);
 
 }  // namespace cepe::model

@@ -17,6 +17,7 @@
 #include "golden_tensors.h"
 #include "model/attention.h"
 #include "model/cepe_model.h"
+#include "ops/int8_rows.h"
 #include "tiny_models.h"
 
 namespace cepe::model {
@@ -135,6 +136,21 @@ TEST_F(PagedCache, MassesOfPagesAreTheirShareOfTheDirectSoftmax) {
         at::stack({expected.narrow(0, 0, 3).sum(), expected.narrow(0, 3, 8).sum(), expected[11]}, 0);
     EXPECT_LE(test::distance(mass.sum, parts), 1e-5) << kept;
     EXPECT_NEAR(mass.sum.sum().item<double>(), 1, 1e-5);
+  }
+}
+
+TEST(KvCache, GrowsInTheLayoutThatItsKernelsTake) {
+  for (const int64_t groups : {1, 2, 3}) {
+    for (const at::ScalarType type : {at::kByte, at::kBFloat16}) {
+      KvCache cache = make_kv_cache(1, 4, groups, 16, type);
+      at::Tensor& keys = cache.keys.front();
+      keys.fill_(7);
+      const at::Tensor larger = with_slots(keys, 9);
+      EXPECT_EQ(larger.size(0), 9);
+      EXPECT_EQ(larger.strides(), keys.strides());
+      EXPECT_TRUE(larger.narrow(0, 0, 4).equal(keys));
+      EXPECT_EQ(ops::is_int8_heads(larger, groups, 16), type == at::kByte) << groups;
+    }
   }
 }
 
