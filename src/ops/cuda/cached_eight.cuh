@@ -52,8 +52,8 @@ __device__ float scale_of_head(const float (&columns)[count]) {
 #pragma unroll
   for (const float column : columns) largest = max(largest, __float_as_uint(column) & 0x7fffffffu);
   largest = __reduce_max_sync(0xffffffffu, largest);
-  return __uint_as_float(largest == 0 ? __float_as_uint(1e-30f)
-                                      : __float_as_uint(__fdiv_rn(__uint_as_float(largest), 127.0f)));
+  const float scale = __fdiv_rn(__uint_as_float(largest), 127.0f);
+  return scale < 1e-30f ? 1e-30f : scale;
 }
 __device__ inline float rounded_to_8_bits(float column, float scale) {
   return fminf(fmaxf(rintf(__fdiv_rn(column, scale)), -127.0f), 127.0f);
