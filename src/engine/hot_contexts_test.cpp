@@ -115,6 +115,13 @@ TEST_F(HotContext, ABudgetIsForAllOfThem) {
 // Contexts that keep K and V from the start.
 struct KeptBudget : HotContext {
   int64_t bytes_of(int64_t tokens, KeptType type) { return kept_form(model, states(ids(tokens)), type).bytes; }
+  // The most that is kept after any step of that request.
+  static void watch_kept(const Engine& engine, Request& request, int64_t& most) {
+    request.on_step = [&](const Step&) {
+      most = std::max(most, engine.counters().kept_bytes);
+      return true;
+    };
+  }
   EngineOptions keeping(int64_t bytes, KeptType type = KeptType::automatic) const {
     EngineOptions options;
     options.kept_bytes = bytes;
@@ -159,10 +166,7 @@ TEST_F(KeptBudget, IsForAllAnswersWhoseWindowsSlide) {
       several.samples = samples;
       several.sampling.temperature = 1;
       int64_t most = 0;
-      several.on_step = [&](const Step&) {
-        most = std::max(most, engine.counters().kept_bytes);
-        return true;
-      };
+      watch_kept(engine, several, most);
       engine.generate_samples(several);
       return most;
     };
@@ -187,10 +191,7 @@ TEST_F(KeptBudget, CountsOnceWhatWindowsThatSlidOverTheSameTextShare) {
     several.samples = samples;
     several.sampling.temperature = 1;
     int64_t most = 0;
-    several.on_step = [&](const Step&) {
-      most = std::max(most, engine.counters().kept_bytes);
-      return true;
-    };
+    watch_kept(engine, several, most);
     test::run_together(engine, std::vector<Request>(static_cast<size_t>(requests), several));
     return most;
   };

@@ -27,12 +27,9 @@ std::vector<CacheRun> cache_runs(const BatchLayout& layout, const SequenceRows& 
   return runs;
 }
 
-void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values, at::Tensor cache_keys,
-                at::Tensor cache_values) {
-  const auto as_kept = [](const at::Tensor& rows, const at::Tensor& cache) {
-    return ops::is_int8_rows(cache) ? ops::int8_rows(rows) : rows.to(cache.scalar_type());
-  };
-  const at::Tensor kept_keys = as_kept(keys, cache_keys), kept_values = as_kept(values, cache_values);
+void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values,
+                const at::Tensor& cache_keys, const at::Tensor& cache_values) {
+  const at::Tensor kept_keys = ops::as_cached(keys, cache_keys), kept_values = ops::as_cached(values, cache_values);
   if (layout.slots.defined()) {  // one kernel for the whole batch
     cache_keys.index_copy_(0, layout.slots, kept_keys);
     cache_values.index_copy_(0, layout.slots, kept_values);

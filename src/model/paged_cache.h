@@ -18,8 +18,8 @@ std::vector<CacheRun> cache_runs(const BatchLayout& layout, const SequenceRows& 
 
 // Writes the new rows of all sequences: keys and values [N, G, D] into cache_keys and cache_values (KvCache), in their
 // type.
-void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values, at::Tensor cache_keys,
-                at::Tensor cache_values);
+void write_rows(const BatchLayout& layout, const at::Tensor& keys, const at::Tensor& values,
+                const at::Tensor& cache_keys, const at::Tensor& cache_values);
 
 // Rows of the runs together [rows, G, D]: a view where there is one run, else a copy; those in 8 bits as `type`.
 at::Tensor gather_rows(const at::Tensor& cache, const std::vector<CacheRun>& runs, at::ScalarType type);

@@ -56,6 +56,10 @@ at::Tensor int8_rows(const at::Tensor& dense) {
   return at::cat(parts, -1).unflatten(-1, {dense.size(-2), dense.size(-1) + 4});
 }
 
+at::Tensor as_cached(const at::Tensor& rows, const at::Tensor& cache) {
+  return is_int8_rows(cache) ? int8_rows(rows) : rows.to(cache.scalar_type());
+}
+
 at::Tensor unpacked_rows(const at::Tensor& rows, at::ScalarType type) {
   if (!is_int8_rows(rows)) return rows;
   const int64_t count = rows.size(-2), width = row_width(rows);

@@ -22,7 +22,10 @@ at::Tensor empty_int8_heads(int64_t slots, int64_t groups, int64_t width, at::De
 // magnitude of the row / 127.
 at::Tensor int8_rows(const at::Tensor& dense);
 
-// The reverse, as `type`. Dense rows are given back as they are.
+// Rows [.., G, D] as that cache keeps them: packed, or in its type.
+at::Tensor as_cached(const at::Tensor& rows, const at::Tensor& cache);
+
+// The reverse of int8_rows, as `type`. Dense rows are given back as they are.
 at::Tensor unpacked_rows(const at::Tensor& rows, at::ScalarType type = at::kBFloat16);
 
 }  // namespace cepe::ops

@@ -137,10 +137,6 @@ bool fits_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at
                               : is_plain_dense(cache, type, queries.device()));
 }
 
-void put_into_cache(const at::Tensor& rows, const at::Tensor& slots, const at::Tensor& cache) {
-  cache.index_copy_(0, slots, is_int8_rows(cache) ? int8_rows(rows) : rows.to(cache.scalar_type()));
-}
-
 }  // namespace
 
 at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
@@ -150,8 +146,8 @@ at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, 
   if (!gpu || !fits_into_cache(queries, keys, values, cos, sin, slots, cache_keys) ||
       !fits_into_cache(queries, keys, values, cos, sin, slots, cache_values) ||
       cache_keys.strides() != cache_values.strides() || cache_keys.scalar_type() != cache_values.scalar_type()) {
-    put_into_cache(rotate(keys, cos, sin), slots, cache_keys);
-    put_into_cache(values, slots, cache_values);
+    cache_keys.index_copy_(0, slots, as_cached(rotate(keys, cos, sin), cache_keys));
+    cache_values.index_copy_(0, slots, as_cached(values, cache_values));
     return rotate(queries, cos, sin);
   }
   at::Tensor rotated = at::empty(queries.sizes(), queries.options());
