@@ -29,14 +29,14 @@ int64_t number_in(const std::string& path) {
 
 // A tree of control groups: the one of their second version, or the first version's for memory.
 struct ControlGroups {
-  const char *controller, *folder, *limit, *used;
-  // Files that were read lately are counted as a group's memory, and given up when it asks for more.
-  const char *active_files, *inactive_files;
+  const char *controller, *folder, *limit;
+  // What a group holds and cannot give back, in its memory.stat. All that it holds (memory.current) would count files
+  // that were read or written lately, and the kernel's tables of them, which are given up when it asks for more.
+  const char *anonymous, *shared;
 };
 constexpr ControlGroups trees[] = {
-    {"", "/sys/fs/cgroup", "/memory.max", "/memory.current", "active_file", "inactive_file"},
-    {"memory", "/sys/fs/cgroup/memory", "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_active_file",
-     "total_inactive_file"}};
+    {"", "/sys/fs/cgroup", "/memory.max", "anon", "shmem"},
+    {"memory", "/sys/fs/cgroup/memory", "/memory.limit_in_bytes", "total_rss", "total_shmem"}};
 
 // This process's group, "/name/name" or "", from lines "number:controller,controller:/name/name".
 std::string group_of_process(const std::string& controller, const std::string& root) {
@@ -53,14 +53,13 @@ std::string group_of_process(const std::string& controller, const std::string& r
   return "";
 }
 
-// What is left of a group's limit; never 0, which would say that it is not known.
+// What is left of a group's limit. No group holds more than its limit, so figures that say so (read while they change,
+// or of a limit that is written down and not kept) bound nothing.
 int64_t left_of(const ControlGroups& tree, const std::string& group) {
-  const int64_t limit = number_in(group + tree.limit);
-  if (limit <= 0) return std::numeric_limits<int64_t>::max();
   const std::string statistics = group + "/memory.stat";
-  const int64_t held = number_in(group + tree.used) - number_behind(tree.active_files, statistics) -
-                       number_behind(tree.inactive_files, statistics);
-  return std::max<int64_t>(1, limit - held);
+  const int64_t held = number_behind(tree.anonymous, statistics) + number_behind(tree.shared, statistics);
+  const int64_t left = number_in(group + tree.limit) - held;
+  return left > 0 ? left : std::numeric_limits<int64_t>::max();
 }
 
 }  // namespace

@@ -116,9 +116,10 @@ class Scripts(unittest.TestCase):
         self.assertEqual(self.output("bash", "-c", "source scripts/container-limits; control_groups cpu ../machine"), "")
         self.assertEqual(self.compilers({}, "0::/", available_kilobytes=4_000_000), 2)
         self.assertEqual(self.compilers({}, "0::/", available_kilobytes=1000), 1)
-        second = {"memory.max": "8000000000", "memory.current": "5000000000", "cpu.max": "max 100000",
-                  "memory.stat": "anon 3000000000\nactive_file 500000000\ninactive_file 1500000000"}
+        second = {"memory.max": "8000000000", "memory.current": "7000000000", "cpu.max": "max 100000",
+                  "memory.stat": "anon 2000000000\nfile 5000000000\nshmem 1000000000\ninactive_file 4000000000"}
         self.assertEqual(self.compilers(second, "0::/"), 3)
+        self.assertEqual(self.compilers(second | {"memory.max": "3000000000"}, "0::/"), 16)
         inner = {"a b/c/memory.max": "max", "a b/c/cpu.max": "150000 100000"}
         self.assertEqual(self.compilers(second, "0::/a b/c"), 3)
         self.assertEqual(self.compilers(second | inner, "0::/a b/c"), 1)
@@ -127,9 +128,9 @@ class Scripts(unittest.TestCase):
                  "cpu/docker/1/cpu.cfs_quota_us": "400000", "cpu/docker/1/cpu.cfs_period_us": "100000",
                  "memory/docker/1/memory.limit_in_bytes": "9000000000",
                  "memory/docker/1/memory.usage_in_bytes": "8000000000", "memory/docker/1/memory.stat":
-                 "active_file 1\ninactive_file 1\ntotal_active_file 1000000000\ntotal_inactive_file 7000000000"}
+                 "rss 1\nshmem 1\ntotal_cache 7000000000\ntotal_rss 0\ntotal_shmem 100000"}
         self.assertEqual(self.compilers(first, "3:cpuset:/\n2:cpu,cpuacct:/docker/1\n0::/"), 4)
-        self.assertEqual(self.compilers(first, "2:memory:/docker/1"), 6)
+        self.assertEqual(self.compilers(first, "2:memory:/docker/1"), 5)
 
     def test_without_home_the_cache_is_where_the_program_looks_for_it(self):
         def cache(**variables):
