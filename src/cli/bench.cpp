@@ -304,6 +304,12 @@ void add_bench(CLI::App& program, CommonOptions& common) {
       ->capture_default_str()
       ->group(group)
       ->needs(document);
+  command
+      ->add_option("--kept-disk", options->model.kept_disk,
+                   "most that K and V in 8 bits may take on disk; they are stored beforehand too")
+      ->capture_default_str()
+      ->group(group)
+      ->needs(document);
 }
 
 }  // namespace cepe::cli

@@ -65,6 +65,12 @@ model::ContextStates context_of(const Runtime& runtime, const Tokens& all, int64
       context::split(slice_of(all, 0, length), runtime.model.adapter->chunk_size, 0));
 }
 
+engine::EngineOptions engine_settings(const Runtime& runtime, const ModelOptions& model) {
+  engine::EngineOptions settings = engine_options(model);
+  settings.projections = runtime.projections;
+  return settings;
+}
+
 engine::Completion ask(engine::Engine& engine, const BenchDocumentOptions& options, const Tokens& all, int64_t length) {
   engine::Request request;
   request.prompt = slice_of(all, length, options.question_tokens);
@@ -75,7 +81,7 @@ engine::Completion ask(engine::Engine& engine, const BenchDocumentOptions& optio
 Json measure_length(const Runtime& runtime, const BenchDocumentOptions& options, const ModelOptions& model,
                     const std::vector<Document>& documents, int64_t length) {
   base::detail("bench: " + std::to_string(length) + " context tokens");
-  engine::Engine engine(runtime.model, *runtime.tokenizer, engine_options(model));
+  engine::Engine engine(runtime.model, *runtime.tokenizer, engine_settings(runtime, model));
   const std::vector<Document> read =
       beginning_of(runtime, documents, tokens_of(runtime, documents), length + options.question_tokens);
   const Clock clock(runtime.model.decoder.device());
@@ -108,8 +114,11 @@ void store_documents(const BenchDocumentOptions& options, const ModelOptions& mo
                           std::to_string(longest) + " and a question of " + std::to_string(options.question_tokens) +
                           " after them: give more documents or shorter contexts");
   }
-  context_of(*runtime, all, longest);
+  model::ContextStates states = context_of(*runtime, all, longest);
   runtime->context_store().flush();
+  if (runtime->projections)
+    engine::Engine(runtime->model, *runtime->tokenizer, engine_settings(*runtime, model))
+        .set_context(std::move(states));
 }
 
 }  // namespace

@@ -155,9 +155,10 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
     if (document == "-")
       throw base::Error(base::ErrorCode::invalid_argument, "--document -: standard input is the conversation");
   }
-  const engine::EngineOptions engine_settings = engine_options(options.model);
+  engine::EngineOptions engine_settings = engine_options(options.model);
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
+  engine_settings.projections = runtime->projections;
   if (!documents.empty() || options.answer.endless) runtime->context_store();
   check_answer_of(*runtime, options.answer);
   // Before a message is read: an overlap that chunks cannot have.
@@ -199,6 +200,7 @@ void add_chat(CLI::App& program, CommonOptions& common) {
   add_store_options(*command, options->model);
   add_overlap_option(*command, options->model);
   add_attention_options(*command, options->model);
+  add_kept_disk_option(*command, options->model);
 }
 
 }  // namespace cepe::cli

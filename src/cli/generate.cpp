@@ -218,10 +218,11 @@ void check_options(const GenerateOptions& options) {
 
 void generate(const GenerateOptions& options, const CommonOptions& common) {
   check_options(options);
-  const engine::EngineOptions engine_settings = engine_options(options.model);
+  engine::EngineOptions engine_settings = engine_options(options.model);
   const std::vector<Document> documents = read_documents(options.documents);
   const std::optional<std::string> prompt = read_prompt(options);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
+  engine_settings.projections = runtime->projections;
   // An error without an adapter, before any work.
   if (!documents.empty() || options.answer.endless || options.attribution) runtime->context_store();
   check_answer_of(*runtime, options.answer);
@@ -310,6 +311,7 @@ void add_generate(CLI::App& program, CommonOptions& common) {
   add_store_options(*command, options->model);
   add_overlap_option(*command, options->model);
   add_attention_options(*command, options->model);
+  add_kept_disk_option(*command, options->model);
 }
 
 }  // namespace cepe::cli

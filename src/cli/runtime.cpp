@@ -42,6 +42,28 @@ context::StoreOptions store_options(const ModelOptions& options) {
   return store;
 }
 
+constexpr int64_t most_kept_on_disk = int64_t{4} << 30;
+
+int64_t kept_disk_bytes(const ModelOptions& options, const base::Path& cache) {
+  if (options.kept_disk != "auto") return base::parse_bytes(options.kept_disk, "--kept-disk");
+  std::error_code problem;
+  base::Path folder = std::filesystem::absolute(cache, problem);
+  while (!std::filesystem::exists(folder, problem) && folder.has_relative_path()) folder = folder.parent_path();
+  const std::filesystem::space_info space = std::filesystem::space(folder, problem);
+  return problem ? 0 : static_cast<int64_t>(std::min<uintmax_t>(space.available / 4, most_kept_on_disk));
+}
+
+// What --kept-disk was given for nothing beside; "": it has its effect.
+std::string useless_beside(const ModelOptions& options, const engine::OpenOptions& open) {
+  if (options.no_cache) return "--no-cache";
+  if (open.store.max_bytes == 0) return "--cache-size " + options.cache_size;
+  if (!open.load.device.is_cpu()) return "a GPU";
+  if (options.kept_type == "bfloat16") return "--kept-type bfloat16";
+  if (options.cross_attention == "absorbed" || options.cross_attention == "projected")
+    return "--cross-attention " + options.cross_attention;
+  return "";
+}
+
 }  // namespace
 
 at::Device open_device(const std::string& name) {
@@ -139,6 +161,16 @@ void add_attention_options(CLI::App& command, ModelOptions& options) {
   add_cache_type_option(command, options);
 }
 
+void add_kept_disk_option(CLI::App& command, ModelOptions& options) {
+  options.kept_disk = "auto";
+  command
+      .add_option("--kept-disk", options.kept_disk,
+                  "most that K and V in 8 bits may take on disk, so that the next process need not make them (\"2G\", "
+                  "0: none); auto: 4G, and at most a quarter of the disk's free space")
+      ->capture_default_str()
+      ->group("Cross-attention");
+}
+
 void add_cache_type_option(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--cache-type", options.cache_type,
@@ -200,6 +232,10 @@ engine::OpenOptions open_options(const ModelOptions& options, const CommonOption
   open.cache_folder = common.cache();
   open.keeps_chunks = !options.no_cache;
   open.store = store_options(options);
+  open.projection_bytes = kept_disk_bytes(options, common.cache());
+  if (const std::string beside = useless_beside(options, open);
+      options.kept_disk != "auto" && open.projection_bytes > 0 && !beside.empty())
+    base::warn("--kept-disk " + options.kept_disk + ": without effect with " + beside);
   if (open.store.device_bytes > 0 && open.load.device.is_cpu())
     base::warn("--device-cache " + options.device_cache + ": without effect on a CPU; --host-cache keeps chunks there");
   return open;

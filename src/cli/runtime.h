@@ -29,6 +29,7 @@ struct ModelOptions {
   std::string cross_attention = "auto";  // how it is computed: auto, projected, absorbed, kept
   std::string kept_memory = "auto";      // most that kept K and V may take: bytes, or 40 % of free memory
   std::string kept_type = "auto";        // how they are kept: auto, bfloat16, int8
+  std::string kept_disk = "0";           // most that they may take on disk: bytes, or auto
   std::string cache_type = "auto";       // of the self-attention cache: auto, int8
 };
 
@@ -43,6 +44,7 @@ void add_overlap_option(CLI::App& command, ModelOptions& options);
 // --cross-attention, --kept-memory, --kept-type, --cache-type; and what they mean to the engine. Errors:
 // invalid_argument, naming the option.
 void add_attention_options(CLI::App& command, ModelOptions& options);
+void add_kept_disk_option(CLI::App& command, ModelOptions& options);   // --kept-disk, of those that answer; auto
 void add_cache_type_option(CLI::App& command, ModelOptions& options);  // one of them
 engine::KeptType kept_type(const std::string& name);                   // of --kept-type
 engine::CacheType cache_type(const std::string& name);                 // of --cache-type

@@ -19,7 +19,7 @@ CatalogueRecord record_in(const Database::Statement& row) {
   std::copy(key.begin(), key.end(), record.key.begin());
   record.place = {row.text(1), row.integer(2), row.integer(3)};
   const int64_t type = row.integer(4);
-  if (type < 1 || type > 3) throw DatabaseError(SQLITE_CORRUPT, "a type that there is not");
+  if (!RecordShape::is_type(type)) throw DatabaseError(SQLITE_CORRUPT, "a type that there is not");
   record.shape = {static_cast<RecordShape::Type>(type), row.integer(5), row.integer(6)};
   record.used = row.integer(7);
   record.source = row.text(8);

@@ -170,7 +170,10 @@ model::ContextStates ContextStore::request(std::span<const Chunk> chunks, std::s
   model::ContextStates context;
   for (Page& page : wanted.pages)
     if (page.flight) page.states = page.flight->states;
-  for (const size_t page : wanted.order) context.append(wanted.pages[page].states);
+  for (const size_t page : wanted.order) {
+    context.append(wanted.pages[page].states);
+    context.keys.push_back(wanted.pages[page].key);
+  }
   const int64_t missing_tokens = rows_of(missing);
   const std::scoped_lock lock(state.mutex);
   state.counters.found += static_cast<int64_t>(chunks.size() - missing.size());

@@ -51,12 +51,12 @@ class ContextStore {
   ~ContextStore();
 
   // States of all chunks in order, one page each, rounded to the stored type BEFORE their first use, so that the first
-  // and the second answer agree. The pages are pinned as long as anybody holds their tensors. Shows progress of what
-  // must be encoded; what was encoded before an interrupt is kept (throws base::Interrupted). A corrupt or short record
-  // is dropped, logged, encoded again. `sources`: names of the documents that the chunks count, for people who look
-  // into the store. Any thread at any time; chunks that several are missing are encoded once, in common batches.
-  // Errors: invalid_argument for an empty chunk or an id outside the encoder's vocabulary, naming the document;
-  // out_of_memory, before anything is encoded, where the states cannot fit the memory that is available.
+  // and the second answer agree, with their keys. The pages are pinned as long as anybody holds their tensors. Shows
+  // progress of what must be encoded; what was encoded before an interrupt is kept (throws base::Interrupted). A
+  // corrupt or short record is dropped, logged, encoded again. `sources`: names of the documents that the chunks count,
+  // for people who look into the store. Any thread at any time; chunks that several are missing are encoded once, in
+  // common batches. Errors: invalid_argument for an empty chunk or an id outside the encoder's vocabulary, naming the
+  // document; out_of_memory, before anything is encoded, where the states cannot fit the memory that is available.
   model::ContextStates get_or_encode(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
   // The same without handing anything out: memory does not grow with the number of chunks. Of more than the disk may

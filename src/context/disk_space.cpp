@@ -149,7 +149,7 @@ bool DiskTier::compact(const std::string& name) {
       moved.emplace_back(record, writer_.append(record.key, record.shape, values, record.source));
       moved_bytes += moved.back().second.length;
     }
-    writer_.sync();
+    sync();
     Transaction transaction(catalogue_->database());
     require_catalogue();
     for (const auto& [record, place] : moved) catalogue_->move(record.key, record.place, place);

@@ -60,6 +60,7 @@ void DiskTier::open(bool damaged) {
   }
   writer_ = SegmentWriter(files_, folder_, segment_limit(options_));
   catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
+  if (!options_.synced) let_commits_wait(false);
 }
 
 void DiskTier::try_open() {
@@ -290,12 +291,12 @@ void DiskTier::flush() {
   if (touched_.empty() || !writable_) return;
   guarded([&] {
     // A crash may lose these, so nobody waits for the medium.
-    catalogue_->database().run("PRAGMA synchronous = NORMAL");
+    let_commits_wait(false);
     Transaction transaction(catalogue_->database());
     catalogue_->touch(touched_);
     transaction.commit();
   });
-  guarded([&] { catalogue_->database().run("PRAGMA synchronous = FULL"); });
+  guarded([&] { let_commits_wait(options_.synced); });
   touched_.clear();
 }
 
@@ -328,6 +329,15 @@ DiskTier::Outcome DiskTier::try_write(std::span<const Item> items, int64_t keep_
   }
 }
 
+void DiskTier::sync() {
+  if (options_.synced) writer_.sync();
+}
+
+// For the medium.
+void DiskTier::let_commits_wait(bool wait) {
+  catalogue_->database().run(wait ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
+}
+
 // First the bytes, then the catalogue.
 DiskTier::Outcome DiskTier::append(std::span<const Item> items) {
   offer_segments();
@@ -337,7 +347,7 @@ DiskTier::Outcome DiskTier::append(std::span<const Item> items) {
     const RecordPlace place = writer_.append(item.key, item.shape, item.values, source);
     records.push_back({item.key, place, item.shape, 0, std::string(source)});
   }
-  writer_.sync();
+  sync();
   Transaction transaction(catalogue_->database());
   if (!writer_.all_there() || !catalogue_->is_current()) {  // cleared, or made anew, since we looked
     writer_.close();

@@ -28,6 +28,7 @@ struct DiskTierOptions {
   int64_t max_bytes = int64_t{8} << 30;        // of all segments; what was used longest ago goes first
   int64_t segment_bytes = int64_t{256} << 20;  // of one; less where max_bytes is small
   const char* vfs = nullptr;                   // SQLite's layer of files; a test brings its own
+  bool synced = true;  // false: nobody waits for the medium, and a crash of the machine may lose what was acknowledged
 };
 
 struct StoredDocument {
@@ -129,6 +130,8 @@ class DiskTier {
 
   Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);
   Outcome append(std::span<const Item> items);
+  void sync();
+  void let_commits_wait(bool wait);
   void offer_segments();
   size_t count_that_fit(std::span<const Item> items, int64_t keep_since);
 

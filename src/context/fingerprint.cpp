@@ -5,11 +5,13 @@
 #include <algorithm>
 
 #include "context/context_store.h"
+#include "context/projection_store.h"
 
 namespace cepe::context {
 namespace {
 
-constexpr int64_t format_version = 1;  // counts up where the same weights are to give other states
+// These count up where the same weights are to give other states, other keys and values.
+constexpr int64_t format_version = 1, projection_format = 1;
 constexpr size_t piece_bytes = size_t{4} << 20;
 
 class Fingerprint {
@@ -106,6 +108,20 @@ base::Digest encoder_fingerprint(const model::Encoder& encoder, StateType type) 
     print.add(layer.feed_forward.down);
   }
   print.add(encoder.norm);
+  return print.finish();
+}
+
+base::Digest projection_fingerprint(const model::CepeModel& model) {
+  Fingerprint print;
+  print.add(projection_format);
+  const model::HeadShape shape = model::head_shape(model.decoder.config);
+  for (const int64_t value : {shape.groups, shape.width}) print.add(value);
+  for (const model::CrossAttention* block : model::cross_attention_blocks(model)) {
+    print.add(block != nullptr);
+    if (!block) continue;
+    for (const model::Linear* weight : {&block->key, &block->value})
+      print.add(model::dense_weight(*weight, at::kFloat));
+  }
   return print.finish();
 }
 

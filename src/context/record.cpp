@@ -56,12 +56,13 @@ size_t padded(size_t bytes) { return (bytes + record_alignment - 1) / record_ali
 
 size_t RecordShape::payload_bytes() const {
   const size_t values = static_cast<size_t>(rows) * static_cast<size_t>(width);
+  if (type == Type::bytes) return values;
   if (type == Type::int8) return values + static_cast<size_t>(rows) * sizeof(float);
   return values * (type == Type::bfloat16 ? 2 : 4);
 }
 
 std::string to_string(const RecordShape& shape) {
-  const char* names[] = {"bfloat16", "float32", "int8"};
+  const char* names[] = {"bfloat16", "float32", "int8", "byte"};
   return std::to_string(shape.rows) + " x " + std::to_string(shape.width) + " " +
          names[static_cast<uint32_t>(shape.type) - 1] + " values";
 }
@@ -101,7 +102,7 @@ std::optional<RecordInfo> read_head(std::span<const std::byte> bytes) {
   std::memcpy(&head, bytes.data(), sizeof head);
   if (std::memcmp(head.magic, magic, sizeof magic) != 0 || head.version != version) return std::nullopt;
   if (head.head_checksum != checksum_of(head)) return std::nullopt;
-  if (head.type < 1 || head.type > 3 || head.rows > most_rows || head.width > most_width) return std::nullopt;
+  if (!RecordShape::is_type(head.type) || head.rows > most_rows || head.width > most_width) return std::nullopt;
   RecordInfo info{
       head.key,
       {static_cast<RecordShape::Type>(head.type), static_cast<int64_t>(head.rows), static_cast<int64_t>(head.width)},

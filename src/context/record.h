@@ -1,11 +1,12 @@
-// One chunk's states as bytes, the same in a segment file and on a remote store. Little-endian, tensor-free.
+// One chunk's states as bytes (or what else is kept of it), the same in a segment file and on a remote store.
+// Little-endian, tensor-free.
 //
 //    0  "CEPEPAGE"    8  version u32   12  type u32   16  rows u64   24  width u64   32  key [32]
 //   64  bytes of values u64   72  bytes of source u32   76  zeros [4]   80  XXH3-128 of values and source [16]
 //   96  zeros [16]   112  XXH3-128 of the 112 bytes before it [16]
 //  128  values, row by row; then the source (the document's name, UTF-8, perhaps empty); then zeros to a multiple of 64
 //
-// Values of type int8: rows x width bytes, then a float32 scale for each row.
+// Values of type int8: rows x width bytes, then a float32 scale for each row. Of type bytes: rows x width bytes.
 #pragma once
 
 #include <array>
@@ -21,7 +22,8 @@
 namespace cepe::context {
 
 struct RecordShape {
-  enum class Type : uint32_t { bfloat16 = 1, float32 = 2, int8 = 3 };
+  enum class Type : uint32_t { bfloat16 = 1, float32 = 2, int8 = 3, bytes = 4 };
+  static bool is_type(int64_t number) { return number >= 1 && number <= 4; }
   Type type = Type::bfloat16;
   int64_t rows = 0, width = 0;
 

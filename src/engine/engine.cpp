@@ -135,7 +135,7 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
   const bool wanted =
       options_.path == model::CrossAttentionPath::kept ||
       (options_.path == model::CrossAttentionPath::automatic && model::worth_keeping(cost, form.bytes, kept_budget()));
-  if (wanted && !keep_what_fits(*model_, context, form)) {
+  if (wanted && !keep_what_fits(*model_, context, form, options_.projections.get())) {
     if (options_.path == model::CrossAttentionPath::kept || options_.batch_invariant)
       refuse_to_keep(context.rows, form.bytes);
     base::warn(too_large_to_keep(context.rows, form.bytes) + ": the encoded states are read instead");

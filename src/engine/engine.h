@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "context/projection_store.h"
 #include "engine/block_pool.h"
 #include "engine/hot_contexts.h"
 #include "engine/kept_contexts.h"
@@ -56,6 +57,8 @@ struct EngineOptions {
   bool steps_by_tables_on_cpu = false;
   KeptType kept_type = KeptType::automatic;
   CacheType cache_type = CacheType::automatic;
+  // Where K and V of contexts from a store, kept in 8 bits, are read from and written to; may be none.
+  std::shared_ptr<context::ProjectionStore> projections = nullptr;
 };
 
 struct EngineCounters {

@@ -29,12 +29,17 @@ KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& co
   return {type, model::kept_bytes(model::cost_of(context, 1, shape), layers, value_bytes)};
 }
 
-bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form) {
+bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form,
+                    context::ProjectionStore* projections) {
   const int64_t available = ops::available_bytes(model.decoder.device());
   if (available > 0 && form.bytes > available) return false;
   try {
-    model::keep_projections(context, model::cross_attention_blocks(model), model::head_shape(model.decoder.config),
-                            form.type);
+    if (projections && form.type == at::kByte) {
+      projections->keep(context);
+    } else {
+      model::keep_projections(context, model::cross_attention_blocks(model), model::head_shape(model.decoder.config),
+                              form.type);
+    }
   } catch (const std::exception& error) {
     if (!ops::is_out_of_memory(error)) throw;
     return false;

@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "context/projection_store.h"
 #include "engine/request.h"
 #include "model/cepe_model.h"
 
@@ -28,8 +29,10 @@ struct KeptForm {
 };
 KeptForm kept_form(const model::CepeModel& model, const model::ContextStates& context, KeptType type);
 // Keeps them so. False, and none, where there is no memory for them; it is not tried where they cannot fit, which would
-// leave the rest of the program with what had been taken from it.
-bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form);
+// leave the rest of the program with what had been taken from it. `projections`, where there are any, has those in 8
+// bits.
+bool keep_what_fits(const model::CepeModel& model, model::ContextStates& context, const KeptForm& form,
+                    context::ProjectionStore* projections = nullptr);
 
 class HotContexts {
  public:

@@ -69,7 +69,14 @@ void open_store(Runtime& runtime, const OpenOptions& options) {
   if (!runtime.model.adapter) return;
   context::StoreOptions store = options.store;
   store.folder.clear();
-  if (options.keeps_chunks && store.max_bytes > 0) store.folder = chunks_folder(cache_folder(options));
+  if (options.keeps_chunks && store.max_bytes > 0) {
+    store.folder = chunks_folder(cache_folder(options));
+    if (options.projection_bytes > 0 && runtime.model.decoder.device().is_cpu()) {
+      runtime.projections = std::make_shared<context::ProjectionStore>(
+          runtime.model, context::ProjectionStoreOptions{.folder = kept_folder(cache_folder(options)),
+                                                         .max_bytes = options.projection_bytes});
+    }
+  }
   runtime.store = std::make_unique<context::ContextStore>(*runtime.model.adapter, std::move(store));
 }
 
@@ -113,6 +120,7 @@ std::unique_ptr<Runtime> open(const OpenOptions& options) {
 }
 
 Path chunks_folder(const Path& cache_folder) { return cache_folder / "chunks"; }
+Path kept_folder(const Path& cache_folder) { return cache_folder / "kept"; }
 
 std::unique_ptr<text::Tokenizer> load_tokenizer_at(const Path& path) {
   if (path.extension() != ".gguf") return text::load_tokenizer(path);

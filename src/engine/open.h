@@ -10,6 +10,7 @@
 
 #include "base/files.h"
 #include "context/context_store.h"
+#include "context/projection_store.h"
 #include "model/cepe_model.h"
 #include "model/load.h"
 #include "text/tokenizer.h"
@@ -27,6 +28,9 @@ struct OpenOptions {
                              // What links cepe::cepe has the installed one as CEPE_MODELS
   bool keeps_chunks = true;  // on disk, in cache_folder/chunks
   context::StoreOptions store;  // budgets and tiers; its folder is set by `keeps_chunks`, max_bytes 0: none is kept
+  // Most that keys and values of the chunks may take in cache_folder/kept, for EngineOptions::projections. 0: none are
+  // kept there, as where chunks are not.
+  int64_t projection_bytes = 0;
 };
 
 // Stays where it is: the store and engines refer to the model.
@@ -41,7 +45,8 @@ struct Runtime {
   std::string model_name;                    // file or folder name, for people
   std::optional<base::Path> adapter_folder;  // none: no adapter, or one inside the model's own folder
   bool adapter_trained = true;
-  std::unique_ptr<context::ContextStore> store;  // there where the model has an adapter
+  std::unique_ptr<context::ContextStore> store;           // there where the model has an adapter
+  std::shared_ptr<context::ProjectionStore> projections;  // there on a CPU where they are to be kept
 
   // Errors: invalid_argument, saying what to do, where there is no adapter.
   context::ContextStore& context_store() const;
@@ -53,8 +58,9 @@ struct Runtime {
 // too short), and those of ops::open_device, open_model, load_model, load_adapter, load_tokenizer; base::Interrupted.
 std::unique_ptr<Runtime> open(const OpenOptions& options);
 
-// Where encoded chunks are kept on disk.
+// Where encoded chunks are kept on disk, and their keys and values.
 base::Path chunks_folder(const base::Path& cache_folder);
+base::Path kept_folder(const base::Path& cache_folder);
 
 // The parts, for those who need no weights.
 

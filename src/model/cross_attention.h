@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/hash.h"
 #include "model/cost_model.h"
 #include "model/layout.h"
 #include "model/linear.h"
@@ -44,6 +45,8 @@ enum class CrossAttentionPath { automatic, projected, absorbed, kept };
 struct ContextStates {
   std::vector<at::Tensor> pages;  // each [S_i, E], or all of them packed [S_i, E + 4] (ops/int8_rows.h)
   int64_t rows = 0;               // M = sum of S_i
+  // What a store knows the pages by, one each. Of another number: they are not known.
+  std::vector<base::Digest> keys;
 
   // Keys and values of all layers, where they are kept: of each cross-attention layer a pair [M, G, D], or both in 8
   // bits. Empty otherwise.

@@ -136,7 +136,10 @@ class Int8Reader {
       : context_(context),
         kernel_(kernel),
         queries_(checked(queries, context, scale), padded_key(context.key_width), scale),
-        rows_(queries.size(0)) {}
+        rows_(queries.size(0)) {
+    first_.reserve(context.parts.size() + 1);
+    for (const at::Tensor& part : context.parts) first_.push_back(first_.back() + part.size(0));
+  }
 
   int64_t blocks() const { return static_cast<int64_t>(context_.block_rows.size()); }
   Int8Worker worker() const { return {rows_ * context_.groups, padded_value(context_.value_width)}; }
@@ -151,14 +154,15 @@ class Int8Reader {
                                        .output = data_of<float>(worker.output),
                                        .maximum = data_of<float>(worker.maximum),
                                        .denominator = data_of<float>(worker.denominator)};
-    int64_t first = 0;
-    for (const at::Tensor& part : context_.parts) {
-      const int64_t count = part.size(0);
-      const int64_t low = std::max(begin - first, int64_t{0}), high = std::min(end - first, count);
-      if (low < high)
-        kernel_.attend(job, {static_cast<const uint8_t*>(part.const_data_ptr()) + low * part.size(1),
-                             context_.block_rows.data() + first + low, high - low});
-      first += count;
+    auto index = static_cast<size_t>(std::upper_bound(first_.begin(), first_.end(), begin) - first_.begin() - 1);
+    const auto part_data = [&](size_t part) {
+      return static_cast<const uint8_t*>(context_.parts[part].const_data_ptr());
+    };
+    for (; begin < end; ++index) {
+      const int64_t stop = std::min(end, first_[index + 1]), block_bytes = context_.parts[index].size(1);
+      kernel_.attend(job, {part_data(index) + (begin - first_[index]) * block_bytes, context_.block_rows.data() + begin,
+                           stop - begin, stop < end ? part_data(index + 1) : nullptr});
+      begin = stop;
     }
   }
 
@@ -167,6 +171,7 @@ class Int8Reader {
   const cpu::Int8ContextKernel& kernel_;
   Int8Queries queries_;
   int64_t rows_;
+  std::vector<int64_t> first_ = {0};  // block of each part, and how many there are
 
   static const at::Tensor& checked(const at::Tensor& queries, const Int8Context& context, double scale) {
     if (queries.dim() != 3 || queries.scalar_type() != at::kFloat || !queries.is_cpu() || !(scale > 0) ||
@@ -215,8 +220,29 @@ int64_t int8_context_bytes(std::span<const int64_t> page_rows, int64_t groups, i
   return blocks * block_shape(groups, key_width, value_width).bytes();
 }
 
-Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& keys, const at::Tensor& values,
-                         int64_t groups, const cpu::Int8ContextKernel& kernel) {
+Int8PageForm int8_page_form(int64_t rows, int64_t groups, int64_t key_width, int64_t value_width) {
+  return {up_to(rows, cpu::int8_block) / cpu::int8_block, block_shape(groups, key_width, value_width).bytes()};
+}
+
+namespace {
+
+// The shape of a context of pages with these rows, whose parts are yet to come.
+Int8Context empty_context(std::span<const int64_t> page_rows, int64_t groups, int64_t key_width, int64_t value_width) {
+  Int8Context context;
+  context.groups = groups;
+  context.key_width = key_width;
+  context.value_width = value_width;
+  for (const int64_t rows : page_rows) {
+    for (int64_t first = 0; first < rows; first += cpu::int8_block)
+      context.block_rows.push_back(static_cast<int32_t>(std::min<int64_t>(cpu::int8_block, rows - first)));
+    context.page_blocks.push_back((rows + cpu::int8_block - 1) / cpu::int8_block);
+  }
+  return context;
+}
+
+// Checked keys and values weights, and the context that they make of `pages`, without its parts.
+Int8Context checked_projection(std::span<const at::Tensor> pages, const at::Tensor& keys, const at::Tensor& values,
+                               int64_t groups) {
   const auto is_weight = [&](const at::Tensor& weight) {
     return weight.dim() == 2 && weight.scalar_type() == at::kFloat && weight.is_cpu() &&
            weight.size(1) == keys.size(1) && takes_int8_context(weight.size(1)) && weight.size(0) > 0 &&
@@ -225,32 +251,48 @@ Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& ke
   if (groups < 1 || !is_weight(keys) || !is_weight(values))
     refuse_context("weights must be float32 [G * D, E] on the CPU, of one E, a multiple of 4");
   const int64_t width = keys.size(1);
-  Int8Context context;
-  context.groups = groups;
-  context.key_width = keys.size(0) / groups;
-  context.value_width = values.size(0) / groups;
-  std::vector<cpu::Int8ContextRows> pieces;
+  std::vector<int64_t> rows;
   for (const at::Tensor& page : pages) {
     if (page.dim() != 2 || !is_int8_rows(page) || !page.is_cpu() || row_width(page) != width || !page.is_contiguous())
       refuse_context("pages must be packed rows of width " + std::to_string(width) + " on the CPU, without holes");
+    rows.push_back(page.size(0));
+  }
+  return empty_context(rows, groups, keys.size(0) / groups, values.size(0) / groups);
+}
+
+void check_places(std::span<const at::Tensor> places, const Int8Context& context) {
+  const int64_t bytes = block_shape(context).bytes();
+  bool fit = places.size() == context.page_blocks.size();
+  for (size_t i = 0; fit && i < places.size(); ++i) {
+    fit = places[i].is_cpu() && places[i].scalar_type() == at::kByte && places[i].is_contiguous() &&
+          places[i].sizes() == at::IntArrayRef({context.page_blocks[i], bytes});
+  }
+  if (!fit)
+    refuse_context("places must be uint8 [blocks of a page, " + std::to_string(bytes) +
+                   "] on the CPU, without holes, one a page");
+}
+
+// Blocks of 64 rows of the pages, in order, into the parts.
+void project_into_parts(const Int8Context& context, std::span<const at::Tensor> pages, const at::Tensor& keys,
+                        const at::Tensor& values, const cpu::Int8ContextKernel& kernel) {
+  const int64_t width = keys.size(1), bytes = block_shape(context).bytes();
+  std::vector<cpu::Int8ContextRows> pieces;
+  for (const at::Tensor& page : pages) {
     const int64_t rows = page.size(0);
     const auto* states = static_cast<const int8_t*>(page.const_data_ptr());
     const auto* scales = static_cast<const float*>(static_cast<const void*>(states + rows * width));
     for (int64_t first = 0; first < rows; first += cpu::int8_block) {
       const int64_t count = std::min<int64_t>(cpu::int8_block, rows - first);
       pieces.push_back({states + first * width, scales + first, count, nullptr});
-      context.block_rows.push_back(static_cast<int32_t>(count));
     }
-    context.page_blocks.push_back((rows + cpu::int8_block - 1) / cpu::int8_block);
   }
+  auto piece = pieces.begin();
+  for (const at::Tensor& part : context.parts)
+    for (int64_t i = 0; i < part.size(0); ++i) (piece++)->to = data_of<uint8_t>(part) + i * bytes;
+  const Int8Weights weights(keys, values, context.groups);
   const cpu::Int8BlockShape shape = block_shape(context);
-  const int64_t bytes = shape.bytes();
-  const auto blocks = static_cast<int64_t>(pieces.size());
-  const at::Tensor made = at::empty({blocks, bytes}, at::kByte);
-  prefer_large_pages(made);
-  const Int8Weights weights(keys, values, groups);
   const int64_t key_columns = padded_value(context.key_width);
-  at::parallel_for(0, blocks, blocks_a_worker, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, static_cast<int64_t>(pieces.size()), blocks_a_worker, [&](int64_t begin, int64_t end) {
     const at::Tensor products = at::empty({cpu::int8_block, std::max(key_columns, shape.value_width)}, at::kFloat);
     const at::Tensor key = at::empty({key_columns}, at::kByte);
     const cpu::Int8ContextJob job = {.shape = shape,
@@ -259,13 +301,37 @@ Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& ke
                                      .column_scales = data_of<float>(weights.scales),
                                      .products = data_of<float>(products),
                                      .bytes = data_of<uint8_t>(key)};
-    for (int64_t i = begin; i < end; ++i) {
-      cpu::Int8ContextRows piece = pieces[static_cast<size_t>(i)];
-      piece.to = data_of<uint8_t>(made) + i * bytes;
-      kernel.project(job, piece);
-    }
+    for (int64_t i = begin; i < end; ++i) kernel.project(job, pieces[static_cast<size_t>(i)]);
   });
-  context.parts = {made};
+}
+
+}  // namespace
+
+Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& keys, const at::Tensor& values,
+                         int64_t groups, const cpu::Int8ContextKernel& kernel) {
+  Int8Context context = checked_projection(pages, keys, values, groups);
+  const auto blocks = static_cast<int64_t>(context.block_rows.size());
+  context.parts = {at::empty({blocks, block_shape(context).bytes()}, at::kByte)};
+  prefer_large_pages(context.parts.front());
+  project_into_parts(context, pages, keys, values, kernel);
+  return context;
+}
+
+Int8Context project_int8_into(std::span<const at::Tensor> places, std::span<const at::Tensor> pages,
+                              const at::Tensor& keys, const at::Tensor& values, int64_t groups,
+                              const cpu::Int8ContextKernel& kernel) {
+  Int8Context context = checked_projection(pages, keys, values, groups);
+  check_places(places, context);
+  context.parts.assign(places.begin(), places.end());
+  project_into_parts(context, pages, keys, values, kernel);
+  return context;
+}
+
+Int8Context int8_context_of(std::span<const at::Tensor> places, std::span<const int64_t> page_rows, int64_t groups,
+                            int64_t key_width, int64_t value_width) {
+  Int8Context context = empty_context(page_rows, groups, key_width, value_width);
+  check_places(places, context);
+  context.parts.assign(places.begin(), places.end());
   return context;
 }
 

@@ -30,6 +30,12 @@ struct Int8Context {
 // Bytes that the keys and values of one layer of pages with these rows take.
 int64_t int8_context_bytes(std::span<const int64_t> page_rows, int64_t groups, int64_t key_width, int64_t value_width);
 
+// The form of a layer's keys and values of one page: uint8 [B, bytes of a block].
+struct Int8PageForm {
+  int64_t blocks, block_bytes;
+};
+Int8PageForm int8_page_form(int64_t rows, int64_t groups, int64_t key_width, int64_t value_width);
+
 // Whether K and V can be made from states of that width: a multiple of 4.
 inline bool takes_int8_context(int64_t width) { return width % 4 == 0; }
 
@@ -37,6 +43,13 @@ inline bool takes_int8_context(int64_t width) { return width % 4 == 0; }
 // multiple of 4. Errors: invalid_argument for anything else.
 Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& keys, const at::Tensor& values,
                          int64_t groups, const cpu::Int8ContextKernel& kernel = cpu::int8_context_kernel());
+// The same into `places`, one a page, each of its form and without holes; these are the parts.
+Int8Context project_int8_into(std::span<const at::Tensor> places, std::span<const at::Tensor> pages,
+                              const at::Tensor& keys, const at::Tensor& values, int64_t groups,
+                              const cpu::Int8ContextKernel& kernel = cpu::int8_context_kernel());
+// Keys and values that were made before, of pages with these rows: `places` as above.
+Int8Context int8_context_of(std::span<const at::Tensor> places, std::span<const int64_t> page_rows, int64_t groups,
+                            int64_t key_width, int64_t value_width);
 
 // As row_attention, over all pages: queries [R, G, D] float32, scale above zero.
 RowAttention int8_attention(const at::Tensor& queries, const Int8Context& context, double scale,

@@ -213,6 +213,40 @@ TEST(Int8Context, GrowsByPages) {
   EXPECT_EQ(grown.bytes(), whole.bytes());
 }
 
+// Places of pages that do not lie one behind the other hold what one piece would, and are read like it.
+TEST(Int8Context, StandsInWhateverPlacesItsPagesHave) {
+  at::manual_seed(8);
+  const std::vector<int64_t> rows = {130, 64, 1, 256, 70};
+  const Projection given(rows, 2, 64, 64, 96);
+  std::vector<at::Tensor> places;
+  for (const int64_t count : rows) {
+    const Int8PageForm form = int8_page_form(count, 2, 64, 64);
+    places.push_back(at::zeros({form.blocks, form.block_bytes}, at::kByte));
+  }
+  for (const auto& [name, kernel] : context_kernels()) {
+    SCOPED_TRACE(name);
+    const Int8Context whole = project_int8(given.pages, given.keys, given.values, 2, kernel);
+    const Int8Context apart = project_int8_into(places, given.pages, given.keys, given.values, 2, kernel);
+    EXPECT_TRUE(at::cat(apart.parts).equal(whole.parts.front()));
+    const Int8Context read = int8_context_of(places, rows, 2, 64, 64);
+    EXPECT_EQ(read.bytes(), whole.bytes());
+    for (const int64_t count : {1, 9}) {  // query rows
+      const at::Tensor queries = at::randn({count, 2, 64});
+      const RowAttention found = int8_attention(queries, read, 0.2, kernel);
+      const RowAttention expected = int8_attention(queries, whole, 0.2, kernel);
+      EXPECT_TRUE(found.output.equal(expected.output));
+      EXPECT_TRUE(found.log_sum_exp.equal(expected.log_sum_exp));
+      EXPECT_TRUE(int8_page_log_sum_exps(queries, read, 0.2, kernel)
+                      .equal(int8_page_log_sum_exps(queries, whole, 0.2, kernel)));
+    }
+  }
+  const std::span<const at::Tensor> few(places.data(), 4);
+  const auto refuses = [](auto&& make) { EXPECT_THROW(make(), base::Error); };
+  refuses([&] { int8_context_of(few, rows, 2, 64, 64); });
+  refuses([&] { int8_context_of(places, rows, 2, 64, 128); });
+  refuses([&] { project_int8_into(few, given.pages, given.keys, given.values, 2); });
+}
+
 TEST(Int8Context, NothingLeavesZeros) {
   const Int8Context none = project_int8({}, at::randn({64, 32}), at::randn({64, 32}), 1);
   const RowAttention result = int8_attention(at::randn({2, 1, 64}), none, 1);

@@ -1,0 +1,71 @@
+// ProjectionStore: keys and values of chunks in all layers, in 8 bits, kept on disk from one process to the next, so
+// that the first question about a document that was asked before need not make them. They are several times the states'
+// bytes (`cepe info`), and reading them is several times as fast as making them. On a CPU only.
+//
+// They stand in a disk tier of their own: what is damaged is noticed, dropped and made anew. Nobody waits for the
+// medium (they can be made again), so a crash of the machine may lose some.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "context/disk_tier.h"
+#include "context/write_behind.h"
+#include "model/cepe_model.h"
+
+namespace cepe::context {
+
+struct ProjectionStoreOptions {
+  base::Path folder;                        // made with mode 0700 when the first are kept
+  int64_t max_bytes = int64_t{4} << 30;     // on disk; oldest used go first
+  int64_t least_bytes = int64_t{64} << 20;  // of a context's; making fewer takes no time worth the disk
+  // Where the disk gives less a second, by the first so many bytes, making them is quicker.
+  int64_t least_bytes_a_second = int64_t{400} << 20, bytes_to_judge = int64_t{128} << 20;
+};
+
+// Of pages in contexts that were large enough.
+struct ProjectionCounters {
+  int64_t read = 0, made = 0;
+};
+
+class ProjectionStore {
+ public:
+  // The model must have an adapter, outlive the store and stay as it is. Errors: invalid_argument for a negative limit.
+  ProjectionStore(const model::CepeModel& model, ProjectionStoreOptions options);
+  // After all is written, with progress where that takes long; Ctrl-C leaves out the rest.
+  ~ProjectionStore();
+  ProjectionStore(const ProjectionStore&) = delete;
+  ProjectionStore& operator=(const ProjectionStore&) = delete;
+
+  // As model::keep_projections in 8 bits. What the disk has of the pages is read; what it has not is made, and written
+  // soon after, on another thread. Contexts that are small, larger than the limit, or whose pages have no keys are
+  // made whole and not written. One thread at a time.
+  void keep(model::ContextStates& context);
+  // Until all is written, or an interrupt.
+  void flush();
+  ProjectionCounters counters() const { return counters_; }
+
+ private:
+  enum class Found : char { yes, no, not_looked_for };
+  void write(const std::vector<PendingRecord>& records);
+  std::vector<Found> read(const std::vector<PendingRecord>& records);
+  std::vector<PendingRecord> records_of(const model::ContextStates& context);
+
+  const model::CepeModel& model_;
+  ProjectionStoreOptions options_;
+  std::optional<base::Digest> fingerprint_;  // once somebody asked
+  std::optional<DiskTier> disk_;             // likewise
+  ProjectionCounters counters_;
+  std::mutex mutex_;  // of the two below
+  std::condition_variable written_changed_;
+  int64_t pushed_ = 0, written_ = 0;   // records
+  std::optional<WriteBehind> writer_;  // last: it writes until it is gone
+};
+
+// Fingerprint of what makes keys and values of states: the weights of all layers, and their form.
+base::Digest projection_fingerprint(const model::CepeModel& model);
+
+}  // namespace cepe::context

@@ -1,0 +1,144 @@
+#include "context/projection_store.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "context/context_store.h"
+#include "expect_error.h"
+#include "ops/int8_context.h"
+#include "temporary_folder.h"
+#include "tiny_models.h"
+
+namespace cepe::context {
+namespace {
+
+struct Projections : testing::Test {
+  const at::NoGradGuard none;
+  const test::TemporaryFolder folder;
+  model::CepeModel model = test::tiny_model(41);
+  ContextStore states{*model.adapter, {}};
+  test::TinyWeights random{42};
+  const std::vector<text::Token> ids = random_ids(330);
+
+  std::vector<text::Token> random_ids(int64_t count) {
+    const at::Tensor drawn = random.tokens({count}, 96);
+    return {drawn.const_data_ptr<int64_t>(), drawn.const_data_ptr<int64_t>() + count};
+  }
+  ProjectionStoreOptions options(int64_t most = 1 << 24) const {
+    return {.folder = folder.path() / "kept", .max_bytes = most, .least_bytes = 1, .least_bytes_a_second = 0};
+  }
+  // Of the first tokens, in chunks of 8: the last one is short.
+  model::ContextStates context(int64_t tokens) {
+    return states.get_or_encode(split(std::span(ids).first(static_cast<size_t>(tokens)), 8, 0));
+  }
+  ProjectionCounters keep(model::ContextStates& context, const ProjectionStoreOptions& options) {
+    ProjectionStore store(model, options);
+    store.keep(context);
+    return store.counters();
+  }
+  bool is_folder_there() const { return std::filesystem::exists(folder.path() / "kept"); }
+
+  // Whatever parts they are cut into.
+  static std::vector<uint8_t> bytes_of(const ops::Int8Context& context) {
+    std::vector<uint8_t> bytes;
+    for (const at::Tensor& part : context.parts) {
+      const auto* data = static_cast<const uint8_t*>(part.const_data_ptr());
+      bytes.insert(bytes.end(), data, data + part.numel());
+    }
+    return bytes;
+  }
+  void expect_right(const model::ContextStates& found) const {
+    model::ContextStates expected;
+    for (const at::Tensor& page : found.pages) expected.append(page);
+    model::keep_projections(expected, model::cross_attention_blocks(model), model::head_shape(model.decoder.config),
+                            at::kByte);
+    ASSERT_EQ(found.kept.size(), expected.kept.size());
+    for (size_t i = 0; i < expected.kept.size(); ++i) {
+      const ops::Int8Context &one = *found.kept[i].in_8_bits, &other = *expected.kept[i].in_8_bits;
+      EXPECT_EQ(bytes_of(one), bytes_of(other)) << i;
+      EXPECT_EQ(one.block_rows, other.block_rows);
+      EXPECT_EQ(one.page_blocks, other.page_blocks);
+    }
+  }
+};
+
+TEST_F(Projections, AreMadeOnceAndThenReadByOthers) {
+  model::ContextStates first = context(45), second = context(45);
+  const ProjectionCounters made = keep(first, options());
+  EXPECT_EQ(made.made, 6);
+  EXPECT_EQ(made.read, 0);
+  expect_right(first);
+  const ProjectionCounters read = keep(second, options());
+  EXPECT_EQ(read.made, 0);
+  EXPECT_EQ(read.read, 6);
+  expect_right(second);
+}
+
+TEST_F(Projections, OfAChunkServeEveryContextThatHasIt) {
+  model::ContextStates shorter = context(19), longer = context(45);
+  keep(shorter, options());
+  const ProjectionCounters counters = keep(longer, options());
+  EXPECT_EQ(counters.read, 2) << "the short last chunk of 19 tokens is another";
+  EXPECT_EQ(counters.made, 4);
+  expect_right(longer);
+}
+
+TEST_F(Projections, OfOtherWeightsAreOthers) {
+  model::ContextStates first = context(45), second = context(45);
+  keep(first, options());
+  for (auto& block : model.adapter->cross_attention)
+    if (block) block->value.weight = block->value.weight * 2;
+  EXPECT_EQ(keep(second, options()).made, 6);
+  expect_right(second);
+}
+
+TEST_F(Projections, ThatWereDamagedAreMadeAnew) {
+  model::ContextStates first = context(45), second = context(45), third = context(45);
+  keep(first, options());
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path() / "kept")) {
+    if (entry.path().extension() != ".pages") continue;
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(300);
+    file.put('\x55').put('\x55');
+  }
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(keep(second, options()).made, 1);
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("dropped"), std::string::npos);
+  expect_right(second);
+  EXPECT_EQ(keep(third, options()).read, 6);
+}
+
+TEST_F(Projections, OfPagesWithoutKeysOrBeyondTheLimitsAreMadeAndNotWritten) {
+  model::ContextStates unknown = context(45), grown = context(45), small = context(45), large = context(45);
+  unknown.keys.clear();
+  grown.append(context(5).pages.front());
+  ProjectionStoreOptions least = options();
+  least.least_bytes = 1 << 24;
+  EXPECT_EQ(keep(unknown, options()).made, 0);
+  EXPECT_EQ(keep(grown, options()).made, 0);
+  EXPECT_EQ(keep(small, least).made, 0);
+  EXPECT_EQ(keep(large, options(100)).made, 0);
+  for (const auto* each : {&unknown, &grown, &small, &large}) expect_right(*each);
+  EXPECT_FALSE(is_folder_there());
+  test::expect_error(base::ErrorCode::invalid_argument, "-1 bytes", [&] { ProjectionStore(model, options(-1)); });
+}
+
+TEST_F(Projections, AreMadeWhereTheDiskIsSlower) {
+  model::ContextStates first = context(330), second = context(330), third = context(330);
+  keep(first, options());
+  ProjectionStoreOptions faster_than_any_disk = options();
+  faster_than_any_disk.least_bytes_a_second = int64_t{1} << 60;
+  EXPECT_EQ(keep(second, faster_than_any_disk).read, 42) << "so few bytes do not tell";
+  faster_than_any_disk.bytes_to_judge = 1;
+  const ProjectionCounters counters = keep(third, faster_than_any_disk);
+  EXPECT_EQ(counters.read, 32);
+  EXPECT_EQ(counters.made, 10);
+  expect_right(third);
+}
+
+}  // namespace
+}  // namespace cepe::context
