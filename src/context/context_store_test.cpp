@@ -180,6 +180,17 @@ TEST_F(Store, NamesTheDocumentOfAnIdOutsideTheVocabulary) {
   EXPECT_EQ(store_usage(folder).chunks, 0);
 }
 
+TEST_F(Store, RefusesAChunkLongerThanTheEncoderReads) {
+  adapter.chunk_size = 8;
+  ContextStore store(adapter, options());
+  const std::vector<Chunk> chunks{{some_ids(8, 1), 0}, {some_ids(9, 2), 6}};
+  test::expect_error(ErrorCode::invalid_argument,
+                     "document 6 has a chunk of 9 tokens; the encoder reads chunks of at most 8",
+                     [&] { store.get_or_encode(chunks); });
+  test::expect_error(ErrorCode::invalid_argument, "document 6", [&] { store.encode_missing(chunks); });
+  EXPECT_EQ(store.counters().encoded, 0);
+}
+
 TEST_F(Store, RefusesAContextThatCannotFitBeforeItEncodesAnything) {
   adapter.encoder.config.width = int64_t{1} << 40;  // states of so much are in no machine
   ContextStore store(adapter, {});

@@ -28,9 +28,14 @@ bool is_dense_float32(const model::Linear& linear) {
   return !linear.packed && linear.weight.defined() && linear.weight.scalar_type() == at::kFloat;
 }
 
-void check_chunk(const Chunk& chunk, int64_t vocabulary) {
+void check_chunk(const Chunk& chunk, int64_t vocabulary, int64_t chunk_size) {
   const std::string document = "document " + std::to_string(chunk.document);
   if (chunk.ids.empty()) throw base::Error(ErrorCode::invalid_argument, document + " has a chunk without tokens");
+  if (static_cast<int64_t>(chunk.ids.size()) > chunk_size) {
+    throw base::Error(ErrorCode::invalid_argument, document + " has a chunk of " + std::to_string(chunk.ids.size()) +
+                                                       " tokens; the encoder reads chunks of at most " +
+                                                       std::to_string(chunk_size) + ": cut the text with split()");
+  }
   for (const text::Token id : chunk.ids) {
     if (id >= 0 && id < vocabulary) continue;
     throw base::Error(ErrorCode::invalid_argument, document + " has token " + std::to_string(id) +
@@ -80,6 +85,7 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
       device(encoder.norm.weight.device()),
       codec(kept_type(encoder, options.type), encoder.config.width, model::prefers_packed_pages(adapter)),
       vocabulary(encoder.embedding.out_features()),
+      chunk_size(adapter.chunk_size),
       separate_host(!device.is_cpu() || (codec.is_packed() && codec.page_type() != at::kByte)),
       pages(separate_host ? options.device_bytes : options.host_bytes),
       host(options.host_bytes),
@@ -111,7 +117,7 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
 }
 
 void ContextStore::State::check(std::span<const Chunk> chunks) const {
-  for (const Chunk& chunk : chunks) check_chunk(chunk, vocabulary);
+  for (const Chunk& chunk : chunks) check_chunk(chunk, vocabulary, chunk_size);
 }
 
 at::Tensor ContextStore::State::find(const ChunkKey& key, int64_t rows) {

@@ -21,6 +21,7 @@ struct ContextStore::State {
   at::Device device;
   StateCodec codec;
   int64_t vocabulary;
+  int64_t chunk_size;  // of the adapter: most tokens of a chunk
   base::Digest fingerprint{};
   std::mutex mutex;
   StoreCounters counters;
