@@ -74,7 +74,8 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   account.documents = static_cast<int64_t>(documents.size());
   account.chunks = static_cast<int64_t>(chunks.size());
   for (const context::Chunk& chunk : chunks) account.tokens += static_cast<int64_t>(chunk.ids.size());
-  if (!store.keeps_on_disk())
+  const bool all_was_there = account.encoded == 0 && store.counters().remote.hits == 0;
+  if (!store.keeps_on_disk() && !all_was_there)
     throw Error(ErrorCode::io, common.chunks().string() + ": what was encoded could not be kept");
   if (const int64_t chunks_left_out = store.left_out(); chunks_left_out > 0) {
     throw Error(ErrorCode::io, common.chunks().string() + ": another process held the catalogue; " +

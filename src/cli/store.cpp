@@ -25,8 +25,8 @@ std::string words(int64_t chunks, int64_t bytes) {
 
 // Nothing where there is no folder: looking makes none.
 std::optional<context::DiskTier> open_tier(const CommonOptions& common, int64_t max_bytes) {
-  std::error_code none;
-  if (!std::filesystem::exists(common.chunks(), none)) return std::nullopt;
+  std::error_code problem;  // where it cannot be looked at, opening it says so
+  if (!std::filesystem::exists(common.chunks(), problem) && !problem) return std::nullopt;
   context::DiskTierOptions options;
   options.folder = common.chunks();
   options.max_bytes = max_bytes;
@@ -83,8 +83,10 @@ void verify_store(const StoreCommand& command, const CommonOptions& common) {
         words(verified.records, verified.bytes) + " looked at, " + std::to_string(verified.damaged) + " damaged, " +
             std::to_string(verified.unreadable) + " could not be read");
   if (verified.damaged > 0) {
-    throw base::Error(base::ErrorCode::corrupt, common.chunks().string() + ": " + std::to_string(verified.damaged) +
-                                                    " damaged chunks; dropped, they are encoded again when needed");
+    throw base::Error(base::ErrorCode::corrupt,
+                      common.chunks().string() + ": " + std::to_string(verified.damaged) + " damaged chunks; " +
+                          (tier->only_reads() ? "they stay, since it cannot be written"
+                                              : "dropped, they are encoded again when needed"));
   }
   if (verified.unreadable > 0) {
     throw base::Error(base::ErrorCode::io,

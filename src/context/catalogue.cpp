@@ -46,6 +46,21 @@ int64_t wall_clock() {
   return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
 }
 
+FileStamp stamp_of(const base::Path& file) {
+  FileStamp stamp{};
+  auto place = stamp.begin();
+  for (const char* ending : {"", "-wal"}) {
+    struct stat status {};
+    const bool there = ::lstat((file.string() + ending).c_str(), &status) == 0;
+    if (!there) status = {};
+    for (const auto value : {static_cast<int64_t>(status.st_dev), static_cast<int64_t>(status.st_ino),
+                             static_cast<int64_t>(status.st_size), static_cast<int64_t>(status.st_mtim.tv_sec),
+                             static_cast<int64_t>(status.st_mtim.tv_nsec)})
+      *place++ = value;
+  }
+  return stamp;
+}
+
 Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone)
     : file_(folder / file_name), database_(file_, vfs), system_files_(vfs == nullptr) {
   struct stat status {};
@@ -57,7 +72,11 @@ Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone)
   database_.run("PRAGMA cell_size_check = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
 }
 
+Catalogue::Catalogue(const base::Path& folder)
+    : file_(folder / file_name), system_files_(true), copied_(stamp_of(file_)) {}
+
 bool Catalogue::is_current() const {
+  if (copied_) return stamp_of(file_) == *copied_;
   struct stat status {};
   return !system_files_ || (::stat(file_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_);
 }

@@ -2,6 +2,7 @@
 // processes. Everything in it but the times of use can be made again from the records, and is where it is damaged.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -33,6 +34,10 @@ struct CatalogueTotals {
   int64_t records = 0, live_bytes = 0, file_bytes = 0;
 };
 
+// What tells two states of a SQLite file and its log apart: device, inode, size and time of change of each.
+using FileStamp = std::array<int64_t, 10>;
+FileStamp stamp_of(const base::Path& file);
+
 // All functions throw DatabaseError.
 class Catalogue {
  public:
@@ -40,7 +45,7 @@ class Catalogue {
   static constexpr const char* lock_name = "catalogue.lock";
 
   Database& database() { return database_; }
-  // False where the file was removed or another one has its name.
+  // False where the file was removed or another one has its name; of a copy, where it was written to since.
   bool is_current() const;
 
   bool is_consistent();  // reads all of it
@@ -72,7 +77,9 @@ class Catalogue {
  private:
   friend std::unique_ptr<Catalogue> open_catalogue(const base::Path&, base::FileLayer&, const char*, bool);
   friend std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path&, base::FileLayer&, const char*);
+  friend std::unique_ptr<Catalogue> copy_catalogue(const base::Path&, base::FileLayer&, bool);
   Catalogue(const base::Path& folder, const char* vfs, bool alone);
+  explicit Catalogue(const base::Path& folder);  // a copy, still empty
   bool is_new();
   void make_tables();
   void check_tables();
@@ -83,6 +90,7 @@ class Catalogue {
   Database database_;
   bool system_files_;
   uint64_t device_ = 0, inode_ = 0;
+  std::optional<FileStamp> copied_;
 };
 
 // Opens the catalogue of a folder, makes it where there is none, and makes it anew from the segments where it is
@@ -91,9 +99,18 @@ class Catalogue {
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
                                           bool damaged);
 
+// A copy in memory of the catalogue of a folder that cannot be written; to change it changes nothing on the disk.
+// SQLite itself reads such a catalogue only where the files beside it are there, or promised that nobody writes. Listed
+// anew from the segments where there is none, or a damaged one (`damaged` says so, or it is seen: warning). Errors:
+// DatabaseError, io; Interrupted.
+std::unique_ptr<Catalogue> copy_catalogue(const base::Path& folder, base::FileLayer& files, bool damaged);
+
 // Opens one that is there to be read where the disk has no room for the file that connections share: nobody else can
 // use it meanwhile. Errors: DatabaseError, io.
 std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path& folder, base::FileLayer& files, const char* vfs);
+
+// Adds the records of all segments that are whole. How many. Errors: DatabaseError, io; Interrupted.
+int64_t take_in_segments(Catalogue& catalogue, const base::Path& folder, base::FileLayer& files);
 
 // Removes the segments, then the catalogue, without asking it. How many whole heads and how many bytes there were.
 // Errors: io.

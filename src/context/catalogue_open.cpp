@@ -35,8 +35,9 @@ void remove_catalogue(const base::Path& folder, base::FileLayer& files) {
   files.sync_folder(folder);
 }
 
-// Records of all segments that are whole.
-int64_t take_in(Catalogue& catalogue, const base::Path& folder, base::FileLayer& files) {
+}  // namespace
+
+int64_t take_in_segments(Catalogue& catalogue, const base::Path& folder, base::FileLayer& files) {
   int64_t records = 0;
   int64_t now = wall_clock();
   std::vector<std::byte> values;
@@ -60,8 +61,6 @@ int64_t take_in(Catalogue& catalogue, const base::Path& folder, base::FileLayer&
   }
   return records;
 }
-
-}  // namespace
 
 std::pair<int64_t, int64_t> remove_all_records(const base::Path& folder, base::FileLayer& files) {
   const Lock lock = wait_for_lock(folder, files);
@@ -101,7 +100,7 @@ std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLa
       if (catalogue->is_new()) {
         Transaction transaction(catalogue->database());
         catalogue->make_tables();
-        const int64_t records = take_in(*catalogue, folder, files);
+        const int64_t records = take_in_segments(*catalogue, folder, files);
         transaction.commit();
         files.sync_folder(folder);  // the name of the catalogue
         if (!why.empty()) {

@@ -46,7 +46,7 @@ struct StoreCounters {
 class ContextStore {
  public:
   // The encoder must outlive the store and stay as it is. Errors: invalid_argument for options out of range. A folder
-  // that cannot be written is said once (warning) and then not used.
+  // that cannot be written is read, if it can be; that nothing is kept there is said once (warning).
   ContextStore(const model::Adapter& adapter, StoreOptions options);
   ~ContextStore();
 
@@ -55,8 +55,9 @@ class ContextStore {
   // progress of what must be encoded; what was encoded before an interrupt is kept (throws base::Interrupted). A
   // corrupt or short record is dropped, logged, encoded again. `sources`: names of the documents that the chunks count,
   // for people who look into the store. Any thread at any time; chunks that several are missing are encoded once, in
-  // common batches. Errors: invalid_argument for an empty chunk or an id outside the encoder's vocabulary, naming the
-  // document; out_of_memory, before anything is encoded, where the states cannot fit the memory that is available.
+  // common batches. Errors: invalid_argument for an empty chunk, one longer than the adapter's chunk_size or an id
+  // outside the encoder's vocabulary, naming the document; out_of_memory, before anything is encoded, where the states
+  // cannot fit the memory that is available.
   model::ContextStates get_or_encode(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
   // The same without handing anything out: memory does not grow with the number of chunks. Of more than the disk may
@@ -65,7 +66,7 @@ class ContextStore {
 
   // Until all that was encoded is on the disk.
   void flush();
-  bool keeps_on_disk() const;  // false without a folder, or once the folder was found unusable
+  bool keeps_on_disk() const;  // false without a folder, or where it cannot be written
   // Encoded chunks that are not on the disk because other processes held its catalogue all the time.
   int64_t left_out() const;
   StoreCounters counters() const;

@@ -118,10 +118,16 @@ void Database::Statement::bind(int index, std::span<const std::byte> bytes) {
   if (code != SQLITE_OK) fail(database_, code);
 }
 
+Database::Database() { open("", SQLITE_OPEN_MEMORY, nullptr); }
+
 Database::Database(const base::Path& file, const char* vfs) {
   if (!vfs) make_private_file(file);
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_FULLMUTEX;
-  const int code = sqlite3_open_v2(file.c_str(), &database_, flags, vfs);
+  open(file.c_str(), SQLITE_OPEN_NOFOLLOW, vfs);
+}
+
+void Database::open(const char* name, int flags, const char* vfs) {
+  flags |= SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX;
+  const int code = sqlite3_open_v2(name, &database_, flags, vfs);
   if (code != SQLITE_OK) {
     const DatabaseError error(database_ ? sqlite3_extended_errcode(database_) : code, sqlite3_errstr(code));
     sqlite3_close(database_);
@@ -135,6 +141,13 @@ Database::Database(const base::Path& file, const char* vfs) {
 Database::~Database() {
   statements_.clear();
   sqlite3_close(database_);
+}
+
+void Database::copy(Database& source) {
+  sqlite3_backup* backup = sqlite3_backup_init(database_, "main", source.database_, "main");
+  if (!backup) fail(database_, SQLITE_ERROR);
+  sqlite3_backup_step(backup, -1);
+  if (const int code = sqlite3_backup_finish(backup); code != SQLITE_OK) fail(database_, code);
 }
 
 void Database::run(const char* text) {

@@ -66,18 +66,22 @@ class Database {
     sqlite3_stmt* statement_ = nullptr;
   };
 
+  Database();  // an empty one, in memory
   // Makes the file (0600) where it is not there. `vfs`: nullptr, the operating system's.
   Database(const base::Path& file, const char* vfs);
   ~Database();
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
 
+  void copy(Database& source);  // all of it, in place of what is here
   void run(const char* text);
   // Kept for the next time; `text` must be a literal.
   Statement& statement(const char* text);
   int64_t changes() const { return sqlite3_changes(database_); }
 
  private:
+  void open(const char* name, int flags, const char* vfs);
+
   sqlite3* database_ = nullptr;
   std::map<const char*, std::unique_ptr<Statement>> statements_;
 };

@@ -32,6 +32,12 @@ void DiskTier::strictly(Action action) {
   }
 }
 
+void DiskTier::require_writable() const {
+  if (unwritable_.empty()) return;
+  throw Error(ErrorCode::io, options_.folder.string() + ": cannot be written (" + unwritable_ +
+                                 "): nothing is removed; its owner can, from where it is not read-only");
+}
+
 DiskUsage DiskTier::usage() {
   DiskUsage usage;
   strictly([&] {
@@ -108,6 +114,7 @@ DiskTier::Collected DiskTier::collect() {
 
 void DiskTier::collect_once() {
   strictly([&] {
+    require_writable();
     writer_.close();
     reclaim(0, std::numeric_limits<int64_t>::max());
     while (compact_deadest(50)) base::throw_if_interrupted();
@@ -120,6 +127,7 @@ DiskUsage DiskTier::clear() {
   try {
     before = usage();
     strictly([&] {
+      require_writable();
       writer_.close();
       readers_.clear();
       touched_.clear();

@@ -15,6 +15,7 @@ namespace {
 
 using base::Error;
 using base::ErrorCode;
+using Clock = std::chrono::steady_clock;
 
 constexpr int most_rebuilds = 10;    // of one process: a medium that spoils everything is no use
 constexpr int most_attempts = 50;    // to write while somebody clears the folder again and again
@@ -57,10 +58,30 @@ void DiskTier::open(bool damaged) {
     if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty())
       throw Error(ErrorCode::io, wrong);
     folder_ = without_links(options_.folder);
+    unwritable_ = why_unwritable(folder_);
   }
   writer_ = SegmentWriter(files_, folder_, segment_limit(options_));
-  catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
-  if (!options_.synced) let_commits_wait(false);
+  if (unwritable_.empty()) {
+    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
+    if (!options_.synced) let_commits_wait(false);
+    return;
+  }
+  const auto start = Clock::now();
+  catalogue_ = copy_catalogue(folder_, files_, damaged);
+  copy_lasts_ = Clock::now() + 20 * (Clock::now() - start);  // whoever writes there may do so all the time
+}
+
+bool DiskTier::lost_catalogue() const {
+  return catalogue_ && !(!unwritable_.empty() && Clock::now() < copy_lasts_) && !catalogue_->is_current();
+}
+
+// What the copy says may have been moved or removed since.
+void DiskTier::renew_copy() {
+  const std::scoped_lock lock(mutex_);
+  if (unwritable_.empty()) return;
+  guarded([&] {
+    if (!catalogue_->is_current()) reopen();
+  });
 }
 
 void DiskTier::try_open() {
@@ -87,7 +108,12 @@ std::string DiskTier::explain(const DatabaseError& error) {
 void DiskTier::refuse(const std::string& what) {
   writable_ = false;
   if (std::exchange(refused_, true)) return;
-  base::warn(options_.folder.string() + ": encoded text is not kept: " + what);
+  const bool is_read = !unwritable_.empty() && usable();
+  base::warn(options_.folder.string() +
+             (is_read               ? ": encoded text is read from it but not kept: "
+              : unwritable_.empty() ? ": encoded text is not kept: "
+                                    : ": encoded text is neither read nor kept: ") +
+             what);
 }
 
 // Another process may have mended it, or removed the folder.
@@ -183,6 +209,7 @@ DiskTier::Look DiskTier::look_at(CatalogueRecord& record, const RecordShape& sha
       return Look::unreadable;
     }
     if (wrong.empty()) return Look::sound;
+    renew_copy();
     std::optional<CatalogueRecord> again = find(record.key);
     if (!again) return Look::gone;
     if (again->place.segment == record.place.segment && again->place.offset == record.place.offset)
@@ -199,7 +226,7 @@ bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std
   if (look == Look::damaged) drop_with_others(*record, wrong);
   if (look != Look::sound) return false;
   const std::scoped_lock lock(mutex_);
-  touched_[key] = wall_clock();
+  if (unwritable_.empty()) touched_[key] = wall_clock();
   return true;
 }
 
@@ -249,7 +276,7 @@ void DiskTier::Dropped::add(const CatalogueRecord& record, const std::string& re
 void DiskTier::say_dropped(const std::string& segment, const Dropped& dropped, const std::string& advice) {
   if (dropped.records == 0) return;
   const std::string what = (options_.folder / segment).string() + ", byte " + std::to_string(dropped.first) + ": " +
-                           dropped.why + "; dropped, ";
+                           dropped.why + (unwritable_.empty() ? "; dropped, " : "; ");
   base::warn(what +
              (dropped.records == 1 ? "its text is encoded again"
                                    : "with " + std::to_string(dropped.records - 1) +
@@ -276,7 +303,12 @@ bool DiskTier::drop(const CatalogueRecord& record) {
 
 bool DiskTier::keeps() {
   const std::scoped_lock lock(mutex_);
-  return writable_ && usable();
+  return writable_ && unwritable_.empty() && usable();
+}
+
+bool DiskTier::only_reads() {
+  const std::scoped_lock lock(mutex_);
+  return usable() && !unwritable_.empty();
 }
 
 int64_t DiskTier::left_out() {
@@ -288,7 +320,7 @@ void DiskTier::flush() {
   const std::scoped_lock lock(mutex_);
   readers_.clear();
   if (lost_catalogue()) touched_.clear();  // nothing is made anew for times of use
-  if (touched_.empty() || !writable_) return;
+  if (touched_.empty() || !writable_ || !unwritable_.empty()) return;
   guarded([&] {
     // A crash may lose these, so nobody waits for the medium.
     let_commits_wait(false);
@@ -303,6 +335,10 @@ void DiskTier::flush() {
 bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
   if (items.empty()) return true;
   const std::scoped_lock lock(mutex_);
+  if (!unwritable_.empty()) {
+    refuse(unwritable_);
+    return false;
+  }
   for (int attempt = 0; attempt < most_attempts && writable_ && usable(); ++attempt) {
     bool whole = false;
     Outcome outcome = Outcome::again;

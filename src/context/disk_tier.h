@@ -4,10 +4,12 @@
 // are acknowledged: their bytes synced, then the catalogue committed. From there on no crash of the process or the
 // machine loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). What cannot
 // be opened or read at the moment (too many files are open, no memory) is passed over, said once and stays. Where the
-// folder cannot be used or the disk is full, that is said once, and nothing is kept from then on. Links are not
-// followed. Any thread at any time.
+// folder cannot be used or the disk is full, that is said once, and nothing is kept from then on. A folder that cannot
+// be written (a read-only mount, another user's) is read all the same, by a copy of its catalogue; that nothing is kept
+// there is said when something should be. Links are not followed. Any thread at any time.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -65,8 +67,10 @@ class DiskTier {
   // returns false.
   bool write(std::span<const Item> items, int64_t keep_since);
 
-  // False once it was said that nothing is kept.
+  // False where the folder cannot be written, or once it was said that nothing is kept.
   bool keeps();
+  // The folder cannot be written: what is damaged in it stays there.
+  bool only_reads();
   // Records that `write` left out because other processes held the catalogue, or cleared it, all the time.
   int64_t left_out();
 
@@ -74,11 +78,12 @@ class DiskTier {
   // has removed take up the disk as long as anybody has them open.
   void flush();
 
-  // What looks after a folder, each on its own. Errors: io, corrupt.
+  // What looks after a folder, each on its own. Errors: io (of collect and clear too where the folder cannot be
+  // written), corrupt.
   DiskUsage usage();
   struct Verified {
     int64_t records = 0, bytes = 0;
-    int64_t damaged = 0;     // and dropped
+    int64_t damaged = 0;     // and dropped, if the folder can be written
     int64_t unreadable = 0;  // at the moment, and kept
   };
   Verified verify();              // reads every record
@@ -107,8 +112,10 @@ class DiskTier {
   bool guarded(Action action);
   template <class Action>
   void strictly(Action action);
+  void require_writable() const;
   void reopen();
-  bool lost_catalogue() const { return catalogue_ && !catalogue_->is_current(); }
+  bool lost_catalogue() const;
+  void renew_copy();
   void require_catalogue() const;
   void refuse(const std::string& what);
 
@@ -159,7 +166,9 @@ class DiskTier {
   std::map<ChunkKey, int64_t> touched_;
   std::set<std::string> said_damaged_;  // segments
   bool writable_ = true;
-  bool refused_ = false;     // and said so
+  std::string unwritable_;                            // why the folder cannot be written, and is only read
+  std::chrono::steady_clock::time_point copy_lasts_;  // the catalogue's copy is not made anew before
+  bool refused_ = false;                              // and said so
   bool disk_fails_ = false;  // the last error of the catalogue was of a disk that is full, or broken
   bool looked_for_orphans_ = false;
   bool full_said_ = false;
@@ -170,6 +179,9 @@ class DiskTier {
   int rebuilt_ = 0;
   unsigned dropped_ = 0;  // damaged records
 };
+
+// "" or why a folder, or its catalogue, cannot be written by this user.
+std::string why_unwritable(const base::Path& folder);
 
 // "" once the folder is there and private (made with mode 0700, the folders above it with the usual one), or what is
 // wrong with it.

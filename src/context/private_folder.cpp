@@ -1,5 +1,7 @@
 // The folder of the disk tier, and what earlier versions left in it.
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -44,6 +46,14 @@ void make_parents(const base::Path& folder) {
 }
 
 }  // namespace
+
+std::string why_unwritable(const base::Path& folder) {
+  for (const base::Path& path : {folder, folder / Catalogue::lock_name, folder / Catalogue::file_name}) {
+    if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0 || errno == ENOENT) continue;
+    return (path == folder ? "" : path.filename().string() + ": ") + std::strerror(errno);
+  }
+  return "";
+}
 
 std::string make_private_folder(const base::Path& folder) {
   make_parents(folder);

@@ -303,6 +303,41 @@ class Commands(ProgramTest):
         self.assertEqual(store("clear")["chunks"], first["chunks"])
         self.assertEqual(store("ls")["chunks"], 0)
 
+    def read_only(self, folder):
+        """The same folder on a read-only mount; where none may be made, without permission to write."""
+        if os.geteuid() != 0:
+            (folder / "chunks").chmod(0o555)
+            self.addCleanup((folder / "chunks").chmod, 0o700)
+            return folder
+        mounted = self.root / (folder.name + "-read-only")
+        mounted.mkdir()
+        if subprocess.run(["mount", "--bind", folder, mounted], capture_output=True).returncode != 0:
+            self.skipTest("no read-only folder: this root may not mount")
+        self.addCleanup(subprocess.run, ["umount", mounted], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", mounted], check=True)
+        return mounted
+
+    def test_a_store_that_cannot_be_written_is_read(self):
+        first, second = self.write("shared.txt", "A shared text. " * 200), self.write("own.txt", "My own text. " * 200)
+        model = ("--model", self.model, "--adapter", self.adapter)
+        self.succeed("encode", first, *model, "--cache-dir", self.root / "shared-cache")
+        cache = ("--cache-dir", self.read_only(self.root / "shared-cache"))
+        ask = lambda *documents: self.succeed("generate", *model, *cache, "--prompt", "Q:", "--max-tokens", "2", "--json",
+                                              *(word for name in documents for word in ("--document", name)))
+        found = ask(first)
+        self.assertEqual(json.loads(found.out)["chunks"]["encoded"], 0)
+        self.assertNotIn("not kept", found.err)
+        both = ask(first, second)
+        self.assertGreater(json.loads(both.out)["chunks"]["encoded"], 0)
+        self.assertGreater(json.loads(both.out)["chunks"]["found"], 0)
+        self.assertEqual(both.err.count("encoded text is read from it but not kept"), 1)
+        self.assertIn(str(first), self.succeed("store", "ls", *cache).out)
+        self.assertIn(" 0 damaged", self.succeed("store", "verify", *cache).out)
+        for command in ("gc", "clear"):
+            self.refuse(["cannot be written", "nothing is removed"], "store", command, *cache, code=1)
+        self.succeed("encode", first, *model, *cache)
+        self.refuse("could not be kept", "encode", second, *model, *cache, code=1)
+
     def test_encode_counts_only_what_it_encoded_as_its_speed(self):
         first, second = self.write("long.txt", "ab" * 5000), self.write("short.txt", "cd" * 128)
         arguments = ("--model", self.model, "--adapter", self.adapter, "--cache-dir", self.root / "speed", "--json")
