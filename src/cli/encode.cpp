@@ -78,7 +78,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   if (!store.keeps_on_disk() && !all_was_there)
     throw Error(ErrorCode::io, common.chunks().string() + ": what was encoded could not be kept");
   if (const int64_t chunks_left_out = store.left_out(); chunks_left_out > 0) {
-    throw Error(ErrorCode::io, common.chunks().string() + ": another process held the catalogue; " +
+    throw Error(ErrorCode::io, common.chunks().string() + ": another process held or removed the catalogue; " +
                                    std::to_string(chunks_left_out) + " encoded chunks could not be kept; encode again");
   }
   base::notice(encoding_line(account));

@@ -40,6 +40,13 @@ constexpr const char* of_segment_text =
 
 }  // namespace
 
+bool CatalogueRecord::is_plausible() const {
+  constexpr int64_t most_bytes = int64_t{1} << 32;
+  return shape.rows > 0 && shape.width > 0 && place.length > 0 && place.length <= most_bytes &&
+         shape.rows < place.length && shape.width < place.length &&
+         static_cast<int64_t>(shape.payload_bytes()) < place.length;
+}
+
 int64_t wall_clock() {
   timespec time{};
   ::clock_gettime(CLOCK_REALTIME, &time);
@@ -175,6 +182,18 @@ int64_t Catalogue::last_use_of(const std::string& segment) {
   const int64_t last = row.integer(0);
   row.done();
   return last;
+}
+
+int64_t Catalogue::bytes_used_after(const std::string& segment, int64_t time) {
+  Database::Statement& row = database_
+                                 .statement(
+                                     "SELECT COALESCE(SUM(length), 0) FROM records WHERE used > ? AND segment = "
+                                     "(SELECT id FROM segments NOT INDEXED WHERE name = ?)")
+                                 .with(time, std::string_view(segment));
+  row.step();
+  const int64_t bytes = row.integer(0);
+  row.done();
+  return bytes;
 }
 
 void Catalogue::for_each(const std::function<void(const CatalogueRecord&)>& visitor) {

@@ -22,6 +22,9 @@ struct CatalogueRecord {
   RecordShape shape;
   int64_t used = 0;    // nanoseconds since 1970
   std::string source;  // the document's name where it is known
+
+  // False for figures that no record has: those of a damaged catalogue are no sizes to allocate.
+  bool is_plausible() const;
 };
 
 struct SegmentUse {
@@ -57,6 +60,7 @@ class Catalogue {
   // When the last was used of those records, used longest ago, that take so many bytes together; -1: of none.
   int64_t last_use_of_oldest(int64_t bytes);
   int64_t last_use_of(const std::string& segment);  // -1 where it has no records
+  int64_t bytes_used_after(const std::string& segment, int64_t time);
   // Visits all records, those of a source together.
   void for_each(const std::function<void(const CatalogueRecord&)>& visitor);
 

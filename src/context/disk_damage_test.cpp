@@ -2,10 +2,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <iterator>
 #include <numeric>
 #include <random>
+#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -211,6 +214,49 @@ TEST_F(DiskDamage, ShortSegmentsCostTheRecordsThatAreCutOffOnly) {
   EXPECT_FALSE(test::has(tier, 4));
   ASSERT_TRUE(test::put(tier, {3, 4}));
   for (int number = 1; number <= 4; ++number) EXPECT_TRUE(test::has(tier, number)) << number;
+}
+
+TEST_F(DiskDamage, ACatalogueThatIsRemovedAgainAndAgainIsUsedOnceThatEnds) {
+  DiskTier tier(options());
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  std::thread remover([&] {
+    while (std::chrono::steady_clock::now() < end) {
+      std::error_code none;
+      for (const char* ending : {"", "-wal", "-shm"})
+        fs::remove(folder / (std::string(Catalogue::file_name) + ending), none);
+    }
+  });
+  for (int number = 0; std::chrono::steady_clock::now() < end; ++number) {
+    test::put(tier, {number});
+    EXPECT_NE(test::find(tier, number), Found::wrong);
+  }
+  remover.join();
+  const auto works = [&] { return test::put(tier, {-1}) && test::find(tier, -1) == Found::right; };
+  for (int attempt = 0; attempt < 50 && !works(); ++attempt)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_TRUE(works());
+  EXPECT_TRUE(tier.keeps());
+}
+
+// Where it can neither be made anew (the name is a folder's) nor used.
+TEST_F(DiskDamage, ACatalogueThatCannotBeMadeAnewIsLookedForAgainLater) {
+  const Path catalogue = folder / Catalogue::file_name;
+  DiskTier tier(options());
+  ASSERT_TRUE(test::put(tier, {1}));
+  fs::remove(catalogue);
+  fs::create_directory(catalogue);
+  base::set_log_level(base::LogLevel::warning);
+  testing::internal::CaptureStderr();
+  for (const int number : {2, 3}) EXPECT_FALSE(test::put(tier, {number}));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_NE(said.find(catalogue.string() + ": removed again and again"), std::string::npos) << said;
+  EXPECT_TRUE(tier.keeps());
+  EXPECT_EQ(tier.left_out(), 2);
+  fs::remove_all(catalogue);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+  EXPECT_TRUE(test::put(tier, {2}));
+  for (const int number : {1, 2}) EXPECT_EQ(test::find(tier, number), Found::right) << number;
 }
 
 }  // namespace

@@ -75,11 +75,7 @@ DiskTier::Verified DiskTier::verify() {
   std::string wrong;
   for (CatalogueRecord& record : records) {
     if (base::interrupted()) break;
-    // A figure of a damaged catalogue is no size to allocate.
-    const bool plausible = record.shape.rows > 0 && record.shape.width > 0 && record.place.length > 0 &&
-                           record.shape.rows < record.place.length && record.shape.width < record.place.length &&
-                           static_cast<int64_t>(record.shape.payload_bytes()) < record.place.length;
-    values.resize(plausible ? record.shape.payload_bytes() : 0);
+    values.resize(record.is_plausible() ? record.shape.payload_bytes() : 0);
     const Look look = look_at(record, record.shape, values, wrong);
     if (look == Look::damaged) dropped[record.place.segment].add(record, wrong);
     if (look != Look::gone) {
@@ -105,7 +101,14 @@ DiskTier::Collected DiskTier::collect() {
   try {
     collect_once();
   } catch (const Error&) {
-    if (!disk_fails_ || !remove_unwanted_segments()) throw;
+    if (!disk_fails_) throw;
+    int64_t least_bytes = 0;
+    if (!remove_unwanted_segments(least_bytes)) {
+      if (least_bytes == 0) throw;
+      throw Error(ErrorCode::io, options_.folder.string() +
+                                     ": the disk is full, and each file holds chunks that stay; of one, " +
+                                     room_needed(least_bytes));
+    }
     collect_once();
   }
   const std::scoped_lock lock(mutex_);

@@ -4,9 +4,12 @@
 #include <exception>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "context/disk_tier.h"
 
 namespace cepe::context {
+
+using base::Error;
 
 bool DiskTier::fits(int64_t bytes) { return catalogue_->totals().file_bytes + bytes <= options_.max_bytes; }
 
@@ -88,9 +91,16 @@ void DiskTier::remove_dead_segments() {
   }
 }
 
+std::string room_needed(int64_t bytes) {
+  return base::human_bytes(bytes) +
+         " must be free on the disk to write what stays anew without what is dropped: make room elsewhere, give a "
+         "smaller --cache-size, or remove all with `cepe store clear`";
+}
+
 // Segments all of whose records are to be dropped, before the catalogue can be written: where the disk is full there is
-// no room for its log. What it says of them goes when it is looked at next. False where there are none.
-bool DiskTier::remove_unwanted_segments() {
+// no room for its log. What it says of them goes when it is looked at next. False where there are none; least_bytes:
+// then, what stays of the segment of which least does (0: nothing is to be dropped).
+bool DiskTier::remove_unwanted_segments(int64_t& least_bytes) {
   const std::scoped_lock lock(mutex_);
   bool removed = false;
   writer_.close();
@@ -99,6 +109,9 @@ bool DiskTier::remove_unwanted_segments() {
     if (!catalogue_) catalogue_ = open_catalogue_alone(folder_, files_, options_.vfs);
     const int64_t last_unwanted = fits(0) ? -1 : catalogue_->last_use_of_oldest(bytes_to_drop(0));
     for (const SegmentUse& segment : catalogue_->segments()) {
+      const int64_t staying = catalogue_->bytes_used_after(segment.name, last_unwanted);
+      if (staying > 0 && staying < segment.live_bytes)
+        least_bytes = least_bytes == 0 ? staying : std::min(least_bytes, staying);
       const auto held = files_.grow(folder_ / segment.name, false);
       // Whoever adds records to it holds it until they are acknowledged: what is not there now will not come.
       if (!held || catalogue_->last_use_of(segment.name) > last_unwanted) continue;
@@ -132,16 +145,13 @@ bool DiskTier::compact(const std::string& name) {
   std::vector<std::pair<CatalogueRecord, RecordPlace>> moved;
   Dropped dropped;
   int64_t moved_bytes = 0;
+  const std::vector<CatalogueRecord> records = catalogue_->records_of(name);
   try {
-    for (const CatalogueRecord& record : catalogue_->records_of(name)) {
-      std::vector<std::byte> values(record.shape.rows < 1 || record.shape.width < 1 ||
-                                            record.place.length < static_cast<int64_t>(record_head_bytes) ||
-                                            record.place.length > segment->size()
-                                        ? 0
-                                        : record.shape.payload_bytes());
+    for (const CatalogueRecord& record : records) {
+      const bool plausible = record.is_plausible() && record.place.length <= segment->size();
+      std::vector<std::byte> values(plausible ? record.shape.payload_bytes() : 0);
       std::string wrong = "its place in the catalogue is impossible";
-      if (!values.empty() && values.size() <= static_cast<size_t>(record.place.length))
-        wrong = read_record(*segment, record.place, record.key, record.shape, values);
+      if (plausible) wrong = read_record(*segment, record.place, record.key, record.shape, values);
       if (!wrong.empty()) {
         dropped.add(record, wrong);
         continue;
@@ -156,6 +166,11 @@ bool DiskTier::compact(const std::string& name) {
     for (const auto& [changed, size] : writer_.sizes()) catalogue_->set_size(changed, size);
     catalogue_->remove_segment(name);
     transaction.commit();
+  } catch (const Error& error) {
+    writer_.take_back();
+    int64_t staying = 0;
+    for (const CatalogueRecord& record : records) staying += record.place.length;
+    throw Error(error.code(), std::string(error.what()) + "; of " + name + ", " + room_needed(staying));
   } catch (...) {
     writer_.take_back();
     throw;

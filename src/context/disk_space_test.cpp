@@ -228,6 +228,55 @@ TEST_F(DiskSpace, OnAFullDiskNothingGoesThatIsWithinTheLimit) {
   for (int number = 0; number < 28; ++number) EXPECT_TRUE(has(later, number)) << number;
 }
 
+TEST_F(DiskSpace, OnAFullDiskWhereEachFileHoldsSomethingThatStaysCollectingSaysHowManyBytesMustBeFree) {
+  for (int number = 0; number < 28; ++number) put(*std::make_unique<DiskTier>(options(plenty, plenty)), {number});
+  ASSERT_EQ(segments().size(), 1u);
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk full(1000);
+    DiskTier tier(options(16 * one_record, plenty));
+    test::expect_error(base::ErrorCode::io, "of one, 3.75 KiB must be free", [&] { tier.collect(); });  // 15 records
+  }
+  testing::internal::GetCapturedStderr();
+  DiskTier later(options());
+  for (int number = 0; number < 28; ++number) EXPECT_TRUE(has(later, number)) << number;
+}
+
+TEST_F(DiskSpace, WithoutRoomToWriteAFileAnewCollectingSaysHowManyBytesItTakesAndLosesNothingThatStays) {
+  for (int number = 0; number < 28; ++number) put(*std::make_unique<DiskTier>(options(plenty, plenty)), {number});
+  const Path segment = segments().at(0);
+  test::MeddledFiles files;
+  size_t room = 8 * one_record;
+  files.before_append = [&](size_t bytes) {
+    if (bytes > room) throw base::Error(base::ErrorCode::io, "No space left on device");
+    room -= bytes;
+  };
+  {
+    DiskTier tier(options(16 * one_record, plenty), files);
+    test::expect_error(base::ErrorCode::io,
+                       "No space left on device; of " + segment.filename().string() + ", 3.75 KiB must be free",
+                       [&] { tier.collect(); });
+  }
+  EXPECT_EQ(segments(), std::vector<Path>{segment});
+  DiskTier later(options(plenty, plenty));
+  for (int number = 0; number < 28; ++number) EXPECT_EQ(has(later, number), number >= 13) << number;
+}
+
+TEST_F(DiskSpace, AFigureOfADamagedCatalogueIsNoSizeToAllocateWhenFilesAreCompacted) {
+  {
+    DiskTier tier(options());
+    put(tier, {1, 2, 3, 4, 5, 6});
+    Database catalogue(folder / Catalogue::file_name, nullptr);
+    catalogue.run("DELETE FROM records WHERE offset < 1024");
+    catalogue.run("UPDATE records SET rows = 1 << 44 WHERE offset = 1024");
+  }
+  DiskTier tier(options());
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(tier.collect().dropped_records, 1);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("its place in the catalogue is impossible"));
+  EXPECT_TRUE(has(tier, 6));
+}
+
 TEST_F(DiskSpace, IsClearedWithoutItsCatalogueWhereTheDiskHasNoFreeByte) {
   {
     DiskTier tier(options());

@@ -17,24 +17,13 @@ using base::Error;
 using base::ErrorCode;
 using Clock = std::chrono::steady_clock;
 
-constexpr int most_rebuilds = 10;    // of one process: a medium that spoils everything is no use
 constexpr int most_attempts = 50;    // to write while somebody clears the folder again and again
 constexpr size_t most_readers = 64;  // open segments
-
-int64_t segment_limit(const DiskTierOptions& options) {
-  return std::max<int64_t>(std::min(options.segment_bytes, options.max_bytes / 16), 1);
-}
-
-base::Path without_links(const base::Path& folder) {
-  std::error_code problem;
-  base::Path plain = std::filesystem::canonical(folder, problem);
-  return problem ? folder : plain;
-}
 
 }  // namespace
 
 DiskTier::DiskTier(DiskTierOptions options, base::FileLayer& files)
-    : options_(std::move(options)), files_(files), writer_(files, options_.folder, segment_limit(options_)) {
+    : options_(std::move(options)), files_(files), writer_(files, options_.folder, options_.segment_limit()) {
   if (options_.max_bytes < 0) {
     throw Error(ErrorCode::invalid_argument,
                 "a limit of " + std::to_string(options_.max_bytes) + " bytes for " + options_.folder.string());
@@ -50,27 +39,6 @@ DiskTier::~DiskTier() {
   }
 }
 
-void DiskTier::open(bool damaged) {
-  if (options_.vfs) {
-    if (!files_.exists(folder_)) files_.create_folder(folder_);
-    files_.sync_folder(folder_.parent_path());
-  } else {
-    if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty())
-      throw Error(ErrorCode::io, wrong);
-    folder_ = without_links(options_.folder);
-    unwritable_ = why_unwritable(folder_);
-  }
-  writer_ = SegmentWriter(files_, folder_, segment_limit(options_));
-  if (unwritable_.empty()) {
-    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
-    if (!options_.synced) let_commits_wait(false);
-    return;
-  }
-  const auto start = Clock::now();
-  catalogue_ = copy_catalogue(folder_, files_, damaged);
-  copy_lasts_ = Clock::now() + 20 * (Clock::now() - start);  // whoever writes there may do so all the time
-}
-
 bool DiskTier::lost_catalogue() const {
   return catalogue_ && !(!unwritable_.empty() && Clock::now() < copy_lasts_) && !catalogue_->is_current();
 }
@@ -84,77 +52,34 @@ void DiskTier::renew_copy() {
   });
 }
 
-void DiskTier::try_open() {
-  try {
-    open(false);
-  } catch (const base::Interrupted&) {
-    throw;
-  } catch (const DatabaseError& error) {
-    refuse(explain(error));
-  } catch (const std::exception& error) {
-    refuse(error.what());
-  }
-}
-
-std::string DiskTier::explain(const DatabaseError& error) {
-  disk_fails_ = error.is_of_disk();
-  return error.what() +
-         std::string(disk_fails_
-                         ? "; where the disk is full, `cepe store gc` with a smaller --cache-size makes room, and "
-                           "`cepe store clear` most"
-                         : "");
-}
-
-void DiskTier::refuse(const std::string& what) {
-  writable_ = false;
-  if (std::exchange(refused_, true)) return;
-  const bool is_read = !unwritable_.empty() && usable();
-  base::warn(options_.folder.string() +
-             (is_read               ? ": encoded text is read from it but not kept: "
-              : unwritable_.empty() ? ": encoded text is not kept: "
-                                    : ": encoded text is neither read nor kept: ") +
-             what);
-}
-
-// Another process may have mended it, or removed the folder.
-void DiskTier::reopen() {
-  const bool damaged = catalogue_ && catalogue_->is_current();
-  if (damaged && ++rebuilt_ > most_rebuilds)
-    throw Error(ErrorCode::corrupt, "its catalogue is damaged again and again");
-  writer_.close();
-  readers_.clear();
-  catalogue_.reset();
-  open(damaged);
-}
-
-// Before a segment goes by what the catalogue says: of one that was removed meanwhile the next may say otherwise.
-void DiskTier::require_catalogue() const {
-  if (lost_catalogue()) throw DatabaseError(SQLITE_READONLY_DBMOVED, "it was removed while it was in use");
-}
-
 // False where the catalogue refuses; damage is mended and the action tried again.
 template <class Action>
 bool DiskTier::guarded(Action action) {
   for (int attempt = 0; usable(); ++attempt) {
+    bool lost = false;  // somebody removed the folder, or made the catalogue anew
     try {
       try {
-        if (lost_catalogue()) reopen();  // somebody removed the folder, or made the catalogue anew
+        lost = !catalogue_ || lost_catalogue();
+        if (lost) reopen();
         action();
         return true;
       } catch (const DatabaseError& error) {
         if (error.is_busy()) {
           base::warn(options_.folder.string() + ": another process holds the catalogue; this time it is not used");
+          if (!catalogue_) put_off("");
           return false;
         }
-        if ((!error.is_damage() && !lost_catalogue()) || attempt > 1) throw;
+        lost = !catalogue_ || lost_catalogue();
+        if ((!error.is_damage() && !lost) || attempt > 1) throw;
         base::detail((folder_ / Catalogue::file_name).string() + ": " + error.what());
         reopen();
       }
-    } catch (const base::Interrupted&) {  // whoever asked sees it too, and ends
-      writable_ = false;
+    } catch (const base::Interrupted&) {  // whoever asked sees it too
+      put_off("");
       return false;
     } catch (const std::exception& error) {
-      refuse(error.what());
+      const bool passes = lost && may_pass(error);
+      passes ? put_off(error.what()) : refuse(error.what());
       return false;
     }
   }
@@ -303,12 +228,12 @@ bool DiskTier::drop(const CatalogueRecord& record) {
 
 bool DiskTier::keeps() {
   const std::scoped_lock lock(mutex_);
-  return writable_ && unwritable_.empty() && usable();
+  return writable_ && unwritable_.empty() && (catalogue_ || looks_again_);
 }
 
 bool DiskTier::only_reads() {
   const std::scoped_lock lock(mutex_);
-  return usable() && !unwritable_.empty();
+  return catalogue_ && !unwritable_.empty();
 }
 
 int64_t DiskTier::left_out() {
@@ -345,7 +270,7 @@ bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
     if (!guarded([&] { outcome = try_write(items, keep_since, whole); })) break;
     if (outcome != Outcome::again) return outcome == Outcome::done && whole;
   }
-  if (writable_ && usable()) left_out_ += static_cast<int64_t>(items.size());
+  if (writable_ && (catalogue_ || looks_again_)) left_out_ += static_cast<int64_t>(items.size());
   return false;
 }
 
@@ -407,7 +332,7 @@ void DiskTier::offer_segments() {
   if (!std::exchange(looked_for_orphans_, true)) remove_orphans();
   std::vector<std::string> names;
   for (const SegmentUse& segment : catalogue_->segments()) {
-    if (segment.bytes < segment_limit(options_)) names.push_back(segment.name);
+    if (segment.bytes < options_.segment_limit()) names.push_back(segment.name);
   }
   writer_.offer(std::move(names));
 }

@@ -3,10 +3,11 @@
 // Several processes may share a folder, each appending to a segment of its own. `write` returns true once the records
 // are acknowledged: their bytes synced, then the catalogue committed. From there on no crash of the process or the
 // machine loses them. What is damaged nevertheless is noticed when it is read, dropped, and said (warning). What cannot
-// be opened or read at the moment (too many files are open, no memory) is passed over, said once and stays. Where the
-// folder cannot be used or the disk is full, that is said once, and nothing is kept from then on. A folder that cannot
-// be written (a read-only mount, another user's) is read all the same, by a copy of its catalogue; that nothing is kept
-// there is said when something should be. Links are not followed. Any thread at any time.
+// be opened or read at the moment (too many files are open, no memory) is passed over, said once and stays. A catalogue
+// that somebody removes faster than it can be made anew is looked for again after a second. Where the folder cannot be
+// used or the disk is full, that is said once, and nothing is kept from then on. A folder that cannot be written (a
+// read-only mount, another user's) is read all the same, by a copy of its catalogue; that nothing is kept there is said
+// when something should be. Links are not followed. Any thread at any time.
 #pragma once
 
 #include <chrono>
@@ -31,6 +32,8 @@ struct DiskTierOptions {
   int64_t segment_bytes = int64_t{256} << 20;  // of one; less where max_bytes is small
   const char* vfs = nullptr;                   // SQLite's layer of files; a test brings its own
   bool synced = true;  // false: nobody waits for the medium, and a crash of the machine may lose what was acknowledged
+
+  int64_t segment_limit() const;
 };
 
 struct StoredDocument {
@@ -71,7 +74,7 @@ class DiskTier {
   bool keeps();
   // The folder cannot be written: what is damaged in it stays there.
   bool only_reads();
-  // Records that `write` left out because other processes held the catalogue, or cleared it, all the time.
+  // Records that `write` left out because other processes held the catalogue, or removed it, all the time.
   int64_t left_out();
 
   // Times of use go into the catalogue, which a crash may lose. Segments that were read are closed: those that somebody
@@ -93,7 +96,8 @@ class DiskTier {
     int64_t freed_bytes = 0;      // net of what compacting wrote
   };
   // Drops what is over the limit, compacts segments that are half dead or more, removes files that nobody needs. Where
-  // the disk has no free byte it begins with segments of which nothing is to stay: that needs none.
+  // the disk has no free byte it begins with segments of which nothing is to stay: that needs none. Errors: io, with
+  // the bytes that must be free, where each segment has something that stays.
   Collected collect();
   // Removes every record. How many there were. Where the catalogue cannot be opened or written, as on a disk without a
   // free byte, the files go and it with them.
@@ -107,7 +111,7 @@ class DiskTier {
   std::string explain(const DatabaseError& error);
   void collect_once();
   void clear_files(DiskUsage& before);
-  bool usable() const { return catalogue_ != nullptr; }
+  bool usable() const { return catalogue_ || (looks_again_ && std::chrono::steady_clock::now() >= *looks_again_); }
   template <class Action>
   bool guarded(Action action);
   template <class Action>
@@ -118,6 +122,8 @@ class DiskTier {
   void renew_copy();
   void require_catalogue() const;
   void refuse(const std::string& what);
+  void put_off(const std::string& what);
+  static bool may_pass(const std::exception& error);
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
   enum class Look { sound, gone, damaged, unreadable };
@@ -149,7 +155,7 @@ class DiskTier {
   void look_at_files();
   void remove_dead_segments();
   bool remove_dead_segment(const std::string& name);
-  bool remove_unwanted_segments();
+  bool remove_unwanted_segments(int64_t& least_bytes);
   void remove_segment_file(const std::string& name, int64_t bytes);
   int64_t bytes_to_drop(int64_t bytes);
   bool compact(const std::string& name);
@@ -168,7 +174,10 @@ class DiskTier {
   bool writable_ = true;
   std::string unwritable_;                            // why the folder cannot be written, and is only read
   std::chrono::steady_clock::time_point copy_lasts_;  // the catalogue's copy is not made anew before
-  bool refused_ = false;                              // and said so
+  // Without a catalogue: when it is looked for again.
+  std::optional<std::chrono::steady_clock::time_point> looks_again_;
+  bool put_off_said_ = false;
+  bool refused_ = false;     // and said so
   bool disk_fails_ = false;  // the last error of the catalogue was of a disk that is full, or broken
   bool looked_for_orphans_ = false;
   bool full_said_ = false;
@@ -179,6 +188,9 @@ class DiskTier {
   int rebuilt_ = 0;
   unsigned dropped_ = 0;  // damaged records
 };
+
+// What to do where so many bytes of chunks that stay cannot be written anew.
+std::string room_needed(int64_t bytes);
 
 // "" or why a folder, or its catalogue, cannot be written by this user.
 std::string why_unwritable(const base::Path& folder);

@@ -15,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int most_makings = 10;  // where somebody removes the folder under us
+
 bool is_hexadecimal(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string::npos; }
 
 // <key in 64 digits>.states, and what was being written with "." and 16 digits more.
@@ -56,14 +58,16 @@ std::string why_unwritable(const base::Path& folder) {
 }
 
 std::string make_private_folder(const base::Path& folder) {
-  make_parents(folder);
-  if (::mkdir(folder.c_str(), 0700) != 0) {
-    if (errno != EEXIST) return std::strerror(errno);
-  } else {
-    sync_name(folder);
-  }
   struct stat status {};
-  if (::stat(folder.c_str(), &status) != 0) return std::strerror(errno);
+  for (int attempt = 1;; ++attempt) {
+    make_parents(folder);
+    if (::mkdir(folder.c_str(), 0700) == 0)
+      sync_name(folder);
+    else if (errno != EEXIST && (errno != ENOENT || attempt == most_makings))
+      return std::strerror(errno);
+    if (::stat(folder.c_str(), &status) == 0) break;
+    if (errno != ENOENT || attempt == most_makings) return std::strerror(errno);
+  }
   if (!S_ISDIR(status.st_mode)) return "not a folder";
   if (status.st_mode & S_IWOTH) return "every user may write to it";
   return "";

@@ -1,4 +1,5 @@
-// The operating system's files, with somebody who meddles: before a segment is opened, or a part of one is read.
+// The operating system's files, with somebody who meddles: before a segment is opened, or a part of one is read or
+// written.
 #pragma once
 
 #include <functional>
@@ -16,6 +17,7 @@ class MeddledFiles : public base::FileLayer {
   std::function<void()> before_open;                             // once
   std::function<void()> after_remove;                            // each time
   std::function<void(int64_t place, size_t bytes)> before_read;  // each time; what it throws is the reader's error
+  std::function<void(size_t bytes)> before_append;               // likewise
 
   bool exists(const base::Path& path) override { return disk_.exists(path); }
   void create_folder(const base::Path& folder) override { disk_.create_folder(folder); }
@@ -28,7 +30,10 @@ class MeddledFiles : public base::FileLayer {
   }
   std::vector<std::string> list(const base::Path& folder) override { return disk_.list(folder); }
   Content read(const base::Path& file) override { return disk_.read(file); }
-  std::unique_ptr<Growing> grow(const base::Path& file, bool make) override { return disk_.grow(file, make); }
+  std::unique_ptr<Growing> grow(const base::Path& file, bool make) override {
+    auto grown = disk_.grow(file, make);
+    return grown ? std::make_unique<Grown>(*this, std::move(grown)) : nullptr;
+  }
   std::unique_ptr<Reading> open(const base::Path& file) override {
     if (auto meddle = std::exchange(before_open, nullptr)) meddle();
     auto opened = disk_.open(file);
@@ -48,6 +53,23 @@ class MeddledFiles : public base::FileLayer {
    private:
     MeddledFiles& files_;
     std::unique_ptr<Reading> file_;
+  };
+
+  class Grown : public Growing {
+   public:
+    Grown(MeddledFiles& files, std::unique_ptr<Growing> file) : files_(files), file_(std::move(file)) {}
+    int64_t size() override { return file_->size(); }
+    void append(std::span<const std::byte> bytes) override {
+      if (files_.before_append) files_.before_append(bytes.size());
+      file_->append(bytes);
+    }
+    void cut(int64_t size) override { file_->cut(size); }
+    void sync() override { file_->sync(); }
+    bool has_name() override { return file_->has_name(); }
+
+   private:
+    MeddledFiles& files_;
+    std::unique_ptr<Growing> file_;
   };
 
   base::FileLayer& disk_ = base::disk();
