@@ -108,8 +108,9 @@ int64_t decoder_window(const GenerationOptions& options, int64_t max_positions, 
 }
 
 void check_answer(const GenerationOptions& options) {
-  engine::validate(options.sampling);
-  parse_logit_bias(options.logit_bias);
+  engine::Sampling sampling = options.sampling;
+  sampling.logit_bias = parse_logit_bias(options.logit_bias);
+  engine::validate(sampling);
   if (std::any_of(options.stop.begin(), options.stop.end(), [](const std::string& stop) { return stop.empty(); }))
     throw Error(ErrorCode::invalid_argument, "--stop '': an empty text stands everywhere; give the text to end before");
   warn_of_idle(options.sampling);

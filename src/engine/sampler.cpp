@@ -25,11 +25,14 @@
 namespace cepe::engine {
 namespace {
 
-void check(bool holds, const char* option, const char* range, double value) {
+// Of biases and factors, so that a float32 logit with all of them stays finite: infinite ones of both signs are NaN.
+constexpr double largest = 1e30;
+
+void check(bool holds, const std::string& option, const char* range, double value) {
   if (holds) return;
   char number[32];
   std::snprintf(number, sizeof number, "%g", value);
-  throw base::Error(base::ErrorCode::invalid_argument, std::string(option) + " is " + number + "; it must be " + range);
+  throw base::Error(base::ErrorCode::invalid_argument, option + " is " + number + "; it must be " + range);
 }
 
 at::Tensor there(const std::vector<int64_t>& values, at::Device device) {
@@ -170,22 +173,28 @@ void validate(const Sampling& sampling) {
   check(sampling.top_p > 0 && sampling.top_p <= 1, "top-p", "above 0 and at most 1", sampling.top_p);
   check(sampling.top_k >= 0, "top-k", "0 (all) or more", static_cast<double>(sampling.top_k));
   check(sampling.min_p >= 0 && sampling.min_p < 1, "min-p", "from 0 to below 1", sampling.min_p);
-  check(sampling.repetition_penalty > 0 && std::isfinite(sampling.repetition_penalty), "repetition-penalty", "above 0",
-        sampling.repetition_penalty);
+  check(sampling.repetition_penalty >= 1 / largest && sampling.repetition_penalty <= largest, "repetition-penalty",
+        "above 0, from 1e-30 to 1e30", sampling.repetition_penalty);
   check(std::abs(sampling.frequency_penalty) <= 100, "frequency-penalty", "from -100 to 100",
         sampling.frequency_penalty);
   check(std::abs(sampling.presence_penalty) <= 100, "presence-penalty", "from -100 to 100", sampling.presence_penalty);
   for (const auto& [token, bias] : sampling.logit_bias)
-    check(bias < std::numeric_limits<double>::infinity(), "a logit bias", "a number, or -infinity", bias);
+    check(std::abs(bias) <= largest || bias == -std::numeric_limits<double>::infinity(),
+          "the logit bias of token " + std::to_string(token), "from -1e30 to 1e30, or -infinity", bias);
+}
+
+void validate(const Sampling& sampling, int64_t vocabulary) {
+  validate(sampling);
+  for (const auto& [token, bias] : sampling.logit_bias)
+    check(token >= 0 && token < vocabulary, "a token with a logit bias", "in the vocabulary", token);
 }
 
 Sampler::Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t vocabulary, at::Device device)
     : sampling_(std::move(sampling)), random_(sampling_.seed), uniform_(draw()) {
-  validate(sampling_);
+  validate(sampling_, vocabulary);
   std::vector<int64_t> tokens;
   std::vector<float> biases;
   for (const auto& [token, bias] : sampling_.logit_bias) {
-    check(token >= 0 && token < vocabulary, "a token with a logit bias", "in the vocabulary", token);
     tokens.push_back(token);
     biases.push_back(static_cast<float>(bias));
   }

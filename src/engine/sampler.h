@@ -21,14 +21,16 @@ struct Sampling {
   int64_t top_k = 0;  // 0 = all
   double min_p = 0;   // [0, 1)
   double repetition_penalty =
-      1;  // > 0; divides positive and multiplies negative logits of tokens seen (arXiv 1909.05858)
-  double frequency_penalty = 0, presence_penalty = 0;           // OpenAI's; of generated tokens
-  std::vector<std::pair<text::Token, double>> logit_bias = {};  // added to these tokens' logits; -infinity bans one
+      1;  // 1e-30 to 1e30; divides positive and multiplies negative logits of tokens seen (arXiv 1909.05858)
+  double frequency_penalty = 0, presence_penalty = 0;  // OpenAI's; of generated tokens
+  // Added to these tokens' logits: -1e30 to 1e30, or -infinity, which bans one. Those of one token add up.
+  std::vector<std::pair<text::Token, double>> logit_bias = {};
   uint64_t seed = 0;
 };
 
 // Errors: invalid_argument, naming the option and its range.
 void validate(const Sampling& sampling);
+void validate(const Sampling& sampling, int64_t vocabulary);  // nor is there a bias for a token outside it
 
 struct TokenLogProbability {
   text::Token token = 0;
@@ -38,8 +40,7 @@ struct TokenLogProbability {
 // The sampling state of one sequence. Its draws depend on its seed and nothing else.
 class Sampler {
  public:
-  // Tokens of the prompt count for the repetition penalty. Errors: as validate; invalid_argument for a biased token
-  // outside the vocabulary.
+  // Tokens of the prompt count for the repetition penalty. Errors: as validate.
   Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t vocabulary, at::Device device);
 
   const Sampling& sampling() const { return sampling_; }

@@ -122,8 +122,27 @@ TEST(Sampler, OptionsOutOfRangeAreNamed) {
   sampling = {};
   sampling.logit_bias = {{4, 1}};
   refused(sampling, "logit bias");
+  sampling.logit_bias = {{1, 3e38}};
+  refused(sampling, "logit bias of token 1 is 3e+38; it must be from -1e30 to 1e30, or -infinity");
+  sampling.logit_bias = {{1, -3e38}};
+  refused(sampling, "logit bias of token 1");
   sampling.logit_bias = {{1, std::numeric_limits<double>::quiet_NaN()}};
   refused(sampling, "logit bias");
+}
+
+TEST(Sampler, TheLargestOfAllOptionsStillBanAndChoose) {
+  const double banned = -std::numeric_limits<double>::infinity();
+  Sampling sampling;
+  sampling.temperature = 1;
+  sampling.frequency_penalty = -100;
+  for (const double penalty : {1e-30, 1e30}) {
+    sampling.repetition_penalty = penalty;
+    sampling.logit_bias = {{2, 1e30}, {1, 1e30}, {1, 1e30}, {1, banned}};
+    for (sampling.seed = 0; sampling.seed < 20; ++sampling.seed)
+      EXPECT_EQ(next(sampling, {3, 1}, {0, 1}), penalty < 1 ? 3 : 2);
+  }
+  sampling.repetition_penalty = 1e-31;
+  test::expect_error(base::ErrorCode::invalid_argument, "repetition-penalty", [&] { validate(sampling); });
 }
 
 // Rows of one batch that differ in everything: each is what it is alone.

@@ -120,7 +120,7 @@ class Errors(ProgramTest):
 
     def test_options_out_of_range_are_named(self):
         for option, value in (("--temperature", "-1"), ("--top-p", "0"), ("--min-p", "2"), ("--max-tokens", "0"),
-                              ("--max-tokens", "many"), ("--repetition-penalty", "0"), ("--top-k", "-1"), ("--logit-bias", "5"), ("--logit-bias", "x=1"), ("--logit-bias", "5=nan"),
+                              ("--max-tokens", "many"), ("--repetition-penalty", "0"), ("--top-k", "-1"), ("--logit-bias", "5"), ("--logit-bias", "x=1"), ("--logit-bias", "5=nan"), ("--logit-bias", "5=3e38"),
                               ("--logit-bias", "99999=1"), ("--samples", "0"), ("--samples", "2"),
                               ("--decoder-tokens", "1000000"), ("--threads", "-1"), ("--dtype", "int3"),
                               ("--device", "tpu")):
