@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "engine/check_context.h"
 #include "engine/sequence.h"
+#include "engine/stepping.h"
 #include "engine/token_ids.h"
 #include "model/cost_model.h"
 #include "model/packed_context.h"
@@ -114,14 +115,19 @@ void Engine::require_no_other_thread() const {
   const std::thread::id thread = stepping_.load();
   if (thread != std::thread::id() && thread != std::this_thread::get_id())
     throw Error(ErrorCode::invalid_argument,
-                "the engine is called while another thread is in its step(): one thread at a time may call it");
+                "the engine is called while another thread is in its step() or generate(): one thread at a time may "
+                "call it, but for submit() and cancel()");
 }
 
 void Engine::set_context(model::ContextStates context) {
   require_no_other_thread();
-  context_ = std::make_shared<const model::ContextStates>();
+  const auto set = [&](ContextPointer next) {
+    const std::lock_guard lock(mutex_);
+    context_.swap(next);
+  };
+  set(std::make_shared<const model::ContextStates>());
   hot_.drop_expired();
-  context_ = prepare(std::move(context));
+  set(prepare(std::move(context)));
 }
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
@@ -226,53 +232,71 @@ void Engine::check(const Request& request) const {
   if (request.endless.store && window - std::min(request.endless.keep_first, window) < 2)
     throw Error(ErrorCode::invalid_argument, "a window of " + std::to_string(window) + " tokens that keeps its first " +
                                                  std::to_string(request.endless.keep_first) + " cannot slide");
-  if (!scheduler_.fits(rows_of(request))) {
-    throw Error(ErrorCode::out_of_memory, "the request needs a self-attention cache of " +
-                                              std::to_string(rows_of(request)) + " rows (its prompt and at most " +
-                                              std::to_string(request.max_tokens) + " tokens); there are " +
-                                              std::to_string(scheduler_.blocks() * block_rows) +
-                                              " in all: ask for fewer tokens or give the cache more");
-  }
+  validate(request.sampling, model_->decoder.config.vocabulary);
+}
+
+void Engine::require_room(const Request& request) const {
+  if (scheduler_.fits(rows_of(request))) return;
+  throw Error(ErrorCode::out_of_memory, "the request needs a self-attention cache of " +
+                                            std::to_string(rows_of(request)) + " rows (its prompt and at most " +
+                                            std::to_string(request.max_tokens) + " tokens); there are " +
+                                            std::to_string(scheduler_.blocks() * block_rows) +
+                                            " in all: ask for fewer tokens or give the cache more");
 }
 
 RequestId Engine::submit(Request request) {
-  require_no_other_thread();
   check(request);
-  const RequestId id = next_request_++;
   // Not the job's: an answer whose window slid leaves it, and so does one whose K and V were made.
-  const ContextPointer context = request.context ? std::move(request.context) : context_;
-  const auto job = std::make_shared<Job>(Job{id, std::move(request)});
-  hot_.drop_expired();
+  ContextPointer context = std::move(request.context);
+  const auto job = std::make_shared<Job>();
+  job->request = std::move(request);
   const Request& its = job->request;
-  auto first = std::make_unique<Sequence>(job, 0, hot_.current(context), *tokenizer_, model_->decoder.config.vocabulary,
-                                          model_->decoder.device());
+  auto first = std::make_unique<Sequence>(job, 0, std::move(context), *tokenizer_);
   first->forks = its.samples - 1;
   if (its.max_tokens <= 0) first->finish = Finish::length;
-  scheduler_.add(add_sequence(std::move(first)).rows);
-  return id;
+  const std::lock_guard lock(mutex_);
+  require_room(its);
+  if (!first->context) first->context = context_;
+  job->id = next_request_++;
+  open_.emplace(job->id, job);
+  arrived_.push_back(std::move(first));
+  return job->id;
 }
 
 bool Engine::cancel(RequestId id) {
-  require_no_other_thread();
-  bool found = false;
-  for (const auto& [age, sequence] : sequences_) {
-    if (sequence->job->id != id) continue;
-    found = true;
-    if (!sequence->finish) sequence->finish = Finish::cancelled;
-  }
-  return found;
+  const std::lock_guard lock(mutex_);
+  const auto found = open_.find(id);
+  if (found == open_.end()) return false;
+  found->second->cancelled = true;
+  return true;
+}
+
+// One of its answers is no longer among the sequences.
+void Engine::leave(Job& job) {
+  if (--job.answers > 0) return;
+  const std::lock_guard lock(mutex_);
+  open_.erase(job.id);
 }
 
 // Nobody is told: whoever asked is gone.
 void Engine::discard(RequestId id) {
+  const auto is_its = [&](const Sequence& sequence) { return sequence.job->id == id; };
   std::erase_if(sequences_, [&](const auto& entry) {
-    if (entry.second->job->id != id) return false;
+    if (!is_its(*entry.second)) return false;
     scheduler_.remove(entry.second->rows);
     return true;
   });
+  std::shared_ptr<Job> job;  // ends when the mutex is free: what its callbacks hold may call the engine
+  const std::lock_guard lock(mutex_);
+  std::erase_if(arrived_, [&](const auto& sequence) { return is_its(*sequence); });
+  const auto found = open_.find(id);
+  if (found == open_.end()) return;
+  job = std::move(found->second);
+  open_.erase(found);
 }
 
 std::vector<Completion> Engine::generate_samples(Request request) {
+  const Stepping stepping(stepping_);
   check(request);
   std::vector<Completion> found(static_cast<size_t>(request.samples));
   size_t done = 0;
@@ -285,7 +309,7 @@ std::vector<Completion> Engine::generate_samples(Request request) {
   try {
     while (done < found.size()) {
       base::throw_if_interrupted();
-      step();
+      step_once();
     }
   } catch (...) {
     discard(id);  // its callbacks refer to this frame
@@ -301,6 +325,7 @@ Completion Engine::generate(const Request& request) {
 }
 
 EngineCounters Engine::counters() const {
+  require_no_other_thread();
   EngineCounters counters = counters_;
   counters.preemptions = scheduler_.preemptions();
   counters.kept_bytes = kept_.bytes();

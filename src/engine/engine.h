@@ -7,15 +7,17 @@
 // passes through the decoder alone, in pieces that depend on nothing else, so that a step of n sequences reads the
 // weights n times (a batch is then no faster than one sequence after the other).
 //
-// One thread at a time. Callbacks are called within step() and may call cancel(), submit() and set_context(); step()
-// and generate() from there, and any call while another thread is in step(), are an error (invalid_argument) rather
-// than a race.
+// submit() and cancel() may be called by any thread at any time, so that the threads of a server hand over what one
+// thread steps through. Everything else one thread at a time: while another is in step() or generate(), it is an error
+// (invalid_argument) rather than a race. Callbacks are called within step() and may call submit(), cancel() and
+// set_context(); step() and generate() from there are an error too.
 #pragma once
 
 #include <atomic>
 #include <exception>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <thread>
 #include <utility>
@@ -70,6 +72,7 @@ struct EngineCounters {
   int64_t kept_bytes = 0;       // of K and V of all contexts that somebody has
 };
 
+struct Job;
 struct Sequence;
 
 class Engine {
@@ -91,18 +94,20 @@ class Engine {
   void set_context(model::ContextStates context);
   const model::ContextStates& context() const { return *context_; }
 
-  // The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt longer than
-  // the model's positions, ids outside the vocabulary, sampling out of range, endless without adapter, a context as
-  // prepare refuses it), out_of_memory where the cache could never hold it, with the figures.
+  // Any thread. The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt
+  // longer than the model's positions, ids outside the vocabulary, sampling out of range, endless without adapter, a
+  // context as prepare refuses it), out_of_memory where the cache could never hold it, with the figures.
   RequestId submit(Request request);
   // One pass for whoever is next. False where nothing is left to do. An exception of a callback, or of a sequence whose
   // pass fails also when it is alone, ends its answer as cancelled and is thrown on when the step is done: others go on
   // with the next.
   bool step();
-  // Its answers end as cancelled, and its blocks are free, before the next pass. False where there is no such request.
+  // Any thread. Its answers end as cancelled, and its blocks are free, before the next pass. False where there is no
+  // such request, or none any more.
   bool cancel(RequestId id);
 
-  // submit and step until it is done; other requests go on meanwhile. Throws base::Interrupted after Ctrl-C.
+  // submit and step until it is done; other requests go on meanwhile, those that other threads submit too. Throws
+  // base::Interrupted after Ctrl-C.
   Completion generate(const Request& request);
   std::vector<Completion> generate_samples(Request request);  // [request.samples]
 
@@ -116,6 +121,7 @@ class Engine {
   // engine.cpp
   void require_no_other_thread() const;
   void check(const Request& request) const;
+  void require_room(const Request& request) const;
   int64_t window_of(const Request& request) const;
   int64_t rows_of(const Request& request) const;
   ContextPointer registered(model::ContextStates context) const;
@@ -124,10 +130,12 @@ class Engine {
   ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
   int64_t kept_budget() const;
   void discard(RequestId id);
+  void leave(Job& job);
   // engine_step.cpp
   struct Sampled;
   Sequence& sequence_of(const Scheduled& rows) { return *sequences_.at(rows.age); }
   Sequence& add_sequence(std::unique_ptr<Sequence> sequence);
+  void take_in(std::exception_ptr& error);
   void drop_finished();
   void drop_all_finished();
   void keep_hot();
@@ -138,6 +146,7 @@ class Engine {
   bool reserve();
   void give_up_beyond(int64_t slots);
   void advance(std::exception_ptr& error);
+  bool step_once();
   void pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled, std::exception_ptr& error);
   void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
@@ -167,10 +176,15 @@ class Engine {
   int32_t padding_block_ = -1;   // of no sequence; taken where they are
   std::unique_ptr<model::BatchStep> batch_step_;
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
-  std::atomic<std::thread::id> stepping_;                    // the thread that is in step()
+  std::atomic<std::thread::id> stepping_;                    // the thread that is in step() or generate()
   uint64_t next_age_ = 0;
-  RequestId next_request_ = 0;
   EngineCounters counters_;
+
+  // What submit() and cancel() touch, on any thread. Also guards that context_ and the pool's size change.
+  std::mutex mutex_;
+  RequestId next_request_ = 0;
+  std::map<RequestId, std::shared_ptr<Job>> open_;  // with answers that have not ended
+  std::vector<std::unique_ptr<Sequence>> arrived_;  // that no step has taken in
 };
 
 }  // namespace cepe::engine

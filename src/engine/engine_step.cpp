@@ -14,32 +14,13 @@
 #include "base/log.h"
 #include "context/chunk.h"
 #include "engine/sampled.h"
+#include "engine/stepping.h"
 #include "ops/device.h"
 
 namespace cepe::engine {
 namespace {
 
 constexpr size_t most_drawn = 64;  // rows of logits at one time: a request may ask for thousands of answers
-
-// The thread of a step while it lasts. A second step within it would end sequences that the first still reads.
-class Stepping {
- public:
-  explicit Stepping(std::atomic<std::thread::id>& thread) : thread_(thread) {
-    std::thread::id before;
-    if (thread_.compare_exchange_strong(before, std::this_thread::get_id())) return;
-    throw base::Error(base::ErrorCode::invalid_argument,
-                      before == std::this_thread::get_id()
-                          ? "a callback called step() or generate() of its engine: submit the request there, and the "
-                            "steps that follow answer it"
-                          : "two threads are in step() or generate() of one engine: one thread at a time may call it");
-  }
-  ~Stepping() { thread_.store({}); }
-  Stepping(const Stepping&) = delete;
-  Stepping& operator=(const Stepping&) = delete;
-
- private:
-  std::atomic<std::thread::id>& thread_;
-};
 
 }  // namespace
 
@@ -48,15 +29,37 @@ Sequence& Engine::add_sequence(std::unique_ptr<Sequence> sequence) {
   return *sequences_.emplace(sequence->rows.age, std::move(sequence)).first->second;
 }
 
+// What was submitted since. One for whose sampler there is no memory ends as cancelled.
+void Engine::take_in(std::exception_ptr& error) {
+  std::vector<std::unique_ptr<Sequence>> arrived;
+  {
+    const std::lock_guard lock(mutex_);
+    arrived.swap(arrived_);
+  }
+  if (!arrived.empty()) hot_.drop_expired();
+  for (auto& one : arrived) {
+    Sequence& sequence = add_sequence(std::move(one));
+    sequence.context = hot_.current(sequence.context);
+    scheduler_.add(sequence.rows);
+    try {
+      sequence.begin(model_->decoder.config.vocabulary, model_->decoder.device());
+    } catch (...) {
+      sequence.finish = Finish::cancelled;
+      if (!error) error = std::current_exception();
+    }
+  }
+}
+
 // Takes out what has ended, then tells of it: the callback may ask for more, or end others.
 void Engine::drop_finished() {
   std::vector<std::unique_ptr<Sequence>> ended;
   for (auto at = sequences_.begin(); at != sequences_.end();) {
-    if (!at->second->finish) {
+    if (!at->second->ended()) {
       ++at;
       continue;
     }
     scheduler_.remove(at->second->rows);
+    leave(*at->second->job);
     ended.push_back(std::move(at->second));
     at = sequences_.erase(at);
   }
@@ -74,7 +77,7 @@ void Engine::drop_finished() {
 // And of whoever, of those that are there now, a callback ends meanwhile.
 void Engine::drop_all_finished() {
   const uint64_t newer = next_age_;
-  const auto has_ended = [](const auto& entry) { return entry.second->finish.has_value(); };
+  const auto has_ended = [](const auto& entry) { return entry.second->ended(); };
   do drop_finished();
   while (std::any_of(sequences_.begin(), sequences_.lower_bound(newer), has_ended));
 }
@@ -177,16 +180,22 @@ void Engine::advance(std::exception_ptr& error) {
 }
 
 bool Engine::step() {
-  const at::NoGradGuard none;
   const Stepping stepping(stepping_);
+  return step_once();
+}
+
+bool Engine::step_once() {
+  const at::NoGradGuard none;
+  std::exception_ptr error;
+  take_in(error);
   drop_all_finished();
   keep_hot();
-  std::exception_ptr error;
   slide_windows(error);
   if (error) drop_all_finished();
   if (!sequences_.empty()) advance(error);
   if (error) std::rethrow_exception(error);
-  return !sequences_.empty();
+  const std::lock_guard lock(mutex_);
+  return !sequences_.empty() || !arrived_.empty();
 }
 
 // The cache's tensors become at least so long, one at a time: at no time are there two caches. False where there is no
@@ -239,7 +248,12 @@ void Engine::give_up_beyond(int64_t slots) {
     if (std::ranges::any_of(sequence->rows.blocks, [&](int32_t block) { return block >= blocks; }))
       scheduler_.preempt(sequence->rows);
   }
-  pool_.shrink(blocks);
+  {
+    const std::lock_guard lock(mutex_);  // submit() asks for it
+    pool_.shrink(blocks);
+  }
+  std::exception_ptr error;
+  take_in(error);  // who came before that
   int64_t most = 0;
   for (const auto& [age, sequence] : sequences_) {
     const int64_t rows = rows_of(sequence->job->request);
@@ -251,6 +265,7 @@ void Engine::give_up_beyond(int64_t slots) {
     throw base::Error(base::ErrorCode::out_of_memory, "a request needs a self-attention cache of " +
                                                           std::to_string(most) + " rows; there is memory for " +
                                                           std::to_string(slots));
+  if (error) std::rethrow_exception(error);
 }
 
 void Engine::copy_block(int32_t from, int32_t to) {
@@ -264,10 +279,12 @@ void Engine::copy_block(int32_t from, int32_t to) {
 // next one waits with that row, and the others begin with it.
 void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
   Sequence& from = *parent.sequence;
-  while (from.forks > 0 && !from.finish) {
+  while (from.forks > 0 && !from.ended()) {
     const int64_t sample = from.job->request.samples - from.forks;
-    Sequence& other = add_sequence(std::make_unique<Sequence>(
-        from.job, sample, from.context, *tokenizer_, model_->decoder.config.vocabulary, model_->decoder.device()));
+    auto next = std::make_unique<Sequence>(from.job, sample, from.context, *tokenizer_);
+    next->begin(model_->decoder.config.vocabulary, model_->decoder.device());
+    Sequence& other = add_sequence(std::move(next));
+    ++from.job->answers;
     --from.forks;
     other.tokens = from.tokens;  // a window that slid before the first token
     other.rows.length = other.rows.text = from.rows.length;
@@ -290,14 +307,14 @@ void Engine::draw(std::span<const Sampled> sampled, std::exception_ptr& callback
   std::vector<int64_t> alternatives;
   for (const Sampled& one : sampled) {
     rows.push_back(one.logits);
-    samplers.push_back(&one.sequence->sampler);
+    samplers.push_back(&*one.sequence->sampler);
     alternatives.push_back(one.sequence->job->request.log_probabilities);
   }
   const std::vector<Choice> choices =
       choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives);
   for (size_t i = 0; i < sampled.size(); ++i) {
     Sequence& sequence = *sampled[i].sequence;
-    if (sequence.finish) continue;  // cancelled by another's callback
+    if (sequence.ended()) continue;  // cancelled, by another's callback or another thread
     if (sequence.job->request.attribution) sequence.completion.page_masses.push_back(sampled[i].masses);
     try {
       sequence.accept(choices[i], window_of(sequence.job->request));

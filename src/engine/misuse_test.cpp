@@ -62,6 +62,7 @@ TEST_F(Misuse, ACallbackThatStepsItsEngineIsToldAndTheOthersAreAnswered) {
 
 TEST_F(Misuse, ASecondThreadIsRefusedWhileAStepLasts) {
   Engine engine(model, tokenizer);
+  const Request inner = request(2, 2);
   Request outer = request(5, 3);
   int refused = 0;
   outer.on_step = [&](const Step&) {
@@ -71,15 +72,18 @@ TEST_F(Misuse, ASecondThreadIsRefusedWhileAStepLasts) {
         ++refused;
       };
       expect_refused([&] { engine.step(); });
-      expect_refused([&] { engine.submit(request(2, 2)); });
-      expect_refused([&] { engine.cancel(0); });
+      expect_refused([&] { engine.generate(inner); });
+      expect_refused([&] { engine.prepare({}); });
       expect_refused([&] { engine.set_context({}); });
+      expect_refused([&] { engine.score(ids(5)); });
+      expect_refused([&] { engine.counters(); });
     }).join();
     return true;
   };
   EXPECT_EQ(engine.generate(outer).tokens.size(), 3u);
-  EXPECT_EQ(refused, 3 * 4);
-  std::thread([&] { EXPECT_EQ(engine.generate(request(2, 2)).tokens.size(), 2u); }).join();
+  EXPECT_EQ(refused, 3 * 6);
+  EXPECT_EQ(engine.counters().rows, 5 + 2) << "nothing of what was refused";
+  std::thread([&] { EXPECT_EQ(engine.generate(inner).tokens.size(), 2u); }).join();
 }
 
 TEST_F(Misuse, StatesThatWereMovedElsewhereAreNoContext) {

@@ -32,16 +32,19 @@ std::string_view name_of(Finish finish) {
 }
 
 Sequence::Sequence(std::shared_ptr<Job> its_job, int64_t its_sample, ContextPointer its_context,
-                   const text::Tokenizer& tokenizer, int64_t vocabulary, at::Device device)
+                   const text::Tokenizer& tokenizer)
     : job(std::move(its_job)),
       tokens(job->request.prompt),
       context(std::move(its_context)),
-      sampler(with_seed(job->request.sampling, its_sample), job->request.prompt, vocabulary, device),
       stops(job->request.stop),
       decoder(tokenizer) {
   completion.sample = its_sample;
   rows.priority = job->request.priority;
   rows.length = rows.text = static_cast<int64_t>(tokens.size());
+}
+
+void Sequence::begin(int64_t vocabulary, at::Device device) {
+  sampler.emplace(with_seed(job->request.sampling, completion.sample), job->request.prompt, vocabulary, device);
 }
 
 void Sequence::accept(const Choice& choice, int64_t window) {

@@ -1,6 +1,7 @@
 // One answer that is being generated.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <memory>
@@ -17,11 +18,16 @@ struct Job {
   RequestId id = 0;
   Request request;
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  int64_t answers = 1;                  // that have begun and not ended
+  std::atomic<bool> cancelled = false;  // any thread
 };
 
 struct Sequence {
   Sequence(std::shared_ptr<Job> its_job, int64_t its_sample, ContextPointer its_context,
-           const text::Tokenizer& tokenizer, int64_t vocabulary, at::Device device);
+           const text::Tokenizer& tokenizer);
+  // Makes the sampler. Apart, since it takes memory of the device: a request may come on any thread, and only that of
+  // the steps uses the device.
+  void begin(int64_t vocabulary, at::Device device);
 
   // Takes the next token: text, stop strings, callback. Sets `finish` where the answer ends. window: positions of the
   // decoder. Errors, with which the answer ends as cancelled: what the callback throws; corrupt, for no_token.
@@ -34,7 +40,7 @@ struct Sequence {
   std::shared_ptr<Job> job;
   std::vector<text::Token> tokens;  // of the decoder's window: text to read and what was generated
   ContextPointer context;
-  Sampler sampler;
+  std::optional<Sampler> sampler;
   StopStrings stops;
   text::StreamDecoder decoder;
   Completion completion;
@@ -44,6 +50,7 @@ struct Sequence {
   at::Tensor logits;
   std::vector<float> masses;
   std::optional<Finish> finish;
+  bool ended() const { return finish || job->cancelled; }
   std::chrono::steady_clock::time_point first_token;
 };
 
