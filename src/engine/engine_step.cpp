@@ -109,6 +109,7 @@ void Engine::slide(Sequence& sequence) {
     hot_.drop_expired();  // the room of K and V that only this answer has
     slid = extended(sequence.context, endless.store->get_or_encode(context::split(oldest, chunk_size, 0)));
     slid_.add(sequence.context, *endless.store, oldest, slid);
+    if (sequence.context.use_count() == 1) hot_.follow(sequence.context, slid);
   }
   sequence.context = std::move(slid);
   sequence.tokens.erase(sequence.tokens.begin() + keep, sequence.tokens.begin() + keep + moved);

@@ -59,6 +59,15 @@ void HotContexts::count(const ContextPointer& context, int64_t query_rows) {
   due_ = due_ || (!entry.hot && entry.losses > entry.price);
 }
 
+void HotContexts::follow(const ContextPointer& from, const ContextPointer& to) {
+  const auto found = entries_.find(from.get());
+  if (found == entries_.end() || found->second.context.lock() != from || !to->kept.empty()) return;
+  const Entry before = found->second;
+  entries_.erase(found);
+  const double share = static_cast<double>(from->rows) / static_cast<double>(to->rows);
+  entries_[to.get()] = {to, before.losses * share, before.price, nullptr};
+}
+
 std::vector<ContextPointer> HotContexts::keep(int64_t budget_bytes) {
   std::vector<ContextPointer> made;
   due_ = false;

@@ -42,6 +42,9 @@ class HotContexts {
 
   // A pass of query_rows rows read the context. Contexts without rows, or with K and V, are none of its business.
   void count(const ContextPointer& context, int64_t query_rows);
+  // `from`, which nobody else reads, became `to`: the same pages and more behind them. What passes lost over `from`
+  // counts for `to`, spread over its rows.
+  void follow(const ContextPointer& from, const ContextPointer& to);
   // Whether some context has lost enough.
   bool due() const { return due_; }
   // Makes K and V of those that have, as long as all of them fit into budget_bytes; one that does not fit, or for which
@@ -57,7 +60,7 @@ class HotContexts {
  private:
   struct Entry {
     std::weak_ptr<const model::ContextStates> context;
-    double losses = 0, price = 0;  // in the units of model/cost_model.h
+    double losses = 0, price = 0;  // in the units of model/cost_model.h: per row of the context
     ContextPointer hot;
   };
   const model::CepeModel* model_;

@@ -285,6 +285,45 @@ TEST_F(HotContext, WhatDoesNotFitHasToLoseAsMuchAgain) {
   EXPECT_EQ(hot.current(context), context);
 }
 
+TEST_F(HotContext, WhatItLostCountsOnWhereItGrows) {
+  HotContexts hot(model);
+  const auto passes_until_due = [&](const ContextPointer& context) {
+    int passes = 0;
+    for (; !hot.due() && passes < 1000; ++passes) hot.count(context, 2);
+    hot.keep(1 << 20);
+    return passes;
+  };
+  const int anew = passes_until_due(without_kept(40));
+  ASSERT_GT(anew, 3);
+  ASSERT_LT(anew, 1000);
+  const auto passes_after_growing = [&](const ContextPointer& context, const ContextPointer& grown) {
+    for (int pass = 1; pass < anew; ++pass) hot.count(context, 2);
+    hot.follow(context, grown);
+    const int passes = passes_until_due(grown);
+    EXPECT_FALSE(hot.current(grown)->kept.empty());
+    EXPECT_EQ(passes_until_due(context), anew) << "what it lost went on";
+    return passes;
+  };
+  EXPECT_LE(passes_after_growing(without_kept(40), without_kept(48)), 2);
+  EXPECT_GE(passes_after_growing(without_kept(40), without_kept(400)), anew - 1) << "a tenth of the price was paid";
+}
+
+// The window slides long before the passes of one context have paid for its K and V.
+TEST_F(HotContext, OfALongConversationIsKeptInTheEnd) {
+  model.decoder.config.max_positions = 12;
+  const auto hot_contexts = [&](int64_t tokens) {
+    Engine engine(model, tokenizer);
+    Request asked = question(without_kept(400), 5, tokens);
+    asked.endless = {&store, 1, 0};
+    engine.submit(std::move(asked));
+    while (engine.step()) {
+    }
+    return engine.counters().hot_contexts;
+  };
+  EXPECT_EQ(hot_contexts(8), 0);
+  EXPECT_EQ(hot_contexts(300), 1);
+}
+
 TEST_F(HotContext, GoesWithTheContextItIsOf) {
   HotContexts hot(model);
   ContextPointer context = without_kept(40);
