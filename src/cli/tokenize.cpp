@@ -1,9 +1,11 @@
 // cepe tokenize: text to token ids and back.
 #include <charconv>
+#include <filesystem>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/documents.h"
 #include "cli/runtime.h"
@@ -27,7 +29,14 @@ struct TokenizeOptions {
 std::string input_of(const TokenizeOptions& options) {
   if (options.text && !options.file.empty())
     throw Error(ErrorCode::invalid_argument, "TEXT and --file: give one of them");
-  if (options.text) return *options.text;
+  if (options.text) {
+    std::error_code none;  // as a name it may be too long
+    if (std::filesystem::is_regular_file(*options.text, none))
+      base::warn("'" + *options.text +
+                 "' is the name of a file, and the name is what is tokenized: for what the file " +
+                 "holds give --file " + *options.text);
+    return *options.text;
+  }
   if (!options.file.empty() && options.file != "-") return base::read_file(options.file);
   announce_waiting("reading standard input (Ctrl-D ends it)");
   return read_standard_input();
@@ -94,8 +103,8 @@ void add_tokenize(CLI::App& program, CommonOptions& common) {
   CLI::App* command = add_command(program, "tokenize", "Text to token ids, or ids to text",
                                   "cepe tokenize \"How many tokens are these?\"", common,
                                   [options, &common] { tokenize(*options, common); });
-  command->add_option("TEXT", options->text, "what to tokenize [standard input]");
-  command->add_option("--file", options->file, "the same from a file");
+  command->add_option("TEXT", options->text, "what to tokenize, itself and not the name of a file [standard input]");
+  command->add_option("--file", options->file, "a file with what to tokenize");
   command->add_flag("--decode", options->decode, "the input is token ids: print their text");
   command->add_flag("--count", options->count, "only how many tokens there are");
   command->add_flag("--special", options->special,

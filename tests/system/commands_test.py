@@ -91,6 +91,10 @@ class Commands(ProgramTest):
         file = self.write("text.txt", text)
         self.assertEqual(self.succeed("tokenize", "--count", "--file", file, "--model", self.model).out,
                          f"{len(text.encode())}\n")
+        named = self.succeed("tokenize", "--count", file, "--model", self.model)
+        self.assertEqual(named.out, f"{len(file.as_posix())}\n")
+        self.assertIn(f"--file {file}", named.err)
+        self.assertEqual(self.succeed("tokenize", "x" * 9000, "--model", self.model).err, "")
         self.assertEqual(self.json_of("tokenize", "<|end|>", "--model", self.model, "--json")["count"], 7)
         self.refuse("no token id", "tokenize", "--decode", "1 two", "--model", self.model)
         self.refuse("999999", "tokenize", "--decode", "999999", "--model", self.model)
