@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "base/error.h"
 #include "base/half.h"
@@ -43,9 +43,9 @@ TEST(Json, EveryKindOfValueStandsInItsPlace) {
 TEST(Json, ALongListOfObjectsIsReadInTimeThatGrowsWithIt) {
   std::string text = "[{}";
   for (int i = 1; i < 300000; ++i) text += ",{}";
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the processor, whatever else runs
   EXPECT_EQ(parse_json(text + "]", "x.json").size(), 300000U);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(std::clock() - start, 5 * CLOCKS_PER_SEC);
 }
 
 TEST(Json, FieldsAreCheckedByType) {

@@ -173,7 +173,8 @@ rmdir '{self.root}/lists-lock'
 """)
         runs = [subprocess.Popen(["scripts/setup"], cwd=self.repository, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True,
-                                 env=os.environ | {"CEPE_CACHE_DIR": str(self.cache)}) for _ in range(2)]
+                                 env=os.environ | {"CEPE_CACHE_DIR": str(self.cache), "LC_ALL": "C"})
+                for _ in range(2)]
         for run in runs:
             self.assertEqual((run.wait(timeout=60), run.stderr.read()), (0, ""))
             run.stderr.close()
