@@ -1,5 +1,5 @@
 // The one exception type of the project. The message says what was given, what was expected and where
-// (file, tensor, field, line); the code says whose fault it is. `cli` and `serve` translate it in one place.
+// (file, tensor, field, line); the code says whose fault it is. `cli` translates it in one place.
 #pragma once
 
 #include <stdexcept>
@@ -20,7 +20,8 @@ enum class ErrorCode {
 
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  // NUL characters of the message (a name that a file of the user's holds) are written \x00: what() would end there.
+  Error(ErrorCode code, const std::string& message);
   ErrorCode code() const { return code_; }
   // True where the user can mend it by asking differently (exit code 2).
   bool is_users() const {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "base/log.h"
 
 namespace cepe::base {
@@ -18,6 +19,11 @@ TEST(Printable, ControlCharactersAreWrittenAsEscapes) {
             "\\x9b"
             "31m")
       << "the one character that begins a sequence as ESC [ does";
+}
+
+TEST(Printable, AnErrorsMessageGoesOnBehindANameWithANul) {
+  const std::string name("a\0b", 3);
+  EXPECT_STREQ(Error(ErrorCode::not_found, name + ": not there, " + name).what(), "a\\x00b: not there, a\\x00b");
 }
 
 TEST(Printable, TextOfAnyLanguageStaysAsItIs) {

@@ -126,6 +126,7 @@ TEST(Settings, OverridesWinOverTheFile) {
 
 TEST(Settings, HostileYamlIsRefusedQuickly) {
   using testing::HasSubstr;
+  EXPECT_THAT(error_of("a: 1\noutput: \"a\\0b\"\n"), HasSubstr("line 2: 'a\\x00b' holds a NUL character"));
   EXPECT_THAT(error_of("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n"), HasSubstr("line 2: aliases"));
   std::string deep;
   for (int i = 0; i < 20; ++i) deep += std::string(static_cast<size_t>(i), ' ') + "a:\n";

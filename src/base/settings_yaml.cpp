@@ -31,6 +31,9 @@ class Builder : public YAML::EventHandler {
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { fail(mark, "aliases ('*name') are not read here"); }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t, const std::string& value) override {
     check_tag(mark, tag);
+    // A name that the system would take to end there: another file would be read or written.
+    if (value.find('\0') != std::string::npos)
+      fail(mark, "'" + value.substr(0, 80) + "' holds a NUL character; leave it out");
     if (takes_key(mark, value)) return;
     SettingNode& node = place(SettingNode::Kind::scalar, mark);
     node.scalar = value;
