@@ -9,6 +9,13 @@
 
 namespace cepe::base {
 
+std::string human_rate(double per_second, const std::string& unit) {
+  const char* format = per_second < 1 ? "%.2g" : per_second < 10 ? "%.1f" : "%.0f";
+  char figure[32];
+  std::snprintf(figure, sizeof figure, format, per_second);
+  return figure + (" " + unit) + "/s";
+}
+
 Progress::Progress(std::string what, int64_t total, std::string unit)
     : what_(std::move(what)),
       unit_(std::move(unit)),
@@ -40,12 +47,13 @@ void Progress::print(bool last) {
   char line[256];
   if (total_ > 0) {
     const double left = rate > 0 ? static_cast<double>(total_ - done_) / rate : 0;
-    std::snprintf(line, sizeof line, "%s: %lld of %lld %s (%.0f %%), %.0f %s/s, %.0f s left", what_.c_str(),
+    std::snprintf(line, sizeof line, "%s: %lld of %lld %s (%.0f %%), %s, %.0f s left", what_.c_str(),
                   static_cast<long long>(done_), static_cast<long long>(total_), unit_.c_str(),
-                  100.0 * static_cast<double>(done_) / static_cast<double>(total_), rate, unit_.c_str(), left);
+                  100.0 * static_cast<double>(done_) / static_cast<double>(total_), human_rate(rate, unit_).c_str(),
+                  left);
   } else {
-    std::snprintf(line, sizeof line, "%s: %lld %s, %.0f %s/s", what_.c_str(), static_cast<long long>(done_),
-                  unit_.c_str(), rate, unit_.c_str());
+    std::snprintf(line, sizeof line, "%s: %lld %s, %s", what_.c_str(), static_cast<long long>(done_), unit_.c_str(),
+                  human_rate(rate, unit_).c_str());
   }
   if (terminal_) {
     std::fprintf(stderr, "\r\x1b[K%s", last ? "" : line);

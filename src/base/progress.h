@@ -8,6 +8,9 @@
 
 namespace cepe::base {
 
+// "12 windows/s", below 10 with a decimal, below 1 with two digits that are not zero: never 0 where something was done.
+std::string human_rate(double per_second, const std::string& unit);
+
 class Progress {
  public:
   // total in `unit`s; 0 where it is not known.
