@@ -79,6 +79,10 @@ std::string refusal_of(std::string_view beginning) {
   if (starts("%PDF-")) return "a PDF; extract its text first (pdftotext)";
   if (starts("PK\x03\x04")) return "a zip archive or an office document; extract its text first";
   if (starts("\x1f\x8b") || starts("\x28\xb5\x2f\xfd")) return "compressed; only .jsonl.gz and .jsonl.zst are read so";
+  if (starts("{\\rtf")) return "RTF; extract its text first (unrtf --text)";
+  if (starts("%!PS") || starts("\x04%!PS")) return "PostScript; extract its text first (ps2ascii)";
+  // Before UTF-16, whose mark UTF-32's begins with.
+  if (starts({"\xff\xfe\0\0", 4}) || starts({"\0\0\xfe\xff", 4})) return "UTF-32; convert it to UTF-8 first (iconv)";
   if (starts("\xff\xfe") || starts("\xfe\xff")) return "UTF-16; convert it to UTF-8 first (iconv)";
   const size_t first = beginning.find_first_not_of(" \t\r\n\xef\xbb\xbf");
   const std::string text = first == std::string_view::npos ? "" : lower_case(beginning.substr(first, 64));

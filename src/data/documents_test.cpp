@@ -205,6 +205,10 @@ TEST_F(Documents, WhatIsNoPlainTextIsRefusedWithAHint) {
                              "\xff\xfe"
                              "a")),
               HasSubstr("UTF-16"));
+  EXPECT_THAT(error_of(write("a.txt", std::string("\xff\xfe\0\0a\0\0\0", 8))), HasSubstr("UTF-32"));
+  EXPECT_THAT(error_of(write("a.txt", std::string("\0\0\xfe\xff\0\0\0a", 8))), HasSubstr("UTF-32"));
+  EXPECT_THAT(error_of(write("a.rtf", "{\\rtf1\\ansi text}")), HasSubstr("RTF"));
+  EXPECT_THAT(error_of(write("a.ps", "%!PS-Adobe-3.0\n(text) show\n")), HasSubstr("PostScript"));
   EXPECT_THAT(error_of(write("a.txt", gzip("text"))), HasSubstr("compressed"));
   EXPECT_THAT(error_of(write("a.docx", "PK\x03\x04...")), HasSubstr("office document"));
   EXPECT_THAT(error_of(write("a.txt", "one\ntwo \xe9t\xe9\n")), HasSubstr("a.txt, line 2: not UTF-8"));
