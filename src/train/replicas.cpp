@@ -4,7 +4,9 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
 
+#include "base/memory.h"
 #include "ops/device.h"
+#include "train/memory_check.h"
 
 namespace cepe::train {
 
@@ -13,6 +15,7 @@ Replicas::Replicas(const Recipe& recipe, int64_t vocabulary, const base::Path& c
     : team_(devices.size()) {
   for (const c10::Device device : devices) {
     std::unique_ptr<Trainee> trainee = make_trainee(recipe, vocabulary, cache, device);
+    if (device.is_cpu()) check_optimiser_memory(*trainee, recipe, base::available_bytes());
     Optimiser optimiser(trainee->parameters, recipe.optimiser, static_cast<uint64_t>(recipe.seed));
     all_.push_back({device, std::move(trainee), std::move(optimiser)});
   }

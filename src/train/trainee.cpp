@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/parse_values.h"
 #include "model/adapter.h"
 #include "model/convert_gguf.h"
@@ -16,6 +17,7 @@
 #include "model/low_rank.h"
 #include "model/save.h"
 #include "train/batch.h"
+#include "train/memory_check.h"
 
 namespace cepe::train {
 namespace {
@@ -73,9 +75,9 @@ void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cach
   if (!recipe.decoder.config.empty()) {
     const std::string& path = recipe.decoder.config;
     trainee.decoder_config = base::parse_json(base::read_file(path, size_t{16} << 20), path);
-    model::Decoder decoder = model::random_decoder(model::read_decoder_config(trainee.decoder_config, path),
-                                                   static_cast<uint64_t>(recipe.seed));
-    trainee.model.decoder = std::move(decoder);
+    const model::DecoderConfig config = model::read_decoder_config(trainee.decoder_config, path);
+    check_decoder_memory(config, path, base::available_bytes());
+    trainee.model.decoder = model::random_decoder(config, static_cast<uint64_t>(recipe.seed));
     visit(trainee.model.decoder,
           [&](const std::string&, at::Tensor& weight) { weight = weight.to(place.device, place.type); });
     trainee.decoder_name = base::Path(path).parent_path().filename().string();

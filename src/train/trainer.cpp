@@ -15,11 +15,13 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "data/append_file.h"
 #include "train/batch_source.h"
 #include "train/checkpoint.h"
 #include "train/data_identity.h"
 #include "train/flops.h"
+#include "train/memory_check.h"
 #include "train/objective.h"
 #include "train/replicas.h"
 #include "train/run_log.h"
@@ -122,6 +124,8 @@ class Trainer {
     restore();
     if (options_.export_only) return export_newest();
     if (!checkpoints_.newest()) check_is_free(recipe_);
+    if (const Replica& replica = replicas_.first(); replica.device.is_cpu())
+      check_micro_batch_memory(*replica.trainee, recipe_, base::available_bytes());
     RunLog log(recipe_, step_, count(optimiser().parameters()), {options_.devices.size(), options_.device_memory});
     const auto start = Clock::now();
     auto last_saved = start;

@@ -236,6 +236,15 @@ class Refused(Training):
         self.refuse("--stop-after nan", *self.arguments("none"), "--stop-after", "nan")
         self.refuse(["--device gpu", "use --device cpu"], *self.arguments("none"), "--device", "gpu")
 
+    def test_a_micro_batch_beyond_all_memory_is_refused_with_figures_before_it_begins(self):
+        outcome = self.refuse(["phases.0", "TiB of memory", "are available", "phases.0.micro_batch"],
+                              *self.arguments("large", "phases.0.batch=1048576", "phases.0.decoder_tokens=512",
+                                              "phases.0.windows=64"), code=1)
+        self.assertNotIn("weights are trained", outcome.err)
+
+    def test_a_name_with_a_nul_is_named(self):
+        self.refuse(["data.corpus", "'a\\x00b' holds a NUL character"], *self.arguments("none"), 'data.corpus="a\\0b"')
+
     def test_what_is_missing_is_named(self):
         self.refuse(str(self.root / "no-corpus"), "train", self.recipe, f"data.corpus={self.root / 'no-corpus'}",
                     f"output={self.root / 'none'}")
