@@ -43,13 +43,13 @@ void convert(const ConvertOptions& options, const CommonOptions& common) {
   if (!options.adapter.empty()) check_is_another(output, options.adapter);
   const model::ModelSource source = model::open_model(path);
   check_can_be_asked(options, common, source);
-  check_output_folder(output, options.force, "--output");
+  const OutputFolder folder(output, options.force, "--output");
   if (!options.adapter.empty()) {
     model::join_cepe_folder(source, options.adapter, output);
     base::notice("published CEPE folder: decoder, encoder and cross-attention together");
   } else if (source.encoder) {
-    check_output_folder(output / "decoder", options.force, "--output");
-    check_output_folder(output / "adapter", options.force, "--output");
+    const OutputFolder decoder(output / "decoder", options.force, "--output");
+    const OutputFolder adapter(output / "adapter", options.force, "--output");
     model::split_cepe_folder(source, output / "decoder", output / "adapter");
     base::notice("decoder and adapter apart: --model " + (output / "decoder").string() + " --adapter " +
                  (output / "adapter").string());

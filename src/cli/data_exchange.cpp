@@ -70,7 +70,7 @@ void export_corpus(const ExportOptions& options) {
     write_output(options.npy + "\n");
     return;
   }
-  check_output_folder(options.mds, options.force, "--mds");
+  const OutputFolder folder(options.mds, options.force, "--mds");
   const int64_t samples =
       data::write_published_samples(corpus, options.previous, options.tokens, options.mds, {.zstd = options.zstd});
   base::notice(std::to_string(samples) + " samples of " + std::to_string(options.previous) + " + " +

@@ -1,5 +1,7 @@
 #include "cli/output_folder.h"
 
+#include <unistd.h>
+
 #include "base/error.h"
 
 namespace cepe::cli {
@@ -8,7 +10,7 @@ void check_is_named(const base::Path& folder, const std::string& option) {
   if (folder.empty()) throw base::Error(base::ErrorCode::invalid_argument, option + ": expected the name of a folder");
 }
 
-void check_output_folder(const base::Path& folder, bool force, const std::string& option) {
+OutputFolder::OutputFolder(const base::Path& folder, bool force, const std::string& option) {
   using base::Error;
   using base::ErrorCode;
   check_is_named(folder, option);
@@ -23,6 +25,11 @@ void check_output_folder(const base::Path& folder, bool force, const std::string
   }
   std::filesystem::create_directories(folder, problem);
   if (problem) throw Error(ErrorCode::io, what + ": cannot be made: " + problem.message());
+  made_ = folder;
+}
+
+OutputFolder::~OutputFolder() {
+  if (!made_.empty()) ::rmdir(made_.c_str());  // fails where it is not empty
 }
 
 void check_is_another(const base::Path& output, const base::Path& input) {

@@ -105,10 +105,12 @@ void add_tokenize(CLI::App& program, CommonOptions& common) {
                                   [options, &common] { tokenize(*options, common); });
   command->add_option("TEXT", options->text, "what to tokenize, itself and not the name of a file [standard input]");
   command->add_option("--file", options->file, "a file with what to tokenize");
-  command->add_flag("--decode", options->decode, "the input is token ids: print their text");
-  command->add_flag("--count", options->count, "only how many tokens there are");
-  command->add_flag("--special", options->special,
-                    "add what the model puts around a text, and take spelled-out special tokens for real ones");
+  CLI::Option* decode = command->add_flag("--decode", options->decode, "the input is token ids: print their text");
+  command->add_flag("--count", options->count, "only how many tokens there are")->excludes(decode);
+  command
+      ->add_flag("--special", options->special,
+                 "add what the model puts around a text, and take spelled-out special tokens for real ones")
+      ->excludes(decode);
   command->add_flag("--json", options->json, "one JSON object instead of text");
   command->add_option("-m,--model", options->model.model, "whose tokenizer [SmolLM2-135M-Instruct]")->group("Model");
   command->add_option("--tokenizer", options->model.tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf")

@@ -30,7 +30,9 @@ class Errors(ProgramTest):
 
     def test_documents_that_are_no_text(self):
         for name, content, hint in (("a.pdf", b"%PDF-1.7", "pdftotext"), ("a.html", b"<html>", "HTML"),
-                                    ("a.bin", b"ab\0cd", "binary"), ("a.txt", b"ok\n\xff\xfez", "line 2")):
+                                    ("a.bin", b"ab\0cd", "binary"), ("a.txt", b"ok\n\xff\xfez", "line 2"),
+                                    ("b.txt", "text".encode("utf-32"), "UTF-32"), ("a.rtf", b"{\\rtf1 text}", "RTF"),
+                                    ("a.ps", b"%!PS-Adobe-3.0\n(text) show", "PostScript")):
             self.refuse_generate([name, hint], "--adapter", self.adapter, "--document", self.write(name, content))
 
     def test_documents_need_an_adapter(self):
@@ -146,6 +148,8 @@ class Errors(ProgramTest):
         for option in (("--batch-invariant",), ("--kept-type", "int8"), ("--tokenizer", self.model)):
             self.refuse(option[0], "bench", "--shape", "tiny", *option)
         self.refuse("--sequences", "bench", "--shape", "tiny", "--parts", "batches")
+        for option in ("--count", "--special"):
+            self.refuse(option, "tokenize", "--model", self.model, "--decode", option, "1 2")
         copied = self.succeed("convert", self.model, "--output", self.root / "copied", "--dtype", "bfloat16")
         self.assertIn("--dtype bfloat16: without effect", copied.err)
 
@@ -195,6 +199,15 @@ class Errors(ProgramTest):
                     "--output", self.adapter)
         self.refuse("choose another", "convert", self.model, "--output", self.model)
         self.assertEqual((self.adapter / "config.json").read_bytes(), before)
+
+    def test_a_command_that_is_refused_leaves_no_folder(self):
+        output = self.root / "refused"
+        for words, *arguments in (
+                ("4000 encoder layers", "adapter", "init", "--model", self.model, "--encoder-layers", "4000"),
+                ("no adapter here", "adapter", "quantise", "nowhere", "--model", self.model),
+                ("no adapter here", "convert", self.model, "--adapter", "nowhere")):
+            self.refuse(words, *arguments, "--output", output)
+            self.assertFalse(output.exists())
 
 
 if __name__ == "__main__":
