@@ -65,16 +65,16 @@ double read_attention_factor(const Json& scaling, double factor, const std::stri
   return base::json_number(scaling, "attention_factor", where, ratio);
 }
 
-ops::Activation read_activation(const Json& config, const std::string& where) {
+}  // namespace
+
+ops::Activation read_activation(const Json& config, const std::string& where, const std::string& otherwise) {
+  const std::string name = base::json_string(config, "hidden_act", where, otherwise);
   try {
-    return ops::activation_named(base::json_string(config, "hidden_act", where, "silu"));
+    return ops::activation_named(name);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::unsupported) throw;
-    throw Error(ErrorCode::unsupported, where + ": field 'hidden_act': " + error.what());
+    throw Error(error.code(), where + ": field 'hidden_act': " + error.what());
   }
 }
-
-}  // namespace
 
 RopeScaling rope_scaling_named(const std::string& name, const std::string& where) {
   for (const auto& [type, scaling] : rope_types)
@@ -144,7 +144,7 @@ DecoderConfig read_common(const Json& config, const std::string& where) {
   decoder.feed_forward = base::json_integer(config, "intermediate_size", where);
   decoder.max_positions = base::json_integer(config, "max_position_embeddings", where, 2048);
   check_range(decoder.head_width, 1, max_width, "head_dim", where);
-  decoder.activation = read_activation(config, where);
+  decoder.activation = read_activation(config, where, "silu");
   decoder.norm_eps = base::json_number(config, "rms_norm_eps", where, 1e-6);
   decoder.rope = read_rope(config, decoder.head_width, where);
   decoder.windows.assign(static_cast<size_t>(decoder.layers), 0);

@@ -31,6 +31,9 @@ struct RopeConfig {
 
 // As config.json names it. Errors: unsupported, with those that are known.
 RopeScaling rope_scaling_named(const std::string& name, const std::string& where);
+// That of the field hidden_act, where there is none the one that `otherwise` names. Errors: unsupported, with the field
+// and those that are known; corrupt.
+ops::Activation read_activation(const base::Json& config, const std::string& where, const std::string& otherwise);
 
 enum class NormKind { rms, rms_unit_offset, layer };
 enum class QueryKeyNorm { none, per_head, whole };

@@ -38,7 +38,7 @@ SentenceEncoderConfig read_sentence_config(const base::Path& folder) {
                                 positive("max_position_embeddings"),
                                 base::json_integer(config, "type_vocab_size", where, 2),
                                 base::json_number(config, "layer_norm_eps", where, 1e-12),
-                                ops::activation_named(base::json_string(config, "hidden_act", where, "gelu"))};
+                                read_activation(config, where, "gelu")};
   if (read.width % read.heads != 0) {
     throw Error(ErrorCode::corrupt, where + ": field 'num_attention_heads' must divide hidden_size");
   }
