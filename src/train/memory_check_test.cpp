@@ -34,14 +34,14 @@ TEST_F(MemoryCheck, AnOptimisersStatesAreCountedAsTheyAreKept) {
 TEST_F(MemoryCheck, AMicroBatchIsCountedByTheLayersThatGradientsPass) {
   Recipe recipe = recipe_of("none");
   PhaseSettings phase = {.steps = 1, .batch = 6, .micro_batch = 2, .decoder_tokens = 8, .windows = 3};
-  constexpr int64_t rows = 2 * 8 * 3, width = 16, inner = 2 * 32, heads = 32;
+  constexpr int64_t rows = 48, width = 16, inner = 64, heads = 32;  // of 2 samples: 3 windows of 8 tokens
   EXPECT_EQ(micro_batch_bytes(*trainee_of(recipe), recipe, phase), 4 * rows * 2 * (width + inner + heads));
   recipe.recompute = true;
   EXPECT_EQ(micro_batch_bytes(*trainee_of(recipe), recipe, phase), 4 * rows * 2 * width);
   recipe.trainable = {"encoder", "cross_attention"};
   EXPECT_EQ(micro_batch_bytes(*trainee_of(recipe), recipe, phase), 4 * rows * 1 * width);
   phase.micro_batch = 0;
-  EXPECT_EQ(micro_batch_bytes(*trainee_of(recipe), recipe, phase), 3 * 4 * rows * 1 * width);
+  EXPECT_EQ(micro_batch_bytes(*trainee_of(recipe), recipe, phase), 3 * (4 * rows * 1 * width));
   phase.no_context = 1;
   EXPECT_EQ(micro_batch_bytes(*trainee_of(recipe), recipe, phase), 0);
 }
