@@ -18,6 +18,7 @@ base::Path CommonOptions::cache() const {
 }
 
 base::Path CommonOptions::chunks() const { return engine::chunks_folder(cache()); }
+base::Path CommonOptions::kept() const { return engine::kept_folder(cache()); }
 
 void add_common_options(CLI::App& command, CommonOptions& common) {
   const char* group = "Everywhere";

@@ -19,6 +19,7 @@ struct CommonOptions {
 
   base::Path cache() const;   // where models and encoded chunks are
   base::Path chunks() const;  // of it
+  base::Path kept() const;    // likewise: their K and V
 };
 
 // A sub-command with the common options; `body` runs once the whole command line is parsed. `example` ends its --help.

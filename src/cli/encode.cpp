@@ -63,7 +63,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   context::ContextStore& store = runtime->context_store();
-  if (!store.keeps_on_disk())  // why, it has said
+  if (!store.keeps_on_disk() && !store.only_reads_disk())  // why, it has said
     throw Error(ErrorCode::io, common.chunks().string() + ": nothing could be kept there; choose another --cache-dir");
   const std::vector<context::Chunk> chunks = chunks_of(*runtime, documents, options.model.chunk_overlap);
 

@@ -16,7 +16,7 @@ using base::Json;
 
 struct StoreCommand {
   bool json = false;
-  std::string cache_size = "8G";
+  std::string cache_size = "8G", kept_disk = "4G";
 };
 
 std::string words(int64_t chunks, int64_t bytes) {
@@ -24,94 +24,122 @@ std::string words(int64_t chunks, int64_t bytes) {
 }
 
 // Nothing where there is no folder: looking makes none.
-std::optional<context::DiskTier> open_tier(const CommonOptions& common, int64_t max_bytes) {
+std::optional<context::DiskTier> open_tier(const base::Path& folder,
+                                           int64_t max_bytes = context::DiskTierOptions().max_bytes) {
   std::error_code problem;  // where it cannot be looked at, opening it says so
-  if (!std::filesystem::exists(common.chunks(), problem) && !problem) return std::nullopt;
+  if (!std::filesystem::exists(folder, problem) && !problem) return std::nullopt;
   context::DiskTierOptions options;
-  options.folder = common.chunks();
+  options.folder = folder;
   options.max_bytes = max_bytes;
   return std::optional<context::DiskTier>(std::in_place, options);
-}
-
-std::optional<context::DiskTier> open_tier(const CommonOptions& common) {
-  return open_tier(common, context::DiskTierOptions().max_bytes);
 }
 
 void print(const StoreCommand& command, const Json& result, const std::string& text) {
   write_output(command.json ? result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n" : text + "\n");
 }
 
-void list(const StoreCommand& command, const CommonOptions& common) {
-  auto tier = open_tier(common);
-  const context::DiskUsage usage = tier ? tier->usage() : context::DiskUsage{};
-  Json documents = Json::array(), segments = Json::array();
-  std::string text = common.chunks().string() + ": " + words(usage.chunks, usage.bytes) + " in " +
-                     std::to_string(usage.segments.size()) + " files of " + base::human_bytes(usage.file_bytes);
-  for (const context::StoredDocument& document : usage.documents) {
-    documents.push_back({{"source", document.source.empty() ? Json() : Json(document.source)},
-                         {"chunks", document.chunks},
-                         {"bytes", document.bytes},
-                         {"last_use_seconds", document.used / 1'000'000'000}});
-    text += "\n  " + (document.source.empty() ? "(conversations and others)" : base::printable(document.source)) +
-            ": " + words(document.chunks, document.bytes);
-  }
+// What was found or done: of the chunks, and of their K and V ("kept").
+struct Told {
+  Json json;
+  std::string text;
+};
+void print(const StoreCommand& command, Told chunks, Told kept, bool tells_kept) {
+  chunks.json["kept"] = std::move(kept.json);
+  print(command, chunks.json, chunks.text + (tells_kept ? "\nK and V: " + kept.text : ""));
+}
+
+Told usage_of(const base::Path& folder, const context::DiskUsage& usage) {
+  Json segments = Json::array();
   for (const context::SegmentUse& segment : usage.segments) {
     segments.push_back({{"file", segment.name},
                         {"bytes", segment.bytes},
                         {"chunks", segment.records},
                         {"live_bytes", segment.live_bytes}});
   }
-  print(command,
-        {{"folder", common.chunks().string()},
-         {"chunks", usage.chunks},
-         {"bytes", usage.bytes},
-         {"file_bytes", usage.file_bytes},
-         {"documents", documents},
-         {"segments", segments}},
-        text);
+  return {{{"folder", folder.string()},
+           {"chunks", usage.chunks},
+           {"bytes", usage.bytes},
+           {"file_bytes", usage.file_bytes},
+           {"segments", segments}},
+          folder.string() + ": " + words(usage.chunks, usage.bytes) + " in " + std::to_string(usage.segments.size()) +
+              " files of " + base::human_bytes(usage.file_bytes)};
+}
+
+void list(const StoreCommand& command, const CommonOptions& common) {
+  const auto usage = [](std::optional<context::DiskTier> tier) { return tier ? tier->usage() : context::DiskUsage{}; };
+  const context::DiskUsage chunks = usage(open_tier(common.chunks())), kept = usage(open_tier(common.kept()));
+  Told told = usage_of(common.chunks(), chunks);
+  told.json["documents"] = Json::array();
+  for (const context::StoredDocument& document : chunks.documents) {
+    told.json["documents"].push_back({{"source", document.source.empty() ? Json() : Json(document.source)},
+                                      {"chunks", document.chunks},
+                                      {"bytes", document.bytes},
+                                      {"last_use_seconds", document.used / 1'000'000'000}});
+    told.text += "\n  " + (document.source.empty() ? "(conversations and others)" : base::printable(document.source)) +
+                 ": " + words(document.chunks, document.bytes);
+  }
+  print(command, std::move(told), usage_of(common.kept(), kept), kept.chunks > 0);
+}
+
+// Of one folder; where something is wrong with it, `error` says so afterwards.
+Told verify(const base::Path& folder, std::optional<base::Error>& error) {
+  auto tier = open_tier(folder);
+  const auto verified = tier ? tier->verify() : context::DiskTier::Verified{};
+  if (verified.damaged > 0) {
+    error.emplace(base::ErrorCode::corrupt, folder.string() + ": " + std::to_string(verified.damaged) +
+                                                " damaged chunks; " +
+                                                (tier->only_reads() ? "they stay, since it cannot be written"
+                                                                    : "dropped, they are encoded again when needed"));
+  } else if (verified.unreadable > 0 && !error) {
+    error.emplace(base::ErrorCode::io,
+                  folder.string() + ": " + std::to_string(verified.unreadable) +
+                      " chunks could not be read and are kept; mend what is said above, then verify again");
+  }
+  return {{{"folder", folder.string()},
+           {"chunks", verified.records},
+           {"bytes", verified.bytes},
+           {"damaged", verified.damaged},
+           {"unreadable", verified.unreadable}},
+          words(verified.records, verified.bytes) + " looked at, " + std::to_string(verified.damaged) + " damaged, " +
+              std::to_string(verified.unreadable) + " could not be read"};
 }
 
 void verify_store(const StoreCommand& command, const CommonOptions& common) {
-  auto tier = open_tier(common);
-  const auto verified = tier ? tier->verify() : context::DiskTier::Verified{};
-  print(command,
-        {{"folder", common.chunks().string()},
-         {"chunks", verified.records},
-         {"bytes", verified.bytes},
-         {"damaged", verified.damaged},
-         {"unreadable", verified.unreadable}},
-        words(verified.records, verified.bytes) + " looked at, " + std::to_string(verified.damaged) + " damaged, " +
-            std::to_string(verified.unreadable) + " could not be read");
-  if (verified.damaged > 0) {
-    throw base::Error(base::ErrorCode::corrupt,
-                      common.chunks().string() + ": " + std::to_string(verified.damaged) + " damaged chunks; " +
-                          (tier->only_reads() ? "they stay, since it cannot be written"
-                                              : "dropped, they are encoded again when needed"));
-  }
-  if (verified.unreadable > 0) {
-    throw base::Error(base::ErrorCode::io,
-                      common.chunks().string() + ": " + std::to_string(verified.unreadable) +
-                          " chunks could not be read and are kept; mend what is said above, then verify again");
-  }
+  std::optional<base::Error> error;
+  Told chunks = verify(common.chunks(), error), kept = verify(common.kept(), error);
+  const bool tells_kept = kept.json.at("chunks") != 0 || kept.json.at("damaged") != 0;
+  print(command, std::move(chunks), std::move(kept), tells_kept);
+  if (error) throw base::Error(*error);
 }
 
 void collect(const StoreCommand& command, const CommonOptions& common) {
-  auto tier = open_tier(common, base::parse_bytes(command.cache_size, "--cache-size"));
-  const auto collected = tier ? tier->collect() : context::DiskTier::Collected{};
-  print(command,
-        {{"folder", common.chunks().string()},
-         {"dropped", collected.dropped_records},
-         {"removed_files", collected.removed_files},
-         {"freed_bytes", collected.freed_bytes}},
-        "dropped " + std::to_string(collected.dropped_records) + " chunks, freed " +
-            base::human_bytes(collected.freed_bytes));
+  const auto collect_in = [](const base::Path& folder, int64_t max_bytes) -> Told {
+    auto tier = open_tier(folder, max_bytes);
+    const auto collected = tier ? tier->collect() : context::DiskTier::Collected{};
+    return {{{"folder", folder.string()},
+             {"dropped", collected.dropped_records},
+             {"removed_files", collected.removed_files},
+             {"freed_bytes", collected.freed_bytes}},
+            "dropped " + std::to_string(collected.dropped_records) + " chunks, freed " +
+                base::human_bytes(collected.freed_bytes)};
+  };
+  const int64_t most = base::parse_bytes(command.cache_size, "--cache-size");
+  const int64_t most_kept = base::parse_bytes(command.kept_disk, "--kept-disk");
+  Told kept = collect_in(common.kept(), most_kept);  // first: it makes room for the other
+  const bool tells_kept = kept.json.at("removed_files") != 0;
+  print(command, collect_in(common.chunks(), most), std::move(kept), tells_kept);
 }
 
 void clear(const StoreCommand& command, const CommonOptions& common) {
-  auto tier = open_tier(common);
-  const context::DiskUsage removed = tier ? tier->clear() : context::DiskUsage{};
-  print(command, {{"folder", common.chunks().string()}, {"chunks", removed.chunks}, {"bytes", removed.bytes}},
-        "removed " + words(removed.chunks, removed.bytes));
+  const auto clear_in = [](const base::Path& folder) -> Told {
+    auto tier = open_tier(folder);
+    const context::DiskUsage removed = tier ? tier->clear() : context::DiskUsage{};
+    return {{{"folder", folder.string()}, {"chunks", removed.chunks}, {"bytes", removed.bytes}},
+            "removed " + words(removed.chunks, removed.bytes)};
+  };
+  Told kept = clear_in(common.kept());
+  const bool tells_kept = kept.json.at("chunks") != 0;
+  print(command, clear_in(common.chunks()), std::move(kept), tells_kept);
 }
 
 }  // namespace
@@ -128,11 +156,12 @@ void add_store(CLI::App& program, CommonOptions& common) {
   };
   add("ls", "The documents they are of, and what they take", "cepe store ls --json", list);
   add("verify", "Read them all; drop those that are damaged (then exit code 2)", "cepe store verify", verify_store);
-  add("gc", "Drop what is over the limit, compact the files, remove what nobody needs", "cepe store gc --cache-size 2G",
-      collect)
-      ->add_option("--cache-size", options->cache_size, "most they may take; the oldest used go first")
+  CLI::App* gc = add("gc", "Drop what is over the limits, compact the files, remove what nobody needs",
+                     "cepe store gc --cache-size 2G", collect);
+  gc->add_option("--cache-size", options->cache_size, "most they may take; the oldest used go first")
       ->capture_default_str();
-  add("clear", "Remove them all; they are encoded again when needed", "cepe store clear", clear);
+  gc->add_option("--kept-disk", options->kept_disk, "likewise their K and V")->capture_default_str();
+  add("clear", "Remove them all, and their K and V; they are made again when needed", "cepe store clear", clear);
 }
 
 }  // namespace cepe::cli

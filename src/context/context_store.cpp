@@ -215,6 +215,8 @@ void ContextStore::flush() {
 
 bool ContextStore::keeps_on_disk() const { return state_->disk && state_->disk->keeps(); }
 
+bool ContextStore::only_reads_disk() const { return state_->disk && state_->disk->only_reads(); }
+
 int64_t ContextStore::left_out() const { return state_->disk ? state_->disk->left_out() : 0; }
 
 StoreCounters ContextStore::counters() const {

@@ -66,7 +66,8 @@ class ContextStore {
 
   // Until all that was encoded is on the disk.
   void flush();
-  bool keeps_on_disk() const;  // false without a folder, or where it cannot be written
+  bool keeps_on_disk() const;    // false without a folder, or where it cannot be written
+  bool only_reads_disk() const;  // it cannot be written, but read
   // Encoded chunks that are not on the disk because other processes held its catalogue all the time.
   int64_t left_out() const;
   StoreCounters counters() const;

@@ -30,11 +30,11 @@ using base::Path;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
+using test::encoder_vocabulary;
+using test::encoder_width;
 using test::some_chunks;
 using test::some_ids;
 using test::tiny_adapter;
-using test::vocabulary;
-using test::width;
 
 void expect_same(const model::ContextStates& found, const model::ContextStates& expected) {
   EXPECT_EQ(found.rows, expected.rows);
@@ -169,7 +169,7 @@ TEST_F(Store, TwoStoresShareAFolder) {
 
 TEST_F(Store, NamesTheDocumentOfAnIdOutsideTheVocabulary) {
   ContextStore store(adapter, options());
-  for (const text::Token wrong : {-1, static_cast<int>(vocabulary)}) {
+  for (const text::Token wrong : {-1, static_cast<int>(encoder_vocabulary)}) {
     const std::vector<Chunk> chunks{{{1, 2}, 0}, {{3, wrong}, 6}};
     test::expect_error(ErrorCode::invalid_argument, "document 6 has token " + std::to_string(wrong),
                        [&] { store.get_or_encode(chunks); });
@@ -211,7 +211,7 @@ TEST_F(Store, LeavesNoGradientBehind) {
 TEST_F(Store, KeepsInMemoryWhatTheBudgetAllowsAndWhatSomebodyHolds) {
   const std::vector<Chunk> chunks = split(some_ids(80, 3), 8, 0);
   StoreOptions memory;
-  memory.host_bytes = int64_t{4} * 8 * width * 4;  // four chunks of float32
+  memory.host_bytes = int64_t{4} * 8 * encoder_width * 4;  // four chunks of float32
   ContextStore store(adapter, memory);
   {
     const model::ContextStates all = store.get_or_encode(chunks);
@@ -287,7 +287,7 @@ TEST_F(Store, EightBitStatesTakeHalfTheBytesAndStayNear) {
   chosen.device_bytes = 100000;
   ContextStore store(adapter, chosen);
   const model::ContextStates first = store.get_or_encode(some_chunks());
-  EXPECT_EQ(store.counters().host.bytes, 34 * (width + 4));
+  EXPECT_EQ(store.counters().host.bytes, 34 * (encoder_width + 4));
   for (size_t i = 0; i < exact.pages.size(); ++i) {
     const at::Tensor bound = exact.pages[i].abs().amax(-1, true) * (0.5 / 127 + 1.0 / 256);
     EXPECT_TRUE(((first.pages[i].to(at::kFloat) - exact.pages[i]).abs() <= bound).all().item<bool>()) << "page " << i;
@@ -307,7 +307,7 @@ TEST_F(Store, PagesOfTheArenaAreReusedOnlyOnceNobodyHoldsThem) {
   StoreOptions chosen;
   chosen.type = StateType::int8;  // pages of their own on the CPU too
   adapter.chunk_size = 8;
-  chosen.device_bytes = int64_t{3} * 8 * width * 2;
+  chosen.device_bytes = int64_t{3} * 8 * encoder_width * 2;
   ContextStore store(adapter, chosen);
   const std::vector<Chunk> chunks = split(some_ids(80, 3), 8, 0);
   const at::Tensor row = store.get_or_encode(std::span(chunks).first(1)).pages[0].select(0, 2);  // of a page let go of
@@ -354,9 +354,9 @@ std::vector<Chunk> many_chunks(int64_t count) {
   std::vector<Chunk> chunks;
   for (int64_t i = 0; i < count; ++i) {
     chunks.push_back({some_ids(16, i), 0});
-    chunks.back().ids[0] = static_cast<text::Token>(i % vocabulary);
-    chunks.back().ids[1] = static_cast<text::Token>(i / vocabulary % vocabulary);
-    chunks.back().ids[2] = static_cast<text::Token>(i / vocabulary / vocabulary);
+    chunks.back().ids[0] = static_cast<text::Token>(i % encoder_vocabulary);
+    chunks.back().ids[1] = static_cast<text::Token>(i / encoder_vocabulary % encoder_vocabulary);
+    chunks.back().ids[2] = static_cast<text::Token>(i / encoder_vocabulary / encoder_vocabulary);
   }
   return chunks;
 }

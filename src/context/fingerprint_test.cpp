@@ -11,8 +11,8 @@
 namespace cepe::context {
 namespace {
 
+using test::encoder_width;
 using test::tiny_adapter;
-using test::width;
 
 TEST(EncoderFingerprint, ChangesWithEverythingThatDecidesTheStates) {
   const model::Adapter adapter = tiny_adapter();
@@ -35,7 +35,7 @@ TEST(EncoderFingerprint, ChangesWithEverythingThatDecidesTheStates) {
   changes("gate and up", [&](auto& encoder) { nudge(encoder.layers[1].feed_forward.gate_up.weight); });
   changes("down", [&](auto& encoder) { nudge(encoder.layers[0].feed_forward.down.weight); });
   changes("last norm", [&](auto& encoder) { nudge(encoder.norm.weight); });
-  changes("bias", [&](auto& encoder) { encoder.layers[0].output.bias = at::randn({width}); });
+  changes("bias", [&](auto& encoder) { encoder.layers[0].output.bias = at::randn({encoder_width}); });
   changes("eps", [](auto& encoder) { encoder.norm.eps = 1e-4; });
   changes("theta", [](auto& encoder) { encoder.config.rope.theta = 500000; });
   changes("divisors", [](auto& encoder) { encoder.config.rope.divisors = {1, 2, 3, 4}; });
@@ -57,8 +57,8 @@ TEST(EncoderFingerprint, DependsOnValuesAndNotOnHowTheyLieInMemory) {
 TEST(EncoderFingerprint, CoversPackedWeights) {
   model::Encoder encoder = tiny_adapter().encoder;
   const auto packed = [](float scale) {
-    const at::Tensor values = (at::ones({width, width}) * 3).to(at::kChar);
-    return std::make_shared<const ops::PackedWeight>(ops::pack_int8_rows(values, at::ones({width}) * scale));
+    const at::Tensor values = (at::ones({encoder_width, encoder_width}) * 3).to(at::kChar);
+    return std::make_shared<const ops::PackedWeight>(ops::pack_int8_rows(values, at::ones({encoder_width}) * scale));
   };
   encoder.layers[0].output = {{}, {}, packed(1)};
   const base::Digest one = encoder_fingerprint(encoder);

@@ -23,7 +23,7 @@ namespace {
 std::vector<Chunk> chunks_of(int number) {
   std::vector<Chunk> chunks;
   for (int i = 0; i < 3; ++i) {
-    const int id = number * 3 + i, base = static_cast<int>(test::vocabulary);
+    const int id = number * 3 + i, base = static_cast<int>(test::encoder_vocabulary);
     chunks.push_back({{id % base, id / base % base, id / base / base % base, 7, 11}, 0});
   }
   return chunks;

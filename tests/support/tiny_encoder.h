@@ -11,19 +11,19 @@
 
 namespace cepe::test {
 
-constexpr int64_t vocabulary = 50, width = 16, head_width = 8, heads = 2, groups = 1, feed_forward = 24;
+constexpr int64_t encoder_vocabulary = 50, encoder_width = 16, head_width = 8, heads = 2, groups = 1, feed_forward = 24;
 
 inline model::Linear random_linear(int64_t rows, int64_t columns, at::ScalarType type) {
   return {(at::randn({rows, columns}) * 0.3).to(type), {}, nullptr};
 }
 
-inline model::Norm random_norm() { return {at::randn({width}), {}, 1e-5, model::NormKind::rms}; }
+inline model::Norm random_norm() { return {at::randn({encoder_width}), {}, 1e-5, model::NormKind::rms}; }
 
 inline model::Adapter tiny_adapter(at::ScalarType type = at::kFloat, int64_t layers = 2) {
   model::Adapter adapter;
   model::Encoder& encoder = adapter.encoder;
-  encoder.config.vocabulary = vocabulary;
-  encoder.config.width = width;
+  encoder.config.vocabulary = encoder_vocabulary;
+  encoder.config.width = encoder_width;
   encoder.config.layers = layers;
   encoder.config.heads = heads;
   encoder.config.groups = groups;
@@ -31,14 +31,14 @@ inline model::Adapter tiny_adapter(at::ScalarType type = at::kFloat, int64_t lay
   encoder.config.feed_forward = feed_forward;
   encoder.config.rope.width = head_width;
   encoder.activation_type = type;
-  encoder.embedding = random_linear(vocabulary, width, type);
+  encoder.embedding = random_linear(encoder_vocabulary, encoder_width, type);
   for (int64_t i = 0; i < layers; ++i) {
     encoder.layers.push_back(
         {random_norm(),
-         random_linear((heads + 2 * groups) * head_width, width, type),
-         random_linear(width, heads * head_width, type),
+         random_linear((heads + 2 * groups) * head_width, encoder_width, type),
+         random_linear(encoder_width, heads * head_width, type),
          random_norm(),
-         {random_linear(2 * feed_forward, width, type), random_linear(width, feed_forward, type)}});
+         {random_linear(2 * feed_forward, encoder_width, type), random_linear(encoder_width, feed_forward, type)}});
   }
   encoder.norm = random_norm();
   return adapter;
@@ -46,7 +46,8 @@ inline model::Adapter tiny_adapter(at::ScalarType type = at::kFloat, int64_t lay
 
 inline std::vector<text::Token> some_ids(int64_t count, int64_t first) {
   std::vector<text::Token> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<text::Token>((first + i * i + i * first) % vocabulary));
+  for (int64_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<text::Token>((first + i * i + i * first) % encoder_vocabulary));
   return ids;
 }
 

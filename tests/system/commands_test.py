@@ -16,6 +16,8 @@ from pathlib import Path
 import tiny_model
 from program import ProgramTest
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 class Commands(ProgramTest):
     def json_of(self, *arguments, **options):
@@ -288,8 +290,10 @@ class Commands(ProgramTest):
         self.assertEqual(small["encoded"], first["chunks"])
         self.assertLess(store("ls")["bytes"], 2 * listed["bytes"])
 
-        self.assertEqual(store("verify"), {"folder": listed["folder"], "chunks": 2 * first["chunks"],
-                                           "bytes": store("ls")["bytes"], "damaged": 0, "unreadable": 0})
+        verified = store("verify")
+        self.assertEqual(verified.pop("kept")["chunks"], 0)
+        self.assertEqual(verified, {"folder": listed["folder"], "chunks": 2 * first["chunks"],
+                                    "bytes": store("ls")["bytes"], "damaged": 0, "unreadable": 0})
         segment = Path(listed["folder"]) / listed["segments"][0]["file"]
         content = bytearray(segment.read_bytes())
         content[500] ^= 1
@@ -516,6 +520,26 @@ class DefaultModel(ProgramTest):
             for model in (self.file, self.root / "smollm2")
         ]
         self.assertEqual(answers[0], answers[1])
+
+    def test_the_next_process_reads_k_and_v_of_a_document_from_disk(self):
+        book = self.write("book.txt", (REPOSITORY / "books/tristram-shandy.txt").read_text()[:40000])
+        cache = ("--cache-dir", self.root / "kept-cache")
+        ask = ("generate", "--model", self.file, "--adapter", REPOSITORY / "models/smollm2-135m-instruct-cepe",
+               "--document", book, "--prompt", "My uncle Toby", "--max-tokens", "8", *cache)
+        kept = lambda: json.loads(self.succeed("store", "ls", "--json", *cache).out)["kept"]
+        without = self.succeed(*ask, "--kept-disk", "0").out
+        self.assertEqual(kept()["chunks"], 0)
+        self.assertEqual(self.succeed(*ask).out, without)
+        there = kept()
+        self.assertGreater(there["chunks"], 30)
+        self.assertEqual(self.succeed(*ask).out, without)
+        self.assertEqual(kept(), there, "what is not found is written again")
+        self.assertIn("K and V: ", self.succeed("store", "verify", *cache).out)
+        self.succeed("store", "gc", "--kept-disk", "8M", *cache)
+        self.assertLessEqual(kept()["file_bytes"], 8 << 20)
+        self.succeed("store", "clear", *cache)
+        self.assertEqual(kept()["chunks"], 0)
+        self.assertIn("without effect", self.succeed(*ask, "--kept-disk", "1G", "--kept-type", "bfloat16").err)
 
 
 if __name__ == "__main__":
