@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "base/progress.h"
-#include "model/page_projections.h"
-#include "ops/large_pages.h"
 
 namespace cepe::context {
 namespace {
@@ -33,6 +33,10 @@ ChunkKey key_of(const base::Digest& page, const base::Digest& fingerprint) {
   return hash.finish();
 }
 
+std::byte* data_of(const at::Tensor& tensor) { return static_cast<std::byte*>(tensor.data_ptr()); }
+
+at::Tensor empty_bytes(const RecordShape& shape) { return at::empty({shape.rows, shape.width}, at::kByte); }
+
 }  // namespace
 
 ProjectionStore::ProjectionStore(const model::CepeModel& model, ProjectionStoreOptions options)
@@ -48,28 +52,36 @@ ProjectionStore::~ProjectionStore() {
   writer_.reset();
 }
 
-// Of each page of the context what is kept of it, in places that one piece of memory has; nothing where it is not to be
-// kept.
-std::vector<PendingRecord> ProjectionStore::records_of(const model::ContextStates& context) {
-  if (context.keys.size() != context.pages.size()) return {};
-  int64_t bytes = 0;
-  for (const at::Tensor& page : context.pages) bytes += model::page_projection_form(model_, page.size(0)).bytes();
-  if (bytes < options_.least_bytes || bytes > options_.max_bytes) return {};
+bool ProjectionStore::is_worth_it(const model::ContextStates& context, std::span<const int64_t> page_rows) const {
+  const int64_t bytes = model::page_projection_bytes(model_, page_rows);
+  return context.keys.size() == context.pages.size() && bytes >= options_.least_bytes && bytes <= options_.max_bytes;
+}
+
+// Of each page of the context.
+std::vector<PendingRecord> ProjectionStore::records_of(const model::ContextStates& context,
+                                                       const model::PageProjections& places) {
   if (!fingerprint_) fingerprint_ = projection_fingerprint(model_);
-  const at::Tensor all = at::empty({bytes}, at::kByte);
-  ops::prefer_large_pages(all);
   std::vector<PendingRecord> records(context.pages.size());
-  const int64_t start = wall_clock();
-  int64_t place = 0;
+  const int64_t start = wall_clock(), layers = model::cross_attention_layers(model_);
   for (size_t i = 0; i < records.size(); ++i) {
-    const model::PageProjectionForm form = model::page_projection_form(model_, context.pages[i].size(0));
     records[i].key = key_of(context.keys[i], *fingerprint_);
-    records[i].shape = {RecordShape::Type::bytes, form.blocks, form.block_bytes};
-    records[i].packed = all.narrow(0, place, form.bytes()).view({form.blocks, form.block_bytes});
+    records[i].shape = {RecordShape::Type::bytes, layers * places.blocks_of(i), places.block_bytes()};
+    records[i].parts = places.parts_of(i);
     records[i].keep_since = start;
-    place += form.bytes();
   }
   return records;
+}
+
+// Into its parts. False where the disk has none.
+bool ProjectionStore::read(const PendingRecord& record) {
+  const at::Tensor whole = empty_bytes(record.shape);
+  if (!disk_->read(record.key, record.shape, writable_bytes_of(whole))) return false;
+  const std::byte* from = data_of(whole);
+  for (const at::Tensor& part : record.parts) {
+    std::memcpy(data_of(part), from, part.nbytes());
+    from += part.nbytes();
+  }
+  return true;
 }
 
 // All that the disk has of them, unless it turns out to be slower than making them.
@@ -82,10 +94,10 @@ std::vector<ProjectionStore::Found> ProjectionStore::read(const std::vector<Pend
     const size_t end = std::min(first + pages_at_once, records.size());
     at::parallel_for(static_cast<int64_t>(first), static_cast<int64_t>(end), 1, [&](int64_t begin, int64_t last) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(last); ++i)
-        found[i] = disk_->read(records[i].key, records[i].shape, writable_bytes_of(records[i].packed)) ? Found::yes
-                                                                                                       : Found::no;
+        found[i] = read(records[i]) ? Found::yes : Found::no;
     });
-    for (size_t i = first; i < end; ++i) bytes += found[i] == Found::yes ? records[i].packed.numel() : 0;
+    for (size_t i = first; i < end; ++i)
+      bytes += found[i] == Found::yes ? static_cast<int64_t>(records[i].shape.payload_bytes()) : 0;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (bytes >= options_.bytes_to_judge &&
         static_cast<double>(bytes) < seconds * static_cast<double>(options_.least_bytes_a_second))
@@ -96,20 +108,21 @@ std::vector<ProjectionStore::Found> ProjectionStore::read(const std::vector<Pend
 
 void ProjectionStore::keep(model::ContextStates& context) {
   const at::NoGradGuard none;
-  std::vector<PendingRecord> records = records_of(context);
-  if (records.empty()) {
+  std::vector<int64_t> page_rows;
+  for (const at::Tensor& page : context.pages) page_rows.push_back(page.size(0));
+  if (!is_worth_it(context, page_rows)) {
     model::keep_projections(context, model::cross_attention_blocks(model_), model::head_shape(model_.decoder.config),
                             at::kByte);
     return;
   }
+  const model::PageProjections places(model_, page_rows);
+  std::vector<PendingRecord> records = records_of(context, places);
   if (!disk_)
     disk_.emplace(DiskTierOptions{.folder = options_.folder, .max_bytes = options_.max_bytes, .synced = false});
   const std::vector<Found> found = read(records);
-  std::vector<at::Tensor> places;
   std::vector<bool> are_there;
-  for (size_t i = 0; i < records.size(); ++i) {
-    places.push_back(records[i].packed);
-    are_there.push_back(found[i] == Found::yes);
+  for (const Found each : found) {
+    are_there.push_back(each == Found::yes);
     ++(are_there.back() ? counters_.read : counters_.made);
   }
   model::keep_projections_in(places, are_there, model_, context);
@@ -126,11 +139,22 @@ void ProjectionStore::keep(model::ContextStates& context) {
 
 void ProjectionStore::write(const std::vector<PendingRecord>& records) {
   give_way();
-  std::vector<DiskTier::Item> items;
-  items.reserve(records.size());
-  for (const PendingRecord& record : records)
-    items.push_back({record.key, record.shape, bytes_of(record.packed), record.source});
-  if (!base::interrupted()) disk_->write(items, records.front().keep_since);
+  try {
+    std::vector<at::Tensor> whole;
+    std::vector<DiskTier::Item> items;
+    for (const PendingRecord& record : records) {
+      whole.push_back(empty_bytes(record.shape));
+      std::byte* to = data_of(whole.back());
+      for (const at::Tensor& part : record.parts) {
+        std::memcpy(to, data_of(part), part.nbytes());
+        to += part.nbytes();
+      }
+      items.push_back({record.key, record.shape, bytes_of(whole.back()), ""});
+    }
+    if (!base::interrupted()) disk_->write(items, records.front().keep_since);
+  } catch (const std::exception& error) {  // no memory, say: they are made again
+    base::detail(options_.folder.string() + ": " + error.what());
+  }
   {
     const std::scoped_lock lock(mutex_);
     written_ += static_cast<int64_t>(records.size());

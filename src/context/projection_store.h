@@ -15,6 +15,7 @@
 #include "context/disk_tier.h"
 #include "context/write_behind.h"
 #include "model/cepe_model.h"
+#include "model/page_projections.h"
 
 namespace cepe::context {
 
@@ -52,7 +53,9 @@ class ProjectionStore {
   enum class Found : char { yes, no, not_looked_for };
   void write(const std::vector<PendingRecord>& records);
   std::vector<Found> read(const std::vector<PendingRecord>& records);
-  std::vector<PendingRecord> records_of(const model::ContextStates& context);
+  bool read(const PendingRecord& record);
+  bool is_worth_it(const model::ContextStates& context, std::span<const int64_t> page_rows) const;
+  std::vector<PendingRecord> records_of(const model::ContextStates& context, const model::PageProjections& places);
 
   const model::CepeModel& model_;
   ProjectionStoreOptions options_;

@@ -109,7 +109,9 @@ TEST_F(Misuse, AContextOfARequestWithoutAnAdapterIsRefusedRatherThanPassedOver) 
 }
 
 TEST_F(Misuse, OptionsOutOfRangeAreRefused) {
-  const auto made = [&](EngineOptions options) { return Engine(model, tokenizer, options).generate(request(2, 2)); };
+  const auto made = [&](const EngineOptions& options) {
+    return Engine(model, tokenizer, options).generate(request(2, 2));
+  };
   test::expect_error(base::ErrorCode::invalid_argument, "-5 rows", [&] { made({.cache_rows = -5}); });
   test::expect_error(base::ErrorCode::invalid_argument, "-7 bytes", [&] { made({.kept_bytes = -7}); });
   EXPECT_EQ(made({.cache_rows = std::numeric_limits<int64_t>::max()}).tokens.size(), 2u);

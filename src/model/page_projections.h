@@ -1,6 +1,5 @@
-// Keys and values of all layers in 8 bits (ops/int8_context.h), page by page: what belongs to one page of a context
-// lies together, so that it can be stored and read back with it (context/projection_store.h). A page's depend on
-// nothing else of the context.
+// Keys and values of all layers in 8 bits (ops/int8_context.h), page by page: a page's depend on nothing else of the
+// context, so they can be stored and read back with it (context/projection_store.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,16 +11,29 @@
 
 namespace cepe::model {
 
-// Of a page with so many rows: [L * B, bytes of a block], layer by layer of those with cross-attention.
-struct PageProjectionForm {
-  int64_t blocks, block_bytes;  // L * B
-  int64_t bytes() const { return blocks * block_bytes; }
-};
-PageProjectionForm page_projection_form(const CepeModel& model, int64_t rows);
+// Where the keys and values of a context in 8 bits stand: of each layer with cross-attention those of its pages, one
+// behind the other.
+struct PageProjections {
+  std::vector<at::Tensor> layers;  // each uint8 [blocks of all pages, bytes of a block]
 
-// As keep_projections in 8 bits, on a CPU: the same values, in `places`, which context.kept then refers to: one a page,
-// uint8 of its form. Those of pages that are `made` stand there already.
-void keep_projections_in(const std::vector<at::Tensor>& places, const std::vector<bool>& made, const CepeModel& model,
+  // Of the pages with these rows; nothing is written yet.
+  PageProjections(const CepeModel& model, std::span<const int64_t> page_rows);
+
+  int64_t block_bytes() const { return layers.front().size(1); }
+  int64_t blocks_of(size_t page) const { return first_block_[page + 1] - first_block_[page]; }  // in each layer
+  // Of a page: what each layer has of it.
+  std::vector<at::Tensor> parts_of(size_t page) const;
+
+ private:
+  std::vector<int64_t> first_block_ = {0};
+};
+
+// Bytes that the pages with these rows take in all layers.
+int64_t page_projection_bytes(const CepeModel& model, std::span<const int64_t> page_rows);
+
+// As keep_projections in 8 bits, on a CPU, in these places, which context.kept then refers to. What belongs to pages
+// that are `made` stands there already.
+void keep_projections_in(const PageProjections& places, const std::vector<bool>& made, const CepeModel& model,
                          ContextStates& context);
 
 }  // namespace cepe::model

@@ -136,10 +136,7 @@ class Int8Reader {
       : context_(context),
         kernel_(kernel),
         queries_(checked(queries, context, scale), padded_key(context.key_width), scale),
-        rows_(queries.size(0)) {
-    first_.reserve(context.parts.size() + 1);
-    for (const at::Tensor& part : context.parts) first_.push_back(first_.back() + part.size(0));
-  }
+        rows_(queries.size(0)) {}
 
   int64_t blocks() const { return static_cast<int64_t>(context_.block_rows.size()); }
   Int8Worker worker() const { return {rows_ * context_.groups, padded_value(context_.value_width)}; }
@@ -154,15 +151,14 @@ class Int8Reader {
                                        .output = data_of<float>(worker.output),
                                        .maximum = data_of<float>(worker.maximum),
                                        .denominator = data_of<float>(worker.denominator)};
-    auto index = static_cast<size_t>(std::upper_bound(first_.begin(), first_.end(), begin) - first_.begin() - 1);
-    const auto part_data = [&](size_t part) {
-      return static_cast<const uint8_t*>(context_.parts[part].const_data_ptr());
-    };
-    for (; begin < end; ++index) {
-      const int64_t stop = std::min(end, first_[index + 1]), block_bytes = context_.parts[index].size(1);
-      kernel_.attend(job, {part_data(index) + (begin - first_[index]) * block_bytes, context_.block_rows.data() + begin,
-                           stop - begin, stop < end ? part_data(index + 1) : nullptr});
-      begin = stop;
+    int64_t first = 0;
+    for (const at::Tensor& part : context_.parts) {
+      const int64_t count = part.size(0);
+      const int64_t low = std::max(begin - first, int64_t{0}), high = std::min(end - first, count);
+      if (low < high)
+        kernel_.attend(job, {static_cast<const uint8_t*>(part.const_data_ptr()) + low * part.size(1),
+                             context_.block_rows.data() + first + low, high - low});
+      first += count;
     }
   }
 
@@ -171,7 +167,6 @@ class Int8Reader {
   const cpu::Int8ContextKernel& kernel_;
   Int8Queries queries_;
   int64_t rows_;
-  std::vector<int64_t> first_ = {0};  // block of each part, and how many there are
 
   static const at::Tensor& checked(const at::Tensor& queries, const Int8Context& context, double scale) {
     if (queries.dim() != 3 || queries.scalar_type() != at::kFloat || !queries.is_cpu() || !(scale > 0) ||
@@ -260,16 +255,11 @@ Int8Context checked_projection(std::span<const at::Tensor> pages, const at::Tens
   return empty_context(rows, groups, keys.size(0) / groups, values.size(0) / groups);
 }
 
-void check_places(std::span<const at::Tensor> places, const Int8Context& context) {
-  const int64_t bytes = block_shape(context).bytes();
-  bool fit = places.size() == context.page_blocks.size();
-  for (size_t i = 0; fit && i < places.size(); ++i) {
-    fit = places[i].is_cpu() && places[i].scalar_type() == at::kByte && places[i].is_contiguous() &&
-          places[i].sizes() == at::IntArrayRef({context.page_blocks[i], bytes});
-  }
-  if (!fit)
-    refuse_context("places must be uint8 [blocks of a page, " + std::to_string(bytes) +
-                   "] on the CPU, without holes, one a page");
+void check_place(const at::Tensor& place, int64_t blocks, int64_t bytes) {
+  if (!place.is_cpu() || place.scalar_type() != at::kByte || !place.is_contiguous() ||
+      place.sizes() != at::IntArrayRef({blocks, bytes}))
+    refuse_context("a place must be uint8 [" + std::to_string(blocks) + ", " + std::to_string(bytes) +
+                   "] on the CPU, without holes");
 }
 
 // Blocks of 64 rows of the pages, in order, into the parts.
@@ -321,17 +311,19 @@ Int8Context project_int8_into(std::span<const at::Tensor> places, std::span<cons
                               const at::Tensor& keys, const at::Tensor& values, int64_t groups,
                               const cpu::Int8ContextKernel& kernel) {
   Int8Context context = checked_projection(pages, keys, values, groups);
-  check_places(places, context);
+  if (places.size() != pages.size()) refuse_context("there must be a place a page");
+  for (size_t i = 0; i < places.size(); ++i)
+    check_place(places[i], context.page_blocks[i], block_shape(context).bytes());
   context.parts.assign(places.begin(), places.end());
   project_into_parts(context, pages, keys, values, kernel);
   return context;
 }
 
-Int8Context int8_context_of(std::span<const at::Tensor> places, std::span<const int64_t> page_rows, int64_t groups,
+Int8Context int8_context_of(const at::Tensor& place, std::span<const int64_t> page_rows, int64_t groups,
                             int64_t key_width, int64_t value_width) {
   Int8Context context = empty_context(page_rows, groups, key_width, value_width);
-  check_places(places, context);
-  context.parts.assign(places.begin(), places.end());
+  check_place(place, static_cast<int64_t>(context.block_rows.size()), block_shape(context).bytes());
+  context.parts = {place};
   return context;
 }
 

@@ -47,8 +47,9 @@ Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& ke
 Int8Context project_int8_into(std::span<const at::Tensor> places, std::span<const at::Tensor> pages,
                               const at::Tensor& keys, const at::Tensor& values, int64_t groups,
                               const cpu::Int8ContextKernel& kernel = cpu::int8_context_kernel());
-// Keys and values that were made before, of pages with these rows: `places` as above.
-Int8Context int8_context_of(std::span<const at::Tensor> places, std::span<const int64_t> page_rows, int64_t groups,
+// Keys and values that were made before, of pages with these rows, which stand one behind the other: uint8 [blocks of
+// all pages, bytes of a block], without holes.
+Int8Context int8_context_of(const at::Tensor& place, std::span<const int64_t> page_rows, int64_t groups,
                             int64_t key_width, int64_t value_width);
 
 // As row_attention, over all pages: queries [R, G, D] float32, scale above zero.

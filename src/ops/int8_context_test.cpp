@@ -10,6 +10,7 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -213,38 +214,40 @@ TEST(Int8Context, GrowsByPages) {
   EXPECT_EQ(grown.bytes(), whole.bytes());
 }
 
-// Places of pages that do not lie one behind the other hold what one piece would, and are read like it.
-TEST(Int8Context, StandsInWhateverPlacesItsPagesHave) {
+// What is made page by page, wherever it is put, is what one piece would hold, and is read like it.
+TEST(Int8Context, IsMadePageByPageIntoGivenPlaces) {
   at::manual_seed(8);
   const std::vector<int64_t> rows = {130, 64, 1, 256, 70};
   const Projection given(rows, 2, 64, 64, 96);
-  std::vector<at::Tensor> places;
-  for (const int64_t count : rows) {
-    const Int8PageForm form = int8_page_form(count, 2, 64, 64);
-    places.push_back(at::zeros({form.blocks, form.block_bytes}, at::kByte));
-  }
   for (const auto& [name, kernel] : context_kernels()) {
     SCOPED_TRACE(name);
     const Int8Context whole = project_int8(given.pages, given.keys, given.values, 2, kernel);
-    const Int8Context apart = project_int8_into(places, given.pages, given.keys, given.values, 2, kernel);
-    EXPECT_TRUE(at::cat(apart.parts).equal(whole.parts.front()));
-    const Int8Context read = int8_context_of(places, rows, 2, 64, 64);
-    EXPECT_EQ(read.bytes(), whole.bytes());
-    for (const int64_t count : {1, 9}) {  // query rows
-      const at::Tensor queries = at::randn({count, 2, 64});
-      const RowAttention found = int8_attention(queries, read, 0.2, kernel);
-      const RowAttention expected = int8_attention(queries, whole, 0.2, kernel);
-      EXPECT_TRUE(found.output.equal(expected.output));
-      EXPECT_TRUE(found.log_sum_exp.equal(expected.log_sum_exp));
-      EXPECT_TRUE(int8_page_log_sum_exps(queries, read, 0.2, kernel)
-                      .equal(int8_page_log_sum_exps(queries, whole, 0.2, kernel)));
+    const at::Tensor place = at::zeros_like(whole.parts.front());
+    std::vector<at::Tensor> places;
+    int64_t first = 0;
+    for (const int64_t count : rows) {
+      const Int8PageForm form = int8_page_form(count, 2, 64, 64);
+      EXPECT_EQ(form.block_bytes, place.size(1));
+      places.push_back(place.narrow(0, first, form.blocks));
+      first += form.blocks;
     }
+    for (const size_t page : {3U, 0U, 4U, 1U, 2U}) {
+      project_int8_into(std::span(places).subspan(page, 1), std::span(given.pages).subspan(page, 1), given.keys,
+                        given.values, 2, kernel);
+    }
+    EXPECT_TRUE(place.equal(whole.parts.front()));
+    const Int8Context read = int8_context_of(place, rows, 2, 64, 64);
+    EXPECT_EQ(read.block_rows, whole.block_rows);
+    EXPECT_EQ(read.page_blocks, whole.page_blocks);
+    const at::Tensor queries = at::randn({9, 2, 64});
+    EXPECT_TRUE(
+        int8_attention(queries, read, 0.2, kernel).output.equal(int8_attention(queries, whole, 0.2, kernel).output));
   }
-  const std::span<const at::Tensor> few(places.data(), 4);
+  const at::Tensor one = at::zeros({1, 7}, at::kByte);
   const auto refuses = [](auto&& make) { EXPECT_THROW(make(), base::Error); };
-  refuses([&] { int8_context_of(few, rows, 2, 64, 64); });
-  refuses([&] { int8_context_of(places, rows, 2, 64, 128); });
-  refuses([&] { project_int8_into(few, given.pages, given.keys, given.values, 2); });
+  refuses([&] { int8_context_of(one, rows, 2, 64, 64); });
+  refuses([&] { project_int8_into({&one, 1}, std::span(given.pages).subspan(2, 1), given.keys, given.values, 2); });
+  refuses([&] { project_int8_into({}, given.pages, given.keys, given.values, 2); });
 }
 
 TEST(Int8Context, NothingLeavesZeros) {

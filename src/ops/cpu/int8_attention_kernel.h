@@ -180,12 +180,6 @@ inline Int8GroupBlock group_block(const Int8BlockShape& shape, const uint8_t* da
   return {data, reinterpret_cast<const int8_t*>(data + shape.values()), scales, scales + int8_block, rows};
 }
 
-// From group `index` of the blocks, at `data`: bytes to the second one after it, which is fetched meanwhile.
-inline int64_t bytes_ahead(const Int8Blocks& blocks, const Int8BlockShape& shape, int64_t index, const uint8_t* data) {
-  const int64_t beyond = index + 2 - blocks.count * shape.groups;
-  return beyond < 0 || !blocks.next ? 2 * shape.group_bytes() : blocks.next - data + beyond * shape.group_bytes();
-}
-
 template <class V>
 void attend_int8(const Int8AttentionJob& job, const Int8Blocks& blocks) {
   const int64_t bytes = job.shape.group_bytes();
@@ -198,7 +192,7 @@ void attend_int8(const Int8AttentionJob& job, const Int8Blocks& blocks) {
         const int64_t left = job.queries - first;
         tile.row = group * job.queries + first;
         tile.count = left < tile.most_rows ? left : tile.most_rows;
-        tile.group_ahead = first == 0 ? bytes_ahead(blocks, job.shape, i * job.shape.groups + group, group_data) : 0;
+        tile.group_ahead = first == 0 ? 2 * bytes : 0;
         score_bytes<V>(job, block, tile);
         join_maxima<V>(job, tile);
         weigh_scores<V>(job, tile);

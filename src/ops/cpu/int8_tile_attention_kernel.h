@@ -68,8 +68,7 @@ void attend_int8_by_tiles(const Int8AttentionJob& job, const Int8Blocks& blocks)
     const int64_t left = job.queries - place.first;
     tile.row = place.group * job.queries + place.first;
     tile.count = left < rows ? left : rows;
-    const int64_t index = place.block * shape.groups + place.group;
-    const uint8_t* ahead = block.keys + bytes_ahead(blocks, shape, index, block.keys);
+    const uint8_t* ahead = block.keys + 2 * shape.group_bytes();
     const int64_t lines = place.first == 0 ? shape.group_bytes() / 64 / tile.count + 1 : 0;  // fetched with each row
     for (int64_t r = 0; r < tile.count; ++r) {
       const typename V::Int start = V::set_int(job.query_starts[tile.row + r]);

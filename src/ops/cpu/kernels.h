@@ -134,7 +134,6 @@ struct Int8Blocks {  // consecutive ones
   const uint8_t* data;
   const int32_t* rows;  // of each
   int64_t count;
-  const uint8_t* next = nullptr;  // those that are asked after them, where they stand elsewhere
 };
 
 // What makes such blocks: rows of states in 8 bits times weights in 8 bits, both with a scale a row.
