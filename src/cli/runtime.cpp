@@ -44,13 +44,27 @@ context::StoreOptions store_options(const ModelOptions& options) {
 
 constexpr int64_t most_kept_on_disk = int64_t{4} << 30;
 
+uintmax_t file_bytes_in(const base::Path& folder) {
+  std::error_code problem;
+  uintmax_t bytes = 0;
+  for (std::filesystem::directory_iterator at(folder, problem), end; !problem && at != end; at.increment(problem)) {
+    std::error_code gone;
+    const uintmax_t size = std::filesystem::file_size(at->path(), gone);
+    if (!gone) bytes += size;
+  }
+  return bytes;
+}
+
+// auto: what is kept already counts as free, so that it goes on being used.
 int64_t kept_disk_bytes(const ModelOptions& options, const base::Path& cache) {
   if (options.kept_disk != "auto") return base::parse_bytes(options.kept_disk, "--kept-disk");
   std::error_code problem;
   base::Path folder = std::filesystem::absolute(cache, problem);
   while (!std::filesystem::exists(folder, problem) && folder.has_relative_path()) folder = folder.parent_path();
   const std::filesystem::space_info space = std::filesystem::space(folder, problem);
-  return problem ? 0 : static_cast<int64_t>(std::min<uintmax_t>(space.available / 4, most_kept_on_disk));
+  if (problem) return 0;
+  const uintmax_t room = space.available + file_bytes_in(engine::kept_folder(cache));
+  return static_cast<int64_t>(std::min<uintmax_t>(room / 4, most_kept_on_disk));
 }
 
 // What --kept-disk was given for nothing beside; "": it has its effect.

@@ -6,7 +6,6 @@
 // medium (they can be made again), so a crash of the machine may lose some.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
