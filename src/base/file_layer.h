@@ -48,6 +48,9 @@ class FileLayer {
     // Fewer bytes than asked for only at the end of the file. Any thread at any time. Errors: corrupt where the medium
     // has lost them (EIO), io for all that may be otherwise the next time.
     virtual size_t read(int64_t place, std::span<std::byte> bytes) = 0;
+    // The same bytes where the system has them in memory, read from the medium by now; none where they cannot be had
+    // so, or the file ends too early. Whoever cuts the file while `owner` lasts makes reading them SIGBUS.
+    virtual Content map(int64_t place, size_t bytes);
   };
 
   virtual ~FileLayer() = default;

@@ -75,8 +75,12 @@ DiskTier::Verified DiskTier::verify() {
   std::string wrong;
   for (CatalogueRecord& record : records) {
     if (base::interrupted()) break;
-    values.resize(record.is_plausible() ? record.shape.payload_bytes() : 0);
-    const Look look = look_at(record, record.shape, values, wrong);
+    const auto read = [&](base::FileLayer::Reading& segment, const CatalogueRecord& found) -> std::string {
+      if (!found.is_plausible()) return "its place in the catalogue is impossible";
+      values.resize(found.shape.payload_bytes());
+      return read_record(segment, found.place, found.key, found.shape, values);
+    };
+    const Look look = look_at(record, read, wrong);
     if (look == Look::damaged) dropped[record.place.segment].add(record, wrong);
     if (look != Look::gone) {
       ++verified.records;

@@ -110,12 +110,6 @@ std::shared_ptr<base::FileLayer::Reading> DiskTier::reader(const std::string& se
   return readers_[segment] = std::move(opened);
 }
 
-// Fills `values`. "" or what is wrong with the record. Errors: io where it cannot be read now and may be sound.
-std::string DiskTier::read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values) {
-  const auto segment = reader(record.place.segment);
-  return segment ? read_record(*segment, record.place, record.key, shape, values) : "its segment is gone";
-}
-
 void DiskTier::pass_over(const std::string& why) {
   const std::scoped_lock lock(mutex_);
   if (!std::exchange(passed_over_said_, true)) base::warn(why + "; what cannot be read now is passed over");
@@ -123,12 +117,11 @@ void DiskTier::pass_over(const std::string& why) {
 
 // Reads a record, wherever it is moved meanwhile (`record` follows it); drops it where it is damaged, by what is
 // `wrong`.
-DiskTier::Look DiskTier::look_at(CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values,
-                                 std::string& wrong) {
+DiskTier::Look DiskTier::look_at(CatalogueRecord& record, const ReadAt& read, std::string& wrong) {
   while (true) {
-    wrong = "its place in the catalogue is impossible";
     try {
-      if (!values.empty()) wrong = read_at(record, shape, values);
+      const auto segment = reader(record.place.segment);
+      wrong = segment ? read(*segment, record) : "its segment is gone";
     } catch (const Error& error) {
       pass_over(error.what());
       return Look::unreadable;
@@ -144,10 +137,24 @@ DiskTier::Look DiskTier::look_at(CatalogueRecord& record, const RecordShape& sha
 }
 
 bool DiskTier::read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values) {
+  return look_up(key, [&](base::FileLayer::Reading& segment, const CatalogueRecord& record) {
+    return read_record(segment, record.place, record.key, shape, values);
+  });
+}
+
+base::FileLayer::Content DiskTier::map(const ChunkKey& key, const RecordShape& shape) {
+  base::FileLayer::Content values;
+  const bool found = look_up(key, [&](base::FileLayer::Reading& segment, const CatalogueRecord& record) {
+    return map_record(segment, record.place, record.key, shape, values);
+  });
+  return found ? std::move(values) : base::FileLayer::Content{};
+}
+
+bool DiskTier::look_up(const ChunkKey& key, const ReadAt& read) {
   std::optional<CatalogueRecord> record = find(key);
   if (!record) return false;
   std::string wrong;
-  const Look look = look_at(*record, shape, values, wrong);
+  const Look look = look_at(*record, read, wrong);
   if (look == Look::damaged) drop_with_others(*record, wrong);
   if (look != Look::sound) return false;
   const std::scoped_lock lock(mutex_);

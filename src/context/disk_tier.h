@@ -11,6 +11,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -64,6 +65,10 @@ class DiskTier {
 
   // Fills `values` and marks the record as used. False where there is none.
   bool read(const ChunkKey& key, const RecordShape& shape, std::span<std::byte> values);
+  // The same where the values stand in the file, aligned to 64 bytes, without a copy unless the file layer has to make
+  // one; no bytes where there is no such record. Their checksum was looked at once; they last as long as `owner`,
+  // whatever becomes of the record, and whoever cuts the file meanwhile makes reading them SIGBUS.
+  base::FileLayer::Content map(const ChunkKey& key, const RecordShape& shape);
 
   // True once all are acknowledged. Records that were used or written since `keep_since` (nanoseconds since 1970) are
   // not evicted for these: a request larger than the limit keeps its beginning instead of pushing itself out, and this
@@ -127,8 +132,10 @@ class DiskTier {
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
   enum class Look { sound, gone, damaged, unreadable };
-  Look look_at(CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values, std::string& wrong);
-  std::string read_at(const CatalogueRecord& record, const RecordShape& shape, std::span<std::byte> values);
+  // "" or what is wrong with a record. Errors: io where it cannot be read now and may be sound.
+  using ReadAt = std::function<std::string(base::FileLayer::Reading& segment, const CatalogueRecord& record)>;
+  Look look_at(CatalogueRecord& record, const ReadAt& read, std::string& wrong);
+  bool look_up(const ChunkKey& key, const ReadAt& read);
   void pass_over(const std::string& why);
   bool drop(const CatalogueRecord& record);
   struct Dropped {                   // of one segment

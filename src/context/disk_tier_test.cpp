@@ -47,6 +47,54 @@ TEST_F(Disk, GivesNothingUnderAnotherShape) {
   EXPECT_FALSE(tier.read(test::record_key(1), other, values));
 }
 
+// The values where they stand in the file, or a copy of them; 64 bytes is what the widest loads want.
+void expect_mapped(const base::FileLayer::Content& found, int number) {
+  EXPECT_EQ(std::vector<std::byte>(found.bytes.begin(), found.bytes.end()), test::record_values(number)) << number;
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(found.bytes.data()) % 64, 0u) << number;
+}
+
+TEST_F(Disk, MapsWhatStandsInTheFilesAsLongAsSomebodyReadsIt) {
+  DiskTier writer(options()), reader(options());
+  put(writer, {1, 2});
+  const auto map = [&](int number) { return reader.map(test::record_key(number), test::small_shape); };
+  const base::FileLayer::Content first = map(1);
+  expect_mapped(first, 1);
+  put(writer, {3});
+  const base::FileLayer::Content third = map(3);  // of a file that has grown since it was mapped
+  EXPECT_EQ(segments().size(), 1u);
+  RecordShape other = test::small_shape;
+  other.rows = 2;
+  EXPECT_TRUE(reader.map(test::record_key(1), other).bytes.empty());
+  EXPECT_TRUE(map(9).bytes.empty());
+  reader.flush();
+  writer.clear();
+  EXPECT_TRUE(segments().empty());
+  EXPECT_TRUE(map(2).bytes.empty());
+  expect_mapped(first, 1);
+  expect_mapped(third, 3);
+}
+
+TEST_F(Disk, CopiesWhereNothingCanBeMapped) {
+  test::MeddledFiles files;
+  DiskTier tier(options(), files);
+  put(tier, {1, 2});
+  expect_mapped(tier.map(test::record_key(1), test::small_shape), 1);
+  expect_mapped(tier.map(test::record_key(2), test::small_shape), 2);
+}
+
+TEST_F(Disk, DropsWhatIsDamagedInsteadOfMappingIt) {
+  DiskTier tier(options());
+  put(tier, {1, 2, 3});
+  std::fstream file(segments().front(), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(one_record + 130).put('\x55').flush();
+  fs::resize_file(segments().front(), 3 * one_record - 100);
+  testing::internal::CaptureStderr();
+  for (const int number : {2, 3}) EXPECT_TRUE(tier.map(test::record_key(number), test::small_shape).bytes.empty());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("dropped"));
+  EXPECT_EQ(tier.usage().chunks, 1);
+  expect_mapped(tier.map(test::record_key(1), test::small_shape), 1);
+}
+
 TEST_F(Disk, IsReadableForItsOwnerOnly) {
   DiskTier tier(options());
   put(tier, {1});

@@ -2,12 +2,11 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <cstring>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -33,9 +32,10 @@ ChunkKey key_of(const base::Digest& page, const base::Digest& fingerprint) {
   return hash.finish();
 }
 
-std::byte* data_of(const at::Tensor& tensor) { return static_cast<std::byte*>(tensor.data_ptr()); }
-
-at::Tensor empty_bytes(const RecordShape& shape) { return at::empty({shape.rows, shape.width}, at::kByte); }
+RecordShape shape_of(const model::CepeModel& model, int64_t rows) {
+  const ops::Int8PageForm form = model::page_projection_form(model, rows);
+  return {RecordShape::Type::bytes, form.blocks, form.block_bytes};
+}
 
 }  // namespace
 
@@ -59,33 +59,30 @@ bool ProjectionStore::is_worth_it(const model::ContextStates& context, std::span
 
 // Of each page of the context.
 std::vector<PendingRecord> ProjectionStore::records_of(const model::ContextStates& context,
-                                                       const model::PageProjections& places) {
+                                                       std::span<const int64_t> page_rows) {
   if (!fingerprint_) fingerprint_ = projection_fingerprint(model_);
   std::vector<PendingRecord> records(context.pages.size());
-  const int64_t start = wall_clock(), layers = model::cross_attention_layers(model_);
+  const int64_t start = wall_clock();
   for (size_t i = 0; i < records.size(); ++i) {
     records[i].key = key_of(context.keys[i], *fingerprint_);
-    records[i].shape = {RecordShape::Type::bytes, layers * places.blocks_of(i), places.block_bytes()};
-    records[i].parts = places.parts_of(i);
+    records[i].shape = shape_of(model_, page_rows[i]);
     records[i].keep_since = start;
   }
   return records;
 }
 
-// Into its parts. False where the disk has none.
-bool ProjectionStore::read(const PendingRecord& record) {
-  const at::Tensor whole = empty_bytes(record.shape);
-  if (!disk_->read(record.key, record.shape, writable_bytes_of(whole))) return false;
-  const std::byte* from = data_of(whole);
-  for (const at::Tensor& part : record.parts) {
-    std::memcpy(data_of(part), from, part.nbytes());
-    from += part.nbytes();
-  }
+// False where the disk has none.
+bool ProjectionStore::find(PendingRecord& record) {
+  const base::FileLayer::Content found = disk_->map(record.key, record.shape);
+  if (found.bytes.empty()) return false;
+  record.packed = at::from_blob(
+      const_cast<std::byte*>(found.bytes.data()), {record.shape.rows, record.shape.width},
+      [owner = found.owner](void*) {}, at::kByte);
   return true;
 }
 
 // All that the disk has of them, unless it turns out to be slower than making them.
-std::vector<ProjectionStore::Found> ProjectionStore::read(const std::vector<PendingRecord>& records) {
+std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRecord>& records) {
   std::vector<Found> found(records.size(), Found::not_looked_for);
   const auto start = std::chrono::steady_clock::now();
   int64_t bytes = 0;
@@ -94,7 +91,7 @@ std::vector<ProjectionStore::Found> ProjectionStore::read(const std::vector<Pend
     const size_t end = std::min(first + pages_at_once, records.size());
     at::parallel_for(static_cast<int64_t>(first), static_cast<int64_t>(end), 1, [&](int64_t begin, int64_t last) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(last); ++i)
-        found[i] = read(records[i]) ? Found::yes : Found::no;
+        found[i] = find(records[i]) ? Found::yes : Found::no;
     });
     for (size_t i = first; i < end; ++i)
       bytes += found[i] == Found::yes ? static_cast<int64_t>(records[i].shape.payload_bytes()) : 0;
@@ -115,17 +112,25 @@ void ProjectionStore::keep(model::ContextStates& context) {
                             at::kByte);
     return;
   }
-  const model::PageProjections places(model_, page_rows);
-  std::vector<PendingRecord> records = records_of(context, places);
+  std::vector<PendingRecord> records = records_of(context, page_rows);
   if (!disk_)
     disk_.emplace(DiskTierOptions{.folder = options_.folder, .max_bytes = options_.max_bytes, .synced = false});
-  const std::vector<Found> found = read(records);
+  const std::vector<Found> found = find(records);
   std::vector<bool> are_there;
-  for (const Found each : found) {
-    are_there.push_back(each == Found::yes);
+  std::vector<int64_t> missing_rows;
+  for (size_t i = 0; i < records.size(); ++i) {
+    are_there.push_back(found[i] == Found::yes);
     ++(are_there.back() ? counters_.read : counters_.made);
+    if (!are_there.back()) missing_rows.push_back(page_rows[i]);
   }
-  model::keep_projections_in(places, are_there, model_, context);
+  const std::vector<at::Tensor> made = model::empty_page_projections(model_, missing_rows);
+  std::vector<at::Tensor> memory;
+  size_t next = 0;
+  for (size_t i = 0; i < records.size(); ++i) {
+    if (!are_there[i]) records[i].packed = made[next++];
+    memory.push_back(records[i].packed);
+  }
+  model::keep_projections_in(memory, are_there, model_, context);
   std::vector<PendingRecord> missing;
   for (size_t i = 0; i < records.size(); ++i)
     if (found[i] == Found::no) missing.push_back(std::move(records[i]));
@@ -140,17 +145,10 @@ void ProjectionStore::keep(model::ContextStates& context) {
 void ProjectionStore::write(const std::vector<PendingRecord>& records) {
   give_way();
   try {
-    std::vector<at::Tensor> whole;
     std::vector<DiskTier::Item> items;
-    for (const PendingRecord& record : records) {
-      whole.push_back(empty_bytes(record.shape));
-      std::byte* to = data_of(whole.back());
-      for (const at::Tensor& part : record.parts) {
-        std::memcpy(to, data_of(part), part.nbytes());
-        to += part.nbytes();
-      }
-      items.push_back({record.key, record.shape, bytes_of(whole.back()), ""});
-    }
+    items.reserve(records.size());
+    for (const PendingRecord& record : records)
+      items.push_back({record.key, record.shape, bytes_of(record.packed), ""});
     if (!base::interrupted()) disk_->write(items, records.front().keep_since);
   } catch (const std::exception& error) {  // no memory, say: they are made again
     base::detail(options_.folder.string() + ": " + error.what());

@@ -1,9 +1,11 @@
 // ProjectionStore: keys and values of chunks in all layers, in 8 bits, kept on disk from one process to the next, so
 // that the first question about a document that was asked before need not make them. They are several times the states'
-// bytes (`cepe info`), and reading them is several times as fast as making them. On a CPU only.
+// bytes (`cepe info`), and to make them takes many times as long as to look whether those on disk are sound. On a CPU
+// only.
 //
 // They stand in a disk tier of their own: what is damaged is noticed, dropped and made anew. Nobody waits for the
-// medium (they can be made again), so a crash of the machine may lose some.
+// medium (they can be made again), so a crash of the machine may lose some. What is found is not copied: attention
+// reads it where the system keeps the files' pages, which all processes share and which it may drop and read again.
 #pragma once
 
 #include <condition_variable>
@@ -51,10 +53,10 @@ class ProjectionStore {
  private:
   enum class Found : char { yes, no, not_looked_for };
   void write(const std::vector<PendingRecord>& records);
-  std::vector<Found> read(const std::vector<PendingRecord>& records);
-  bool read(const PendingRecord& record);
+  std::vector<Found> find(std::vector<PendingRecord>& records);
+  bool find(PendingRecord& record);
   bool is_worth_it(const model::ContextStates& context, std::span<const int64_t> page_rows) const;
-  std::vector<PendingRecord> records_of(const model::ContextStates& context, const model::PageProjections& places);
+  std::vector<PendingRecord> records_of(const model::ContextStates& context, std::span<const int64_t> page_rows);
 
   const model::CepeModel& model_;
   ProjectionStoreOptions options_;

@@ -9,6 +9,7 @@
 
 #include "context/context_store.h"
 #include "expect_error.h"
+#include "int8_bytes.h"
 #include "ops/int8_context.h"
 #include "temporary_folder.h"
 #include "tiny_models.h"
@@ -42,15 +43,6 @@ struct Projections : testing::Test {
   }
   bool is_folder_there() const { return std::filesystem::exists(folder.path() / "kept"); }
 
-  // Whatever parts they are cut into.
-  static std::vector<uint8_t> bytes_of(const ops::Int8Context& context) {
-    std::vector<uint8_t> bytes;
-    for (const at::Tensor& part : context.parts) {
-      const auto* data = static_cast<const uint8_t*>(part.const_data_ptr());
-      bytes.insert(bytes.end(), data, data + part.numel());
-    }
-    return bytes;
-  }
   void expect_right(const model::ContextStates& found) const {
     model::ContextStates expected;
     for (const at::Tensor& page : found.pages) expected.append(page);
@@ -59,7 +51,7 @@ struct Projections : testing::Test {
     ASSERT_EQ(found.kept.size(), expected.kept.size());
     for (size_t i = 0; i < expected.kept.size(); ++i) {
       const ops::Int8Context &one = *found.kept[i].in_8_bits, &other = *expected.kept[i].in_8_bits;
-      EXPECT_EQ(bytes_of(one), bytes_of(other)) << i;
+      EXPECT_EQ(test::bytes_of(one), test::bytes_of(other)) << i;
       EXPECT_EQ(one.block_rows, other.block_rows);
       EXPECT_EQ(one.page_blocks, other.page_blocks);
     }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <new>
 #include <random>
 
 #include "base/error.h"
@@ -138,24 +140,53 @@ void SegmentWriter::close() {
   current_.reset();
 }
 
-std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
-                        const RecordShape& shape, std::span<std::byte> values, std::string& source) try {
+namespace {
+
+base::FileLayer::Content copy_of(base::FileLayer::Reading& segment, int64_t begin, size_t bytes) {
+  constexpr std::align_val_t alignment{record_alignment};
+  const std::shared_ptr<std::byte> memory(static_cast<std::byte*>(::operator new(bytes, alignment)),
+                                          [](std::byte* held) { ::operator delete(held, alignment); });
+  return {memory, {memory.get(), segment.read(begin, {memory.get(), bytes})}};
+}
+
+// `values_at` gives the values that begin at that place, or fewer bytes where they end too early.
+std::string look_at_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
+                           const RecordShape& shape, std::string& source,
+                           const std::function<std::span<const std::byte>(int64_t)>& values_at) try {
   RecordHead head;
   if (place.offset < 0 || segment.read(place.offset, head) < head.size()) return "ends too early";
   const std::optional<RecordInfo> info = read_head(head);
   if (!info) return "no record, or its head is damaged";
   if (std::string wrong = difference(*info, key, shape); !wrong.empty()) return wrong;
   const int64_t begin = place.offset + static_cast<int64_t>(record_head_bytes);
+  const auto end = begin + static_cast<int64_t>(shape.payload_bytes());
   source.assign(info->source_bytes, '\0');
-  if (segment.read(begin, values) < values.size() ||
-      segment.read(begin + static_cast<int64_t>(values.size()), std::as_writable_bytes(std::span(source))) <
-          source.size()) {
+  const std::span<const std::byte> values = values_at(begin);
+  if (values.size() < shape.payload_bytes() ||
+      segment.read(end, std::as_writable_bytes(std::span(source))) < source.size())
     return "ends too early";
-  }
   return agrees(*info, values, source) ? "" : "its bytes contradict its checksum";
 } catch (const base::Error& error) {
   if (error.code() != base::ErrorCode::corrupt) throw;
   return error.what();
+}
+
+}  // namespace
+
+std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
+                        const RecordShape& shape, std::span<std::byte> values, std::string& source) {
+  return look_at_record(segment, place, key, shape, source,
+                        [&](int64_t begin) { return values.first(segment.read(begin, values)); });
+}
+
+std::string map_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
+                       const RecordShape& shape, base::FileLayer::Content& values) {
+  std::string source;
+  return look_at_record(segment, place, key, shape, source, [&](int64_t begin) {
+    values = segment.map(begin, shape.payload_bytes());
+    if (values.bytes.empty()) values = copy_of(segment, begin, shape.payload_bytes());
+    return values.bytes;
+  });
 }
 
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,

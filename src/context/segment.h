@@ -73,7 +73,10 @@ class SegmentWriter {
 // medium has lost them); then `values` means nothing. Errors: io where it cannot be read now.
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
                         const RecordShape& shape, std::span<std::byte> values);
-// The same, with the document's name.
+// The same where the values stand in the file, if it can be mapped; else in memory of their own.
+std::string map_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
+                       const RecordShape& shape, base::FileLayer::Content& values);
+// As read_record, with the document's name.
 std::string read_record(base::FileLayer::Reading& segment, const RecordPlace& place, const ChunkKey& key,
                         const RecordShape& shape, std::span<std::byte> values, std::string& source);
 

@@ -1,5 +1,6 @@
 #include "context/store_state.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
@@ -19,6 +20,7 @@ namespace {
 using base::ErrorCode;
 
 constexpr int64_t bytes_per_sync = int64_t{64} << 20;
+constexpr size_t chunks_read_together = 32;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -146,12 +148,13 @@ void ContextStore::State::read(std::vector<FlightPointer>& missing) {
     const auto start = std::chrono::steady_clock::now();
     std::optional<base::Progress> progress;  // only where it takes long
     std::vector<FlightPointer> left;
-    for (size_t i = 0; i < missing.size(); ++i) {
+    for (size_t first = 0; first < missing.size(); first += chunks_read_together) {
       base::throw_if_interrupted();
-      if (!read_disk(missing[i])) left.push_back(missing[i]);
-      if (progress) progress->advance(1);
+      const size_t end = std::min(first + chunks_read_together, missing.size());
+      read_disk(std::span(missing).subspan(first, end - first), left);
+      if (progress) progress->advance(static_cast<int64_t>(end - first));
       if (!progress && seconds_since(start) > 1)
-        progress.emplace("reading kept chunks", static_cast<int64_t>(missing.size() - i - 1), "chunks");
+        progress.emplace("reading kept chunks", static_cast<int64_t>(missing.size() - end), "chunks");
     }
     disk->flush();
     missing = std::move(left);
@@ -216,16 +219,26 @@ std::vector<at::Tensor> ContextStore::State::encode(const std::vector<FlightPoin
   return landed;
 }
 
-bool ContextStore::State::read_disk(const FlightPointer& flight) {
-  const RecordShape shape = codec.shape(rows_of(*flight));
-  const at::Tensor packed = codec.empty(rows_of(*flight), !device.is_cpu());
-  const bool found = disk->read(flight->key, shape, writable_bytes_of(packed));
+// Those that the disk has not are added to `left`.
+void ContextStore::State::read_disk(std::span<const FlightPointer> flights, std::vector<FlightPointer>& left) {
+  std::vector<at::Tensor> found(flights.size());
+  at::parallel_for(0, static_cast<int64_t>(flights.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const int64_t rows = rows_of(*flights[i]);
+      const at::Tensor packed = codec.empty(rows, !device.is_cpu());
+      if (disk->read(flights[i]->key, codec.shape(rows), writable_bytes_of(packed))) found[i] = packed;
+    }
+  });
   const std::scoped_lock lock(mutex);
-  ++(found ? counters.disk.hits : counters.disk.misses);
-  if (!found) return false;
-  counters.disk.hit_bytes += static_cast<int64_t>(packed.nbytes());
-  land(flight, packed);
-  return true;
+  for (size_t i = 0; i < flights.size(); ++i) {
+    ++(found[i].defined() ? counters.disk.hits : counters.disk.misses);
+    if (!found[i].defined()) {
+      left.push_back(flights[i]);
+      continue;
+    }
+    counters.disk.hit_bytes += static_cast<int64_t>(found[i].nbytes());
+    land(flights[i], found[i]);
+  }
 }
 
 // With the mutex held.

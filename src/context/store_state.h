@@ -51,7 +51,7 @@ struct ContextStore::State {
   at::Tensor to_page(const at::Tensor& packed, int64_t rows);
   void keep(const Flight& flight);
   std::vector<at::Tensor> encode(const std::vector<FlightPointer>& batch);
-  bool read_disk(const FlightPointer& flight);
+  void read_disk(std::span<const FlightPointer> flights, std::vector<FlightPointer>& left);
   void read_remote(std::vector<FlightPointer>& missing);
   void land(const FlightPointer& flight, const at::Tensor& packed);
   void write(std::vector<PendingRecord> records);

@@ -19,7 +19,6 @@ struct PendingRecord {
   std::string source;
   int64_t keep_since = 0;
   bool from_remote = false;
-  std::vector<at::Tensor> parts = {};  // instead of `packed`: they are written one behind the other
 };
 
 class WriteBehind {

@@ -24,9 +24,13 @@ int64_t KeptContexts::bytes() {
   for (const auto& known : contexts_) {
     const ContextPointer context = known.lock();
     if (!context) continue;
+    const void* first = nullptr;  // of the memory of the layer before
     for (const model::ContextStates::Projected& kept : context->kept) {
       if (kept.in_8_bits) {
-        for (const at::Tensor& part : kept.in_8_bits->parts) add_tensor(part);
+        const std::vector<at::Tensor>& memory = kept.in_8_bits->memory;
+        if (memory.empty() || memory.front().const_data_ptr() == first) continue;  // layers that stand page by page
+        first = memory.front().const_data_ptr();
+        for (const at::Tensor& part : memory) add_tensor(part);
       } else {
         add_tensor(kept.keys);
         add_tensor(kept.values);

@@ -8,32 +8,22 @@
 #include <vector>
 
 #include "model/cepe_model.h"
+#include "ops/int8_context.h"
 
 namespace cepe::model {
 
-// Where the keys and values of a context in 8 bits stand: of each layer with cross-attention those of its pages, one
-// behind the other.
-struct PageProjections {
-  std::vector<at::Tensor> layers;  // each uint8 [blocks of all pages, bytes of a block]
+// Those of a page of so many rows: uint8 [blocks, block_bytes], layer by layer of those with cross-attention.
+ops::Int8PageForm page_projection_form(const CepeModel& model, int64_t rows);
 
-  // Of the pages with these rows; nothing is written yet.
-  PageProjections(const CepeModel& model, std::span<const int64_t> page_rows);
-
-  int64_t block_bytes() const { return layers.front().size(1); }
-  int64_t blocks_of(size_t page) const { return first_block_[page + 1] - first_block_[page]; }  // in each layer
-  // Of a page: what each layer has of it.
-  std::vector<at::Tensor> parts_of(size_t page) const;
-
- private:
-  std::vector<int64_t> first_block_ = {0};
-};
-
-// Bytes that the pages with these rows take in all layers.
+// Bytes that the pages with these rows take.
 int64_t page_projection_bytes(const CepeModel& model, std::span<const int64_t> page_rows);
 
-// As keep_projections in 8 bits, on a CPU, in these places, which context.kept then refers to. What belongs to pages
-// that are `made` stands there already.
-void keep_projections_in(const PageProjections& places, const std::vector<bool>& made, const CepeModel& model,
+// Memory for each of the pages with these rows; nothing is written yet.
+std::vector<at::Tensor> empty_page_projections(const CepeModel& model, std::span<const int64_t> page_rows);
+
+// As keep_projections in 8 bits, on a CPU, in this memory, which context.kept then refers to: of each page, of its
+// form. What belongs to pages that are `made` stands there already, and may be read-only.
+void keep_projections_in(std::span<const at::Tensor> memory, const std::vector<bool>& made, const CepeModel& model,
                          ContextStates& context);
 
 }  // namespace cepe::model

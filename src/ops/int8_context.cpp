@@ -138,10 +138,10 @@ class Int8Reader {
         queries_(checked(queries, context, scale), padded_key(context.key_width), scale),
         rows_(queries.size(0)) {}
 
-  int64_t blocks() const { return static_cast<int64_t>(context_.block_rows.size()); }
+  int64_t blocks() const { return static_cast<int64_t>(context_.blocks.size()); }
   Int8Worker worker() const { return {rows_ * context_.groups, padded_value(context_.value_width)}; }
 
-  // Blocks [begin, end) of all parts.
+  // Blocks [begin, end).
   void attend(const Int8Worker& worker, int64_t begin, int64_t end) const {
     const cpu::Int8AttentionJob job = {.shape = block_shape(context_),
                                        .queries = rows_,
@@ -151,15 +151,7 @@ class Int8Reader {
                                        .output = data_of<float>(worker.output),
                                        .maximum = data_of<float>(worker.maximum),
                                        .denominator = data_of<float>(worker.denominator)};
-    int64_t first = 0;
-    for (const at::Tensor& part : context_.parts) {
-      const int64_t count = part.size(0);
-      const int64_t low = std::max(begin - first, int64_t{0}), high = std::min(end - first, count);
-      if (low < high)
-        kernel_.attend(job, {static_cast<const uint8_t*>(part.const_data_ptr()) + low * part.size(1),
-                             context_.block_rows.data() + first + low, high - low});
-      first += count;
-    }
+    kernel_.attend(job, {context_.blocks.data() + begin, context_.block_rows.data() + begin, end - begin});
   }
 
  private:
@@ -197,14 +189,11 @@ void merge_workers(const std::vector<Int8Worker>& workers, int64_t row, int64_t 
 
 }  // namespace
 
-int64_t Int8Context::bytes() const {
-  int64_t sum = 0;
-  for (const at::Tensor& part : parts) sum += static_cast<int64_t>(part.nbytes());
-  return sum;
-}
+int64_t Int8Context::bytes() const { return static_cast<int64_t>(blocks.size()) * block_shape(*this).bytes(); }
 
 void Int8Context::append(const Int8Context& other) {
-  parts.insert(parts.end(), other.parts.begin(), other.parts.end());
+  blocks.insert(blocks.end(), other.blocks.begin(), other.blocks.end());
+  memory.insert(memory.end(), other.memory.begin(), other.memory.end());
   block_rows.insert(block_rows.end(), other.block_rows.begin(), other.block_rows.end());
   page_blocks.insert(page_blocks.end(), other.page_blocks.begin(), other.page_blocks.end());
 }
@@ -221,7 +210,7 @@ Int8PageForm int8_page_form(int64_t rows, int64_t groups, int64_t key_width, int
 
 namespace {
 
-// The shape of a context of pages with these rows, whose parts are yet to come.
+// The shape of a context of pages with these rows, whose blocks are yet to come.
 Int8Context empty_context(std::span<const int64_t> page_rows, int64_t groups, int64_t key_width, int64_t value_width) {
   Int8Context context;
   context.groups = groups;
@@ -235,7 +224,7 @@ Int8Context empty_context(std::span<const int64_t> page_rows, int64_t groups, in
   return context;
 }
 
-// Checked keys and values weights, and the context that they make of `pages`, without its parts.
+// Checked keys and values weights, and the context that they make of `pages`, without its blocks.
 Int8Context checked_projection(std::span<const at::Tensor> pages, const at::Tensor& keys, const at::Tensor& values,
                                int64_t groups) {
   const auto is_weight = [&](const at::Tensor& weight) {
@@ -255,17 +244,10 @@ Int8Context checked_projection(std::span<const at::Tensor> pages, const at::Tens
   return empty_context(rows, groups, keys.size(0) / groups, values.size(0) / groups);
 }
 
-void check_place(const at::Tensor& place, int64_t blocks, int64_t bytes) {
-  if (!place.is_cpu() || place.scalar_type() != at::kByte || !place.is_contiguous() ||
-      place.sizes() != at::IntArrayRef({blocks, bytes}))
-    refuse_context("a place must be uint8 [" + std::to_string(blocks) + ", " + std::to_string(bytes) +
-                   "] on the CPU, without holes");
-}
-
-// Blocks of 64 rows of the pages, in order, into the parts.
-void project_into_parts(const Int8Context& context, std::span<const at::Tensor> pages, const at::Tensor& keys,
-                        const at::Tensor& values, const cpu::Int8ContextKernel& kernel) {
-  const int64_t width = keys.size(1), bytes = block_shape(context).bytes();
+// Blocks of 64 rows of the pages, in order.
+void project_into_blocks(const Int8Context& context, std::span<const at::Tensor> pages, const at::Tensor& keys,
+                         const at::Tensor& values, const cpu::Int8ContextKernel& kernel) {
+  const int64_t width = keys.size(1);
   std::vector<cpu::Int8ContextRows> pieces;
   for (const at::Tensor& page : pages) {
     const int64_t rows = page.size(0);
@@ -273,12 +255,9 @@ void project_into_parts(const Int8Context& context, std::span<const at::Tensor> 
     const auto* scales = static_cast<const float*>(static_cast<const void*>(states + rows * width));
     for (int64_t first = 0; first < rows; first += cpu::int8_block) {
       const int64_t count = std::min<int64_t>(cpu::int8_block, rows - first);
-      pieces.push_back({states + first * width, scales + first, count, nullptr});
+      pieces.push_back({states + first * width, scales + first, count, context.blocks[pieces.size()]});
     }
   }
-  auto piece = pieces.begin();
-  for (const at::Tensor& part : context.parts)
-    for (int64_t i = 0; i < part.size(0); ++i) (piece++)->to = data_of<uint8_t>(part) + i * bytes;
   const Int8Weights weights(keys, values, context.groups);
   const cpu::Int8BlockShape shape = block_shape(context);
   const int64_t key_columns = padded_value(context.key_width);
@@ -301,29 +280,40 @@ Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& ke
                          int64_t groups, const cpu::Int8ContextKernel& kernel) {
   Int8Context context = checked_projection(pages, keys, values, groups);
   const auto blocks = static_cast<int64_t>(context.block_rows.size());
-  context.parts = {at::empty({blocks, block_shape(context).bytes()}, at::kByte)};
-  prefer_large_pages(context.parts.front());
-  project_into_parts(context, pages, keys, values, kernel);
+  const int64_t bytes = block_shape(context).bytes();
+  context.memory = {at::empty({blocks, bytes}, at::kByte)};
+  prefer_large_pages(context.memory.front());
+  auto* data = data_of<uint8_t>(context.memory.front());
+  for (int64_t i = 0; i < blocks; ++i) context.blocks.push_back(data + i * bytes);
+  project_into_blocks(context, pages, keys, values, kernel);
   return context;
 }
 
-Int8Context project_int8_into(std::span<const at::Tensor> places, std::span<const at::Tensor> pages,
-                              const at::Tensor& keys, const at::Tensor& values, int64_t groups,
-                              const cpu::Int8ContextKernel& kernel) {
-  Int8Context context = checked_projection(pages, keys, values, groups);
-  if (places.size() != pages.size()) refuse_context("there must be a place a page");
-  for (size_t i = 0; i < places.size(); ++i)
-    check_place(places[i], context.page_blocks[i], block_shape(context).bytes());
-  context.parts.assign(places.begin(), places.end());
-  project_into_parts(context, pages, keys, values, kernel);
-  return context;
+void project_int8_into(const Int8Context& context, std::span<const at::Tensor> pages, const at::Tensor& keys,
+                       const at::Tensor& values, const cpu::Int8ContextKernel& kernel) {
+  const Int8Context made = checked_projection(pages, keys, values, context.groups);
+  if (made.block_rows != context.block_rows || made.key_width != context.key_width ||
+      made.value_width != context.value_width || context.blocks.size() != context.block_rows.size())
+    refuse_context("the blocks are of other pages or weights");
+  project_into_blocks(context, pages, keys, values, kernel);
 }
 
-Int8Context int8_context_of(const at::Tensor& place, std::span<const int64_t> page_rows, int64_t groups,
-                            int64_t key_width, int64_t value_width) {
+Int8Context int8_context_of(std::span<const at::Tensor> memory, int64_t layer, std::span<const int64_t> page_rows,
+                            int64_t groups, int64_t key_width, int64_t value_width) {
   Int8Context context = empty_context(page_rows, groups, key_width, value_width);
-  check_place(place, static_cast<int64_t>(context.block_rows.size()), block_shape(context).bytes());
-  context.parts = {place};
+  const int64_t bytes = block_shape(context).bytes();
+  if (memory.size() != page_rows.size()) refuse_context("there must be as much memory as pages");
+  for (size_t page = 0; page < memory.size(); ++page) {
+    const at::Tensor& rows = memory[page];
+    const int64_t blocks = context.page_blocks[page];
+    if (rows.dim() != 2 || !rows.is_cpu() || rows.scalar_type() != at::kByte || !rows.is_contiguous() || layer < 0 ||
+        rows.size(1) != bytes || rows.size(0) < (layer + 1) * blocks)
+      refuse_context("a page of " + std::to_string(page_rows[page]) + " rows must be uint8 [layers * " +
+                     std::to_string(blocks) + ", " + std::to_string(bytes) + "] on the CPU, without holes");
+    for (int64_t i = 0; i < blocks; ++i)
+      context.blocks.push_back(data_of<uint8_t>(rows) + (layer * blocks + i) * bytes);
+  }
+  context.memory.assign(memory.begin(), memory.end());
   return context;
 }
 

@@ -18,8 +18,9 @@ namespace cepe::ops {
 
 // Keys and values of one layer: blocks of rows of the layout in cpu/kernels.h. A page begins a block.
 struct Int8Context {
-  std::vector<at::Tensor> parts;                       // each uint8 [B_i, bytes of a block]
-  std::vector<int32_t> block_rows;                     // of the blocks of all parts
+  std::vector<uint8_t*> blocks;                        // wherever each stands
+  std::vector<at::Tensor> memory;                      // that they stand in, perhaps among others
+  std::vector<int32_t> block_rows;                     // of each block
   std::vector<int64_t> page_blocks;                    // of each page: how many
   int64_t groups = 0, key_width = 0, value_width = 0;  // G, D, Dv
 
@@ -30,7 +31,7 @@ struct Int8Context {
 // Bytes that the keys and values of one layer of pages with these rows take.
 int64_t int8_context_bytes(std::span<const int64_t> page_rows, int64_t groups, int64_t key_width, int64_t value_width);
 
-// The form of a layer's keys and values of one page: uint8 [B, bytes of a block].
+// The form of a layer's keys and values of one page: uint8 [blocks, block_bytes].
 struct Int8PageForm {
   int64_t blocks, block_bytes;
 };
@@ -43,14 +44,13 @@ inline bool takes_int8_context(int64_t width) { return width % 4 == 0; }
 // multiple of 4. Errors: invalid_argument for anything else.
 Int8Context project_int8(std::span<const at::Tensor> pages, const at::Tensor& keys, const at::Tensor& values,
                          int64_t groups, const cpu::Int8ContextKernel& kernel = cpu::int8_context_kernel());
-// The same into `places`, one a page, each of its form and without holes; these are the parts.
-Int8Context project_int8_into(std::span<const at::Tensor> places, std::span<const at::Tensor> pages,
-                              const at::Tensor& keys, const at::Tensor& values, int64_t groups,
-                              const cpu::Int8ContextKernel& kernel = cpu::int8_context_kernel());
-// Keys and values that were made before, of pages with these rows, which stand one behind the other: uint8 [blocks of
-// all pages, bytes of a block], without holes.
-Int8Context int8_context_of(const at::Tensor& place, std::span<const int64_t> page_rows, int64_t groups,
-                            int64_t key_width, int64_t value_width);
+// The same into blocks that stand already, of pages with as many rows.
+void project_int8_into(const Int8Context& context, std::span<const at::Tensor> pages, const at::Tensor& keys,
+                       const at::Tensor& values, const cpu::Int8ContextKernel& kernel = cpu::int8_context_kernel());
+// One layer of keys and values that stand page by page: `memory`: for each page uint8 [layers * blocks, block_bytes],
+// layer by layer, without holes on the CPU; page_rows: of each page. Errors: invalid_argument for anything else.
+Int8Context int8_context_of(std::span<const at::Tensor> memory, int64_t layer, std::span<const int64_t> page_rows,
+                            int64_t groups, int64_t key_width, int64_t value_width);
 
 // As row_attention, over all pages: queries [R, G, D] float32, scale above zero.
 RowAttention int8_attention(const at::Tensor& queries, const Int8Context& context, double scale,

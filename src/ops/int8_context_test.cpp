@@ -4,13 +4,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -23,6 +23,7 @@
 
 #include "base/error.h"
 #include "distance.h"
+#include "int8_bytes.h"
 #include "ops/int8_rows.h"
 
 namespace cepe::ops {
@@ -125,7 +126,8 @@ TEST(Int8Context, KernelsAgree) {
     SCOPED_TRACE(name);
     const Int8Context made = project_int8(given.pages, given.keys, given.values, 3, kernel);
     // A product on the border of two steps may fall to either.
-    EXPECT_LT(made.parts.front().ne(context.parts.front()).sum().item<int64_t>(), made.bytes() / 1000);
+    const at::Tensor &one = made.memory.front(), &other = context.memory.front();
+    EXPECT_LT(one.ne(other).sum().item<int64_t>(), made.bytes() / 1000);
     const RowAttention result = int8_attention(queries, context, 0.2, kernel);
     EXPECT_LT(distance(result.output, expected.output), 4e-3);
     EXPECT_LT(distance(result.log_sum_exp, expected.log_sum_exp), 5e-4);
@@ -214,40 +216,63 @@ TEST(Int8Context, GrowsByPages) {
   EXPECT_EQ(grown.bytes(), whole.bytes());
 }
 
-// What is made page by page, wherever it is put, is what one piece would hold, and is read like it.
-TEST(Int8Context, IsMadePageByPageIntoGivenPlaces) {
+// What is made page by page, wherever each stands and with other layers beside it, is what one piece would hold, and is
+// read like it.
+TEST(Int8Context, IsMadeAndReadPageByPageAmongOtherLayers) {
   at::manual_seed(8);
   const std::vector<int64_t> rows = {130, 64, 1, 256, 70};
   const Projection given(rows, 2, 64, 64, 96);
   for (const auto& [name, kernel] : context_kernels()) {
     SCOPED_TRACE(name);
     const Int8Context whole = project_int8(given.pages, given.keys, given.values, 2, kernel);
-    const at::Tensor place = at::zeros_like(whole.parts.front());
-    std::vector<at::Tensor> places;
-    int64_t first = 0;
+    std::vector<at::Tensor> memory;  // of three layers
     for (const int64_t count : rows) {
       const Int8PageForm form = int8_page_form(count, 2, 64, 64);
-      EXPECT_EQ(form.block_bytes, place.size(1));
-      places.push_back(place.narrow(0, first, form.blocks));
-      first += form.blocks;
+      memory.push_back(at::full({3 * form.blocks, form.block_bytes}, 255, at::kByte));
     }
-    for (const size_t page : {3U, 0U, 4U, 1U, 2U}) {
-      project_int8_into(std::span(places).subspan(page, 1), std::span(given.pages).subspan(page, 1), given.keys,
-                        given.values, 2, kernel);
-    }
-    EXPECT_TRUE(place.equal(whole.parts.front()));
-    const Int8Context read = int8_context_of(place, rows, 2, 64, 64);
+    const auto of = [&](size_t first, size_t count) {
+      return int8_context_of(std::span(memory).subspan(first, count), 1, std::span(rows).subspan(first, count), 2, 64,
+                             64);
+    };
+    for (const size_t page : {3U, 0U, 4U, 1U, 2U})
+      project_int8_into(of(page, 1), std::span(given.pages).subspan(page, 1), given.keys, given.values, kernel);
+    const Int8Context read = of(0, rows.size());
+    EXPECT_EQ(test::bytes_of(read), test::bytes_of(whole));
+    EXPECT_EQ(read.bytes(), whole.bytes());
     EXPECT_EQ(read.block_rows, whole.block_rows);
     EXPECT_EQ(read.page_blocks, whole.page_blocks);
-    const at::Tensor queries = at::randn({9, 2, 64});
-    EXPECT_TRUE(
-        int8_attention(queries, read, 0.2, kernel).output.equal(int8_attention(queries, whole, 0.2, kernel).output));
+    for (const at::Tensor& page : memory) {
+      EXPECT_TRUE(page.narrow(0, 0, page.size(0) / 3).eq(255).all().item<bool>());
+      EXPECT_TRUE(page.narrow(0, page.size(0) / 3 * 2, page.size(0) / 3).eq(255).all().item<bool>());
+    }
+    for (const int64_t count : {1, 9, 40}) {
+      const at::Tensor queries = at::randn({count, 2, 64});
+      EXPECT_TRUE(
+          int8_attention(queries, read, 0.2, kernel).output.equal(int8_attention(queries, whole, 0.2, kernel).output));
+    }
   }
-  const at::Tensor one = at::zeros({1, 7}, at::kByte);
+}
+
+TEST(Int8Context, RefusesMemoryOfOtherPages) {
+  const std::vector<int64_t> rows = {130, 64};
+  const Projection given(rows, 2, 64, 64, 96);
+  const int64_t bytes = int8_page_form(64, 2, 64, 64).block_bytes;
+  const std::vector<at::Tensor> memory = {at::zeros({6, bytes}, at::kByte), at::zeros({2, bytes}, at::kByte)};
+  const auto of = [&](const std::vector<at::Tensor>& pages, int64_t layer) {
+    return int8_context_of(pages, layer, rows, 2, 64, 64);
+  };
+  const Int8Context context = of(memory, 1);
+  project_int8_into(context, given.pages, given.keys, given.values);
   const auto refuses = [](auto&& make) { EXPECT_THROW(make(), base::Error); };
-  refuses([&] { int8_context_of(one, rows, 2, 64, 64); });
-  refuses([&] { project_int8_into({&one, 1}, std::span(given.pages).subspan(2, 1), given.keys, given.values, 2); });
-  refuses([&] { project_int8_into({}, given.pages, given.keys, given.values, 2); });
+  refuses([&] { of(memory, 2); });
+  refuses([&] { of(memory, -1); });
+  refuses([&] { of({memory.front()}, 0); });
+  refuses([&] { of({memory.front(), memory.back().to(at::kInt)}, 0); });
+  refuses([&] { of({memory.front(), memory.back().narrow(1, 0, 64)}, 0); });
+  refuses([&] { of({memory.front(), at::zeros({bytes, 2}, at::kByte).t()}, 0); });
+  refuses([&] { project_int8_into(context, std::span(given.pages).first(1), given.keys, given.values); });
+  refuses([&] { project_int8_into(context, given.pages, given.keys.narrow(0, 0, 64), given.values); });
+  refuses([&] { project_int8_into({}, given.pages, given.keys, given.values); });
 }
 
 TEST(Int8Context, NothingLeavesZeros) {

@@ -16,6 +16,7 @@
 
 #include "distance.h"
 #include "every_level.h"
+#include "int8_bytes.h"
 #include "ops/activation.h"
 #include "ops/int8_context.h"
 #include "ops/int8_product.h"
@@ -134,8 +135,10 @@ TEST(MemoryBounds, HoldForContextsIn8Bits) {
       at_every_level([&] {
         const Int8Context context = project_int8(pages, keys, values, 2);
         Int8Context made = project_int8(last, at_the_end(keys), at_the_end(values), 2);
-        ASSERT_TRUE(at::equal(made.parts.front(), context.parts.front())) << "width " << width << " rows " << rows;
-        made.parts = {at_the_end(made.parts.front())};
+        ASSERT_EQ(test::bytes_of(made), test::bytes_of(context)) << "width " << width << " rows " << rows;
+        const std::vector<int64_t> of_page = {rows};
+        const std::vector<at::Tensor> memory = {at_the_end(made.memory.front())};
+        made = int8_context_of(memory, 0, of_page, 2, 20, 70);
         for (const int64_t asked : {1, 13, 33}) {
           const at::Tensor queries = at::randn({asked, 2, 20});
           EXPECT_TRUE(at::equal(int8_attention(at_the_end(queries), made, 0.2).output,

@@ -180,19 +180,25 @@ inline Int8GroupBlock group_block(const Int8BlockShape& shape, const uint8_t* da
   return {data, reinterpret_cast<const int8_t*>(data + shape.values()), scales, scales + int8_block, rows};
 }
 
+// The group that is read as the second one after this; null where there is none.
+inline const uint8_t* group_ahead(const Int8BlockShape& shape, const Int8Blocks& blocks, int64_t block, int64_t group) {
+  for (group += 2; group >= shape.groups; group -= shape.groups) ++block;
+  return block < blocks.count ? blocks.data[block] + group * shape.group_bytes() : nullptr;
+}
+
 template <class V>
 void attend_int8(const Int8AttentionJob& job, const Int8Blocks& blocks) {
-  const int64_t bytes = job.shape.group_bytes();
-  const uint8_t* group_data = blocks.data;
   Int8Tile<12> tile;
   for (int64_t i = 0; i < blocks.count; ++i) {
-    for (int64_t group = 0; group < job.shape.groups; ++group, group_data += bytes) {
-      const Int8GroupBlock block = group_block(job.shape, group_data, blocks.rows[i]);
+    for (int64_t group = 0; group < job.shape.groups; ++group) {
+      const uint8_t* data = blocks.data[i] + group * job.shape.group_bytes();
+      const uint8_t* ahead = group_ahead(job.shape, blocks, i, group);
+      const Int8GroupBlock block = group_block(job.shape, data, blocks.rows[i]);
       for (int64_t first = 0; first < job.queries; first += tile.most_rows) {
         const int64_t left = job.queries - first;
         tile.row = group * job.queries + first;
         tile.count = left < tile.most_rows ? left : tile.most_rows;
-        tile.group_ahead = first == 0 ? 2 * bytes : 0;
+        tile.group_ahead = first == 0 && ahead ? ahead - data : 0;
         score_bytes<V>(job, block, tile);
         join_maxima<V>(job, tile);
         weigh_scores<V>(job, tile);

@@ -53,7 +53,7 @@ void attend_int8_by_tiles(const Int8AttentionJob& job, const Int8Blocks& blocks)
   __builtin_memset(tile.weights, 0, sizeof tile.weights);  // of rows beyond the last too
   alignas(64) int32_t sums[2][rows][byte_columns];
   const auto data_of = [&](const Int8Place& place) {
-    return blocks.data + (place.block * shape.groups + place.group) * shape.group_bytes();
+    return blocks.data[place.block] + place.group * shape.group_bytes();
   };
   const auto score = [&](const Int8Place& place, int32_t* to) {
     const int8_t* query = job.query + (place.group * job.queries + place.first) * shape.key_width;
@@ -68,8 +68,8 @@ void attend_int8_by_tiles(const Int8AttentionJob& job, const Int8Blocks& blocks)
     const int64_t left = job.queries - place.first;
     tile.row = place.group * job.queries + place.first;
     tile.count = left < rows ? left : rows;
-    const uint8_t* ahead = block.keys + 2 * shape.group_bytes();
-    const int64_t lines = place.first == 0 ? shape.group_bytes() / 64 / tile.count + 1 : 0;  // fetched with each row
+    const uint8_t* ahead = place.first == 0 ? group_ahead(shape, blocks, place.block, place.group) : nullptr;
+    const int64_t lines = ahead ? shape.group_bytes() / 64 / tile.count + 1 : 0;  // fetched with each row
     for (int64_t r = 0; r < tile.count; ++r) {
       const typename V::Int start = V::set_int(job.query_starts[tile.row + r]);
       typename V::Float largest = V::zero();

@@ -130,9 +130,9 @@ struct Int8AttentionJob {
   float* maximum;               // [G, R] of base-2 logarithms
   float* denominator;           // [G, R, 16]: its sum is the denominator
 };
-struct Int8Blocks {  // consecutive ones
-  const uint8_t* data;
-  const int32_t* rows;  // of each
+struct Int8Blocks {  // in the order in which they are read, wherever each stands
+  const uint8_t* const* data;
+  const int32_t* rows;
   int64_t count;
 };
 
