@@ -51,6 +51,8 @@ __device__ inline uint32_t packed_pair(float first, float second) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+inline constexpr unsigned multiprocessors = 132;  // of an H100 or H200
+
 inline bool is_wide_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 inline unsigned blocks_for(int64_t threads, int64_t block) {
   return static_cast<unsigned>((threads + block - 1) / block);

@@ -156,10 +156,11 @@ __device__ MergedFour merged_four(const Pack<float, 4> (&partial)[warps][fours],
 // The kernels begin while the parts' kernel ends: the tables are read before it has.
 
 // One query row and group, `merge_columns` of its width: each of `warps` merges a share of the slots, then they meet. A
-// call with few query rows is the time of its loads. Blocks of 16 warps share a multiprocessor by two: 192 of them, of
-// 64 rows of width 576, are all there at one time.
-template <class T, int warps, int at_once>
-__global__ void __launch_bounds__(warps* warp, warps == 16 ? 2 : 3)
+// call with few query rows is the time of its loads. Of blocks of 16 warps `together` share a multiprocessor: 192 of
+// them, of 64 rows of width 576, are all there at one time by two; a few, alone, have registers for all loads of a
+// warp.
+template <class T, int warps, int at_once, int together>
+__global__ void __launch_bounds__(warps* warp, together)
     merge_in_common(const PagedAttentionRun run, const Cut cut, const T* all_sums, const float2* all_states,
                     int blocks) {
   __shared__ Pack<float, 4> partial[warps][merge_columns<T> / 4];
@@ -228,8 +229,9 @@ cudaError_t launch_merge(const PagedAttentionRun& run, const Cut& cut, const T* 
                           states, blocks);
   };
   constexpr int each = 9;  // parts of a warp: all are asked for at one time
-  if (blocks > 8 * each) return launch(merge_in_common<T, 16, each>, 16);
-  return launch(merge_in_common<T, 8, each>, 8);
+  if (blocks <= 8 * each) return launch(merge_in_common<T, 8, each, 3>, 8);
+  if (4 * rows * across <= 3 * multiprocessors) return launch(merge_in_common<T, 16, each, 1>, 16);
+  return launch(merge_in_common<T, 16, each, 2>, 16);
 }
 
 }  // namespace cepe::ops::cuda

@@ -10,8 +10,7 @@ namespace cepe::ops::cuda {
 
 inline constexpr int chunk_bytes = 64;  // of a row: 16 for each of four neighbouring threads
 inline constexpr int block_inputs = 32;
-inline constexpr int tile_rows = 16;              // of the weight, for a thread block of a product
-inline constexpr unsigned multiprocessors = 132;  // of an H100 or H200
+inline constexpr int tile_rows = 16;  // of the weight, for a thread block of a product
 template <PackedFormat format>
 inline constexpr int chunk_inputs = format == PackedFormat::q4_1 ? 128 : 64;
 
