@@ -94,19 +94,30 @@ void read_block(const TileBlock& from, int64_t lane, float* to) {
   }
 }
 
-std::byte* tile_of(const PackedWeight& weight, int64_t row) {
-  return reinterpret_cast<std::byte*>(weight.data.data_ptr<uint8_t>()) +
-         row / cpu::tile_rows * bytes_per_tile(weight.format, weight.in_features);
-}
+// Where the rows of a weight stand.
+class PackedRows {
+ public:
+  explicit PackedRows(const PackedWeight& weight)
+      : data_(reinterpret_cast<std::byte*>(weight.data.data_ptr<uint8_t>())),
+        format_(weight.format),
+        tile_bytes_(bytes_per_tile(weight.format, weight.in_features)) {}
 
-TileBlock block_of(const PackedWeight& weight, int64_t row, int64_t block) {
-  return {tile_of(weight, row) + block * block_bytes(weight.format) * cpu::tile_rows, weight.format};
-}
+  std::byte* tile(int64_t row) const { return data_ + row / cpu::tile_rows * tile_bytes_; }
+  TileBlock block(int64_t row, int64_t block) const {
+    return {tile(row) + block * block_bytes(format_) * cpu::tile_rows, format_};
+  }
+
+ private:
+  std::byte* data_;
+  PackedFormat format_;
+  int64_t tile_bytes_;
+};
 
 void read_row(const PackedWeight& weight, int64_t row, float* to) {
+  const PackedRows rows(weight);
   const int64_t lane = row % cpu::tile_rows;
   if (weight.format == PackedFormat::int8_row) {
-    const std::byte* tile = tile_of(weight, row);
+    const std::byte* tile = rows.tile(row);
     const float scale = weight.scales.const_data_ptr<float>()[row];
     for (int64_t i = 0; i < weight.in_features; ++i) {
       to[i] = static_cast<float>(static_cast<int8_t>(tile[i * cpu::tile_rows + lane])) * scale;
@@ -114,22 +125,23 @@ void read_row(const PackedWeight& weight, int64_t row, float* to) {
     return;
   }
   for (int64_t block = 0; block < weight.in_features / block_inputs; ++block) {
-    read_block(block_of(weight, row, block), lane, to + block * block_inputs);
+    read_block(rows.block(row, block), lane, to + block * block_inputs);
   }
 }
 
 void copy_row(const PackedWeight& from, int64_t from_row, const PackedWeight& to, int64_t to_row) {
+  const PackedRows from_rows(from), to_rows(to);
   const int64_t from_lane = from_row % cpu::tile_rows;
   const int64_t to_lane = to_row % cpu::tile_rows;
   if (from.format == PackedFormat::int8_row) {
-    const std::byte* source = tile_of(from, from_row) + from_lane;
-    std::byte* target = tile_of(to, to_row) + to_lane;
+    const std::byte* source = from_rows.tile(from_row) + from_lane;
+    std::byte* target = to_rows.tile(to_row) + to_lane;
     for (int64_t i = 0; i < from.in_features * cpu::tile_rows; i += cpu::tile_rows) target[i] = source[i];
     return;
   }
   for (int64_t block = 0; block < from.in_features / block_inputs; ++block) {
-    const TileBlock source = block_of(from, from_row, block);
-    const TileBlock target = block_of(to, to_row, block);
+    const TileBlock source = from_rows.block(from_row, block);
+    const TileBlock target = to_rows.block(to_row, block);
     std::memcpy(target.scale(to_lane), source.scale(from_lane), 2);
     if (has_minimum(from.format)) std::memcpy(target.minimum(to_lane), source.minimum(from_lane), 2);
     const int64_t unit = is_nibbles(from.format) ? 4 : 1;
@@ -289,10 +301,11 @@ PackedWeight pack_blocks(PackedFormat format, int64_t out_features, int64_t in_f
                   " rows of " + std::to_string(row_bytes));
   }
   PackedWeight weight = empty_weight(format, out_features, in_features);
-  at::parallel_for(0, tiles_of(out_features), 64, [&](int64_t begin, int64_t end) {
+  const PackedRows rows(weight);
+  at::parallel_for(0, tiles_of(out_features), 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin * cpu::tile_rows; row < std::min(end * cpu::tile_rows, out_features); ++row) {
       for (int64_t block = 0; block < in_features / block_inputs; ++block) {
-        put_block(block_of(weight, row, block), row % cpu::tile_rows,
+        put_block(rows.block(row, block), row % cpu::tile_rows,
                   blocks.data() + row * row_bytes + block * block_bytes(format));
       }
     }
@@ -306,10 +319,11 @@ PackedWeight pack_int8_rows(const at::Tensor& values, const at::Tensor& scales) 
   }
   PackedWeight weight = empty_weight(PackedFormat::int8_row, values.size(0), values.size(1));
   weight.scales = padded_scales(scales);
-  const at::Tensor rows = values.contiguous();
-  const int8_t* from = rows.const_data_ptr<int8_t>();
+  const at::Tensor dense = values.contiguous();
+  const int8_t* from = dense.const_data_ptr<int8_t>();
+  const PackedRows rows(weight);
   for (int64_t row = 0; row < weight.out_features; ++row) {
-    std::byte* tile = tile_of(weight, row);
+    std::byte* tile = rows.tile(row);
     for (int64_t i = 0; i < weight.in_features; ++i) {
       tile[i * cpu::tile_rows + row % cpu::tile_rows] = static_cast<std::byte>(from[row * weight.in_features + i]);
     }
@@ -336,7 +350,14 @@ PackedWeight concatenate(std::span<const PackedWeight> parts) {
     if (part.scales.defined()) {
       whole.scales.narrow(0, row, part.out_features).copy_(part.scales.narrow(0, 0, part.out_features));
     }
-    for (int64_t from = 0; from < part.out_features; ++from, ++row) copy_row(part, from, whole, row);
+    int64_t from = 0;
+    if (row % cpu::tile_rows == 0 && part.out_features >= cpu::tile_rows) {  // whole tiles stay as they are
+      from = part.out_features / cpu::tile_rows * cpu::tile_rows;
+      std::memcpy(PackedRows(whole).tile(row), PackedRows(part).tile(0),
+                  static_cast<size_t>(from / cpu::tile_rows * bytes_per_tile(part.format, part.in_features)));
+      row += from;
+    }
+    for (; from < part.out_features; ++from, ++row) copy_row(part, from, whole, row);
   }
   return whole;
 }
