@@ -221,12 +221,12 @@ std::vector<at::Tensor> ContextStore::State::encode(const std::vector<FlightPoin
 
 // Those that the disk has not are added to `left`.
 void ContextStore::State::read_disk(std::span<const FlightPointer> flights, std::vector<FlightPointer>& left) {
-  std::vector<at::Tensor> found(flights.size());
+  std::vector<at::Tensor> found;  // made on this thread, which has the device whose transfers the memory is for
+  for (const FlightPointer& flight : flights) found.push_back(codec.empty(rows_of(*flight), !device.is_cpu()));
   at::parallel_for(0, static_cast<int64_t>(flights.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      const int64_t rows = rows_of(*flights[i]);
-      const at::Tensor packed = codec.empty(rows, !device.is_cpu());
-      if (disk->read(flights[i]->key, codec.shape(rows), writable_bytes_of(packed))) found[i] = packed;
+      if (!disk->read(flights[i]->key, codec.shape(rows_of(*flights[i])), writable_bytes_of(found[i])))
+        found[i].reset();
     }
   });
   const std::scoped_lock lock(mutex);

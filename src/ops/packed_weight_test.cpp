@@ -197,7 +197,7 @@ TEST(PackedWeight, RowsAreThoseOfTheWholeMatrix) {
 TEST(PackedWeight, ConcatenationIsTheRowsUnderOneAnother) {
   for (const PackedFormat format :
        {PackedFormat::q4_0, PackedFormat::q4_1, PackedFormat::q8_0, PackedFormat::int8_row}) {
-    const std::vector<PackedWeight> parts = {random_weight(format, 48, 64, 1), random_weight(format, 5, 64, 2),
+    const std::vector<PackedWeight> parts = {random_weight(format, 48, 64, 1), random_weight(format, 37, 64, 2),
                                              random_weight(format, 30, 64, 3)};
     const at::Tensor expected =
         at::cat({unpack(parts[0], at::kFloat), unpack(parts[1], at::kFloat), unpack(parts[2], at::kFloat)});
