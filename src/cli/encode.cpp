@@ -2,6 +2,8 @@
 #include <chrono>
 #include <cstdio>
 #include <iterator>
+#include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -9,10 +11,13 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/parse_values.h"
+#include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/documents.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
+#include "context/projection_store.h"
+#include "model/page_projections.h"
 
 namespace cepe::cli {
 namespace {
@@ -30,15 +35,20 @@ struct EncodeOptions {
 struct EncodingAccount {
   int64_t documents = 0, tokens = 0, chunks = 0, encoded = 0, encoded_tokens = 0;
   double seconds = 0;
+  std::optional<context::ProjectionCounters> kept;  // --kept-disk
 };
 
 std::string encoding_line(const EncodingAccount& account) {
   char rate[64] = "";
   if (account.encoded > 0 && account.seconds > 0)
     std::snprintf(rate, sizeof rate, ", %.0f tokens/s", static_cast<double>(account.encoded_tokens) / account.seconds);
+  std::string kept;
+  if (account.kept)
+    kept = "; K and V of " + std::to_string(account.kept->made) + " made, " + std::to_string(account.kept->read) +
+           " found";
   return std::to_string(account.documents) + " documents, " + std::to_string(account.tokens) +
          " tokens: " + std::to_string(account.encoded) + " chunks encoded, " +
-         std::to_string(account.chunks - account.encoded) + " found" + rate + "; peak memory " +
+         std::to_string(account.chunks - account.encoded) + " found" + rate + kept + "; peak memory " +
          base::human_bytes(base::peak_resident_bytes());
 }
 
@@ -54,6 +64,44 @@ std::vector<context::Chunk> chunks_of(const Runtime& runtime, const std::vector<
   return chunks;
 }
 
+// Whether K and V of these chunks are to be stored: `generate` looks for them from some size on. Errors:
+// invalid_argument where they are more than they may be.
+bool keeps_projections(const Runtime& runtime, const std::vector<context::Chunk>& chunks, const std::string& asked) {
+  if (!runtime.projections) return false;
+  std::vector<int64_t> rows;
+  rows.reserve(chunks.size());
+  for (const context::Chunk& chunk : chunks) rows.push_back(static_cast<int64_t>(chunk.ids.size()));
+  const context::ProjectionStoreOptions& limits = runtime.projections->options();
+  const int64_t bytes = model::page_projection_bytes(runtime.model, rows);
+  if (bytes > limits.max_bytes) {
+    throw Error(ErrorCode::invalid_argument,
+                "--kept-disk: K and V of these documents take " + base::human_bytes(bytes) + ", more than " +
+                    base::human_bytes(limits.max_bytes) + ": give it more or fewer documents, or leave it out");
+  }
+  if (bytes < limits.least_bytes && asked != "auto")
+    base::warn("--kept-disk " + asked + ": without effect with documents as short as these, whose K and V take " +
+               base::human_bytes(bytes) + ": they are sooner made than looked for");
+  return bytes >= limits.least_bytes;
+}
+
+// In pieces: K and V take several times the states' memory.
+void store_projections(const Runtime& runtime, const std::vector<context::Chunk>& chunks, int64_t tokens) {
+  constexpr size_t at_once = 128;
+  base::Progress progress("making K and V", tokens, "tokens");
+  for (size_t first = 0; first < chunks.size(); first += at_once) {
+    base::throw_if_interrupted();
+    const auto some = std::span(chunks).subspan(first, std::min(at_once, chunks.size() - first));
+    model::ContextStates states = runtime.context_store().get_or_encode(some);
+    const int64_t rows = states.rows;
+    runtime.projections->store(std::move(states));
+    progress.advance(rows);
+  }
+  runtime.projections->flush();
+  base::throw_if_interrupted();
+  if (!runtime.projections->keeps())  // why, it has said
+    throw Error(ErrorCode::io, runtime.projections->options().folder.string() + ": K and V could not be kept");
+}
+
 void encode(const EncodeOptions& options, const CommonOptions& common) {
   const bool keeps = !options.model.no_cache && base::parse_bytes(options.model.cache_size, "--cache-size") > 0;
   if (!keeps) {
@@ -66,6 +114,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   if (!store.keeps_on_disk() && !store.only_reads_disk())  // why, it has said
     throw Error(ErrorCode::io, common.chunks().string() + ": nothing could be kept there; choose another --cache-dir");
   const std::vector<context::Chunk> chunks = chunks_of(*runtime, documents, options.model.chunk_overlap);
+  const bool keeps_too = keeps_projections(*runtime, chunks, options.model.kept_disk);
 
   const auto start = std::chrono::steady_clock::now();
   EncodingAccount account;
@@ -83,12 +132,17 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
     throw Error(ErrorCode::io, common.chunks().string() + ": another process held or removed the catalogue; " +
                                    std::to_string(chunks_left_out) + " encoded chunks could not be kept; encode again");
   }
+  if (keeps_too) {
+    store_projections(*runtime, chunks, account.tokens);
+    account.kept = runtime->projections->counters();
+  }
   base::notice(encoding_line(account));
   if (!options.json) return;
-  const Json result = {{"folder", common.chunks().string()}, {"documents", account.documents},
-                       {"tokens", account.tokens},           {"chunks", account.chunks},
-                       {"encoded", account.encoded},         {"found", account.chunks - account.encoded},
-                       {"seconds", account.seconds}};
+  Json result = {{"folder", common.chunks().string()}, {"documents", account.documents},
+                 {"tokens", account.tokens},           {"chunks", account.chunks},
+                 {"encoded", account.encoded},         {"found", account.chunks - account.encoded},
+                 {"seconds", account.seconds}};
+  if (account.kept) result["kept"] = {{"made", account.kept->made}, {"found", account.kept->read}};
   write_output(result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
@@ -104,6 +158,13 @@ void add_encode(CLI::App& program, CommonOptions& common) {
   add_model_options(*command, options->model);
   add_store_options(*command, options->model);
   add_overlap_option(*command, options->model);
+  command
+      ->add_option(
+          "--kept-disk", options->model.kept_disk,
+          "K and V of the documents too, in 8 bits, as `generate` and `chat` look for them on a CPU: most that "
+          "all of these may take (\"4G\"; auto: as there); 0: none are made")
+      ->capture_default_str()
+      ->group("Cross-attention");
 }
 
 }  // namespace cepe::cli

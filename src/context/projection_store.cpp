@@ -32,6 +32,13 @@ ChunkKey key_of(const base::Digest& page, const base::Digest& fingerprint) {
   return hash.finish();
 }
 
+std::vector<int64_t> rows_of_pages(const model::ContextStates& context) {
+  std::vector<int64_t> rows;
+  rows.reserve(context.pages.size());
+  for (const at::Tensor& page : context.pages) rows.push_back(page.size(0));
+  return rows;
+}
+
 RecordShape shape_of(const model::CepeModel& model, int64_t rows) {
   const ops::Int8PageForm form = model::page_projection_form(model, rows);
   return {RecordShape::Type::bytes, form.blocks, form.block_bytes};
@@ -105,13 +112,20 @@ std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRec
 
 void ProjectionStore::keep(model::ContextStates& context) {
   const at::NoGradGuard none;
-  std::vector<int64_t> page_rows;
-  for (const at::Tensor& page : context.pages) page_rows.push_back(page.size(0));
-  if (!is_worth_it(context, page_rows)) {
-    model::keep_projections(context, model::cross_attention_blocks(model_), model::head_shape(model_.decoder.config),
-                            at::kByte);
-    return;
-  }
+  const std::vector<int64_t> page_rows = rows_of_pages(context);
+  if (is_worth_it(context, page_rows)) return keep_all(context, page_rows);
+  model::keep_projections(context, model::cross_attention_blocks(model_), model::head_shape(model_.decoder.config),
+                          at::kByte);
+}
+
+void ProjectionStore::store(model::ContextStates chunks) {
+  const at::NoGradGuard none;
+  if (chunks.keys.size() != chunks.pages.size())
+    throw base::Error(base::ErrorCode::invalid_argument, "keys and values of chunks without keys cannot be stored");
+  keep_all(chunks, rows_of_pages(chunks));
+}
+
+void ProjectionStore::keep_all(model::ContextStates& context, std::span<const int64_t> page_rows) {
   std::vector<PendingRecord> records = records_of(context, page_rows);
   if (!disk_)
     disk_.emplace(DiskTierOptions{.folder = options_.folder, .max_bytes = options_.max_bytes, .synced = false});

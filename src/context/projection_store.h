@@ -46,12 +46,19 @@ class ProjectionStore {
   // soon after, on another thread. Contexts that are small, larger than the limit, or whose pages have no keys are
   // made whole and not written. One thread at a time.
   void keep(model::ContextStates& context);
+  // Ahead of questions: what the disk has not of these chunks, however few, is made and written soon after. Their
+  // states must have keys. Takes the memory of their keys and values. One thread at a time.
+  void store(model::ContextStates chunks);
   // Until all is written, or an interrupt.
   void flush();
+  // False once it was said that nothing is kept, or before anything was asked for.
+  bool keeps() { return disk_ && disk_->keeps(); }
   ProjectionCounters counters() const { return counters_; }
+  const ProjectionStoreOptions& options() const { return options_; }
 
  private:
   enum class Found : char { yes, no, not_looked_for };
+  void keep_all(model::ContextStates& context, std::span<const int64_t> page_rows);
   void write(const std::vector<PendingRecord>& records);
   std::vector<Found> find(std::vector<PendingRecord>& records);
   bool find(PendingRecord& record);

@@ -119,6 +119,28 @@ TEST_F(Projections, OfPagesWithoutKeysOrBeyondTheLimitsAreMadeAndNotWritten) {
   test::expect_error(base::ErrorCode::invalid_argument, "-1 bytes", [&] { ProjectionStore(model, options(-1)); });
 }
 
+TEST_F(Projections, AreStoredAheadOfQuestionsHoweverFew) {
+  ProjectionStoreOptions least = options();
+  least.least_bytes = 1 << 24;
+  {
+    ProjectionStore store(model, least);
+    EXPECT_FALSE(store.keeps());
+    store.store(context(16));
+    store.flush();
+    store.store(context(45));
+    store.flush();
+    EXPECT_TRUE(store.keeps());
+    EXPECT_EQ(store.counters().made, 6);
+    EXPECT_EQ(store.counters().read, 2) << "the first two chunks again";
+    model::ContextStates unknown = context(16);
+    unknown.keys.clear();
+    test::expect_error(base::ErrorCode::invalid_argument, "without keys", [&] { store.store(unknown); });
+  }
+  model::ContextStates asked = context(45);
+  EXPECT_EQ(keep(asked, options()).read, 6);
+  expect_right(asked);
+}
+
 TEST_F(Projections, AreMadeWhereTheDiskIsSlower) {
   model::ContextStates first = context(330), second = context(330), third = context(330);
   keep(first, options());

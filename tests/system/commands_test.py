@@ -542,6 +542,25 @@ class DefaultModel(ProgramTest):
         self.assertEqual(kept()["chunks"], 0)
         self.assertIn("without effect", self.succeed(*ask, "--kept-disk", "1G", "--kept-type", "bfloat16").err)
 
+    def test_encode_makes_k_and_v_ahead_of_the_first_question(self):
+        book = self.write("book.txt", (REPOSITORY / "books/tristram-shandy.txt").read_text()[:40000])
+        model = ("--model", self.file, "--adapter", REPOSITORY / "models/smollm2-135m-instruct-cepe", "--cache-dir",
+                 self.root / "encoded-cache")
+        kept = lambda: json.loads(self.succeed("store", "ls", "--json", "--cache-dir", model[-1]).out)["kept"]
+        self.refuse(["--kept-disk", "more than 1.00 MiB"], "encode", book, *model, "--kept-disk", "1M")
+        made = json.loads(self.succeed("encode", book, *model, "--kept-disk", "1G", "--json").out)
+        self.assertEqual(made["kept"], {"made": made["chunks"], "found": 0})
+        there = kept()
+        self.assertEqual(there["chunks"], made["chunks"])
+        found = self.succeed("encode", book, *model, "--kept-disk", "auto")
+        self.assertIn(f"K and V of 0 made, {made['chunks']} found", found.err)
+        ask = ("generate", "--document", book, "--prompt", "My uncle Toby", "--max-tokens", "8", *model)
+        self.assertEqual(self.succeed(*ask).out, self.succeed(*ask, "--kept-disk", "0").out)
+        self.assertEqual(kept(), there, "what was found is written again")
+        short = self.write("short.txt", "Some text.")
+        self.assertIn("without effect", self.succeed("encode", short, *model, "--kept-disk", "1G").err)
+        self.assertEqual(kept(), there)
+
 
 if __name__ == "__main__":
     unittest.main()
