@@ -10,8 +10,21 @@
 #include "base/parse_values.h"
 #include "cli/version.h"
 #include "engine/open.h"
+#include "ops/device.h"
 
 namespace cepe::cli {
+namespace {
+
+// Of commands that open no device too.
+void check_device(const std::string& name) {
+  try {
+    ops::check_device_name(name);
+  } catch (const base::Error& error) {
+    throw base::Error(error.code(), "--device " + name + ": " + error.what() + "; use --device cpu");
+  }
+}
+
+}  // namespace
 
 base::Path CommonOptions::cache() const {
   return cache_folder.empty() ? base::default_cache_folder() : base::Path(cache_folder);
@@ -67,6 +80,7 @@ CLI::App* add_command(CLI::App& parent, const std::string& name, const std::stri
 void apply(const CommonOptions& common) {
   if (common.quiet && common.verbose)
     throw base::Error(base::ErrorCode::invalid_argument, "--quiet and --verbose contradict each other");
+  check_device(common.device);
   if (common.quiet) base::set_log_level(base::LogLevel::warning);
   if (common.verbose) base::set_log_level(base::LogLevel::detail);
   // Both may be set once only in a process, before the first parallel work.

@@ -202,12 +202,17 @@ int index_of(std::string_view name) {
 
 }  // namespace
 
+void check_device_name(std::string_view name) {
+  if (name == "cpu" || name == "auto" || name == "cuda") return;
+  if (!name.starts_with("cuda:")) refuse_device(name);
+  index_of(name);
+}
+
 at::Device open_device(std::string_view name) {
+  check_device_name(name);
   if (name == "cpu") return at::kCPU;
   if (name == "auto") return open_automatically();
-  if (name == "cuda") return open_gpu(0);
-  if (name.starts_with("cuda:")) return open_gpu(index_of(name));
-  refuse_device(name);
+  return open_gpu(name == "cuda" ? 0 : index_of(name));
 }
 
 int compute_capability(at::Device device) {

@@ -18,6 +18,8 @@ namespace cepe::ops {
 // CUDA part), unsupported (no GPU, no driver, a driver too old, a library that does not load, no GPU of that number,
 // one without machine code in the library beside one that has it: kernels are for all GPUs of a process or for none).
 at::Device open_device(std::string_view name);
+// Whether a name has one of these forms; no device is opened. Errors: invalid_argument.
+void check_device_name(std::string_view name);
 
 // Ten times the first number of an opened GPU's compute capability and the second: 80 for sm_80. 0 for the CPU.
 int compute_capability(at::Device device);

@@ -38,7 +38,9 @@ TEST(Device, ANameOfNoKnownFormIsRefusedByName) {
     std::string message;
     EXPECT_EQ(code_of(name, &message), base::ErrorCode::invalid_argument) << name;
     EXPECT_NE(message.find("'" + std::string(name) + "'"), std::string::npos) << message;
+    EXPECT_THROW(check_device_name(name), base::Error) << name;
   }
+  for (const char* name : {"cpu", "auto", "cuda", "cuda:7"}) EXPECT_NO_THROW(check_device_name(name)) << name;
 }
 
 class WithoutGpu : public testing::Test {

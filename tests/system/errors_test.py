@@ -120,6 +120,11 @@ class Errors(ProgramTest):
         self.assertEqual(outcome.code, 2)
         self.assertIn("--device cpu", outcome.err)
 
+    def test_a_word_that_is_no_device_is_refused_by_commands_that_open_none(self):
+        for command in (("store", "ls"), ("info", self.model), ("tokenize", "--model", self.model, "abc"),
+                        ("completion", "bash"), ("eval", "compare", "a", "b")):
+            self.refuse(["--device foo", "use --device cpu"], *command, "--device", "foo")
+
     def test_options_out_of_range_are_named(self):
         for option, value in (("--temperature", "-1"), ("--top-p", "0"), ("--min-p", "2"), ("--max-tokens", "0"),
                               ("--max-tokens", "many"), ("--repetition-penalty", "0"), ("--top-k", "-1"), ("--logit-bias", "5"), ("--logit-bias", "x=1"), ("--logit-bias", "5=nan"), ("--logit-bias", "5=3e38"),
