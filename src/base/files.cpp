@@ -103,6 +103,11 @@ bool is_there(const Path& path) {
   throw Error(ErrorCode::io, path.string() + ": cannot look at: " + problem.message());
 }
 
+bool may_be_there(const Path& path) {
+  std::error_code problem;
+  return std::filesystem::exists(path, problem) || problem;
+}
+
 std::string read_file(const Path& path, size_t max_bytes) {
   const MappedFile file(path);
   if (file.bytes().size() > max_bytes) {

@@ -38,6 +38,8 @@ std::string read_file(const Path& path, size_t max_bytes = size_t{1} << 31);
 // targets were removed or left behind, as in Hugging Face's cache, must not pass for one that never had the file.
 // Errors: not_found (names the link and what it points to), io (no permission to look, with the system's reason).
 bool is_there(const Path& path);
+// The same for what is opened next, which says what is wrong: true where it cannot be looked at.
+bool may_be_there(const Path& path);
 
 // Git leaves a few lines of text in place of a large file where Git LFS was not there to fetch it.
 // Errors: invalid_argument where `content` is such a pointer; says how to fetch what it points to.

@@ -76,6 +76,9 @@ TEST_F(Files, ALinkToNothingIsNoAbsence) {
   EXPECT_FALSE(is_there(folder / "x"));
   EXPECT_FALSE(is_there(folder / "x" / "below"));
   EXPECT_TRUE(is_there(folder));
+  EXPECT_FALSE(may_be_there(folder / "x"));
+  EXPECT_TRUE(may_be_there(folder));
+  EXPECT_TRUE(may_be_there(folder / std::string(300, 'x'))) << "a name too long to be looked at";
   std::filesystem::create_symlink("blobs/1234", folder / "x");
   for (const auto& look : {+[](const Path& path) { is_there(path); }, +[](const Path& path) { read_file(path); }}) {
     try {

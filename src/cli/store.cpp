@@ -26,8 +26,7 @@ std::string words(int64_t chunks, int64_t bytes) {
 // Nothing where there is no folder: looking makes none.
 std::optional<context::DiskTier> open_tier(const base::Path& folder,
                                            int64_t max_bytes = context::DiskTierOptions().max_bytes) {
-  std::error_code problem;  // where it cannot be looked at, opening it says so
-  if (!std::filesystem::exists(folder, problem) && !problem) return std::nullopt;
+  if (!base::may_be_there(folder)) return std::nullopt;
   context::DiskTierOptions options;
   options.folder = folder;
   options.max_bytes = max_bytes;

@@ -97,12 +97,6 @@ int64_t rows_of(const std::vector<FlightPointer>& flights) {
                          [](int64_t rows, const FlightPointer& flight) { return rows + rows_of(*flight); });
 }
 
-// What cannot be looked at, opening it says.
-bool may_be_there(const base::Path& folder) {
-  std::error_code problem;
-  return std::filesystem::exists(folder, problem) || problem;
-}
-
 // Tokens of encoding that are over, on a bar: of the flights up to the first that is not.
 class Shown {
  public:
@@ -228,7 +222,7 @@ StoreCounters ContextStore::counters() const {
 }
 
 StoreUsage store_usage(const base::Path& folder) {
-  if (!may_be_there(folder)) return {};
+  if (!base::may_be_there(folder)) return {};
   DiskTierOptions options;
   options.folder = folder;
   const DiskUsage usage = DiskTier(options).usage();
@@ -236,7 +230,7 @@ StoreUsage store_usage(const base::Path& folder) {
 }
 
 StoreUsage clear_store(const base::Path& folder) {
-  if (!may_be_there(folder)) return {};
+  if (!base::may_be_there(folder)) return {};
   DiskTierOptions options;
   options.folder = folder;
   const DiskUsage usage = DiskTier(options).clear();
