@@ -110,6 +110,12 @@ void tell_of_moved(const context::Arrangement& arrangement, bool continues) {
   }
 }
 
+void warn_of_idle_overlap(const GenerateOptions& options, const context::Arrangement& arrangement) {
+  if (options.model.chunk_overlap == 0 || !arrangement.chunks.empty()) return;
+  base::warn("--chunk-overlap " + std::to_string(options.model.chunk_overlap) +
+             ": without effect, since nothing goes to the encoder; give a --document");
+}
+
 std::string visible(const std::string& token) {
   return Json(token).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -232,6 +238,7 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const context::Arrangement arrangement = arrange_input(*runtime, options, documents, ids);
   check_moved(*runtime, arrangement);
   tell_of_moved(arrangement, !ids);
+  warn_of_idle_overlap(options, arrangement);
   engine::Engine engine(runtime->model, *runtime->tokenizer, engine_settings);
   int64_t context_tokens = 0;
   if (!arrangement.chunks.empty()) {

@@ -67,15 +67,29 @@ int64_t kept_disk_bytes(const ModelOptions& options, const base::Path& cache) {
   return static_cast<int64_t>(std::min<uintmax_t>(room / 4, most_kept_on_disk));
 }
 
-// What --kept-disk was given for nothing beside; "": it has its effect.
+// What --kept-disk has no effect beside; "": it has its effect.
 std::string useless_beside(const ModelOptions& options, const engine::OpenOptions& open) {
   if (options.no_cache) return "--no-cache";
   if (open.store.max_bytes == 0) return "--cache-size " + options.cache_size;
   if (!open.load.device.is_cpu()) return "a GPU";
   if (options.kept_type == "bfloat16") return "--kept-type bfloat16";
+  if (open.load.type == model::WeightType::float32 && options.kept_type == "auto" && options.state_type == "auto")
+    return "--dtype float32; --kept-type int8 keeps 8 bits all the same";
   if (options.cross_attention == "absorbed" || options.cross_attention == "projected")
     return "--cross-attention " + options.cross_attention;
+  if (options.cross_attention == "auto" && options.kept_memory != "auto" &&
+      base::parse_bytes(options.kept_memory, "--kept-memory") == 0)
+    return "--kept-memory " + options.kept_memory;
   return "";
+}
+
+void set_kept_disk(engine::OpenOptions& open, const ModelOptions& options, const base::Path& cache) {
+  const std::string beside = useless_beside(options, open);
+  if (beside.empty()) {
+    open.projection_bytes = kept_disk_bytes(options, cache);
+  } else if (options.kept_disk != "auto" && base::parse_bytes(options.kept_disk, "--kept-disk") > 0) {
+    base::warn("--kept-disk " + options.kept_disk + ": without effect with " + beside);
+  }
 }
 
 }  // namespace
@@ -246,10 +260,7 @@ engine::OpenOptions open_options(const ModelOptions& options, const CommonOption
   open.cache_folder = common.cache();
   open.keeps_chunks = !options.no_cache;
   open.store = store_options(options);
-  open.projection_bytes = kept_disk_bytes(options, common.cache());
-  if (const std::string beside = useless_beside(options, open);
-      options.kept_disk != "auto" && open.projection_bytes > 0 && !beside.empty())
-    base::warn("--kept-disk " + options.kept_disk + ": without effect with " + beside);
+  set_kept_disk(open, options, common.cache());
   if (open.store.device_bytes > 0 && open.load.device.is_cpu())
     base::warn("--device-cache " + options.device_cache + ": without effect on a CPU; --host-cache keeps chunks there");
   return open;

@@ -142,6 +142,13 @@ class Errors(ProgramTest):
         greedy = self.generate("--prompt", "abc", "--top-p", "0.9", "--seed", "3", "--device-cache", "1M")
         self.assertIn("--top-p, --seed: without effect at --temperature 0", greedy.err)
         self.assertIn("--device-cache 1M: without effect on a CPU", greedy.err)
+        overlap = ("--adapter", self.adapter, "--chunk-overlap", "8", "--prompt", "abc")
+        self.assertIn("--chunk-overlap 8: without effect", self.generate(*overlap).err)
+        document = self.write("overlapping.txt", "some text")
+        self.assertNotIn("--chunk-overlap", self.generate(*overlap, "--document", document).err)
+        for option in (("--dtype", "float32"), ("--kept-memory", "0")):
+            kept = self.generate("--prompt", "abc", "--kept-disk", "1G", *option)
+            self.assertIn(f"--kept-disk 1G: without effect with {option[0]}", kept.err)
         kept = self.generate("--prompt", "abc", "--kept-memory", "1G", "--cross-attention", "kept")
         self.assertIn("--kept-memory: without effect with --cross-attention kept", kept.err)
         drawn = self.generate("--prompt", "abc", "--top-p", "0.9", "--seed", "3", "--temperature", "1")
