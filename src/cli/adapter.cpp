@@ -35,7 +35,7 @@ void initialise(const InitOptions& options, const CommonOptions& common) {
     shape.cross_attention_layers = base::parse_layers(options.layers, "--cross-attention-layers");
   const Path output = options.output, path = model::locate_model(options.model, common.cache());
   check_is_another(output, path);
-  const OutputFolder folder(output, options.force, "--output");
+  OutputFolder folder(output, options.force, "--output");
   const model::ModelSource source = model::open_model(path);
   if (options.layers.empty()) {
     for (int64_t layer = 0; layer < source.decoder.layers; ++layer) shape.cross_attention_layers.push_back(layer);
@@ -44,6 +44,7 @@ void initialise(const InitOptions& options, const CommonOptions& common) {
   const model::Decoder decoder = model::load_decoder(source, load);
   const model::Adapter adapter = model::initialise_adapter(decoder, shape);
   model::save_adapter(output, adapter, decoder, {options.int8, false, path.filename().string()});
+  folder.keep();
   base::notice("an untrained adapter for " + path.filename().string() + " is in " + output.string());
   write_output(output.string() + "\n");
 }
@@ -57,12 +58,13 @@ void quantise(const QuantiseOptions& options, const CommonOptions& common) {
   const Path output = options.output, path = model::locate_model(options.model, common.cache());
   check_is_another(output, path);
   check_is_another(output, options.adapter);
-  const OutputFolder folder(output, options.force, "--output");
+  OutputFolder folder(output, options.force, "--output");
   const model::LoadOptions dense = {.type = model::WeightType::float32};
   const model::Decoder decoder = model::load_decoder(model::open_model(path), dense);
   const model::Adapter adapter = model::load_adapter(options.adapter, decoder, dense);
   const bool trained = model::read_adapter_config(options.adapter).trained;
   model::save_adapter(output, adapter, decoder, {true, trained, path.filename().string()});
+  folder.keep();
   write_output(output.string() + "\n");
 }
 

@@ -43,14 +43,16 @@ void convert(const ConvertOptions& options, const CommonOptions& common) {
   if (!options.adapter.empty()) check_is_another(output, options.adapter);
   const model::ModelSource source = model::open_model(path);
   check_can_be_asked(options, common, source);
-  const OutputFolder folder(output, options.force, "--output");
+  OutputFolder folder(output, options.force, "--output");
   if (!options.adapter.empty()) {
     model::join_cepe_folder(source, options.adapter, output);
     base::notice("published CEPE folder: decoder, encoder and cross-attention together");
   } else if (source.encoder) {
-    const OutputFolder decoder(output / "decoder", options.force, "--output");
-    const OutputFolder adapter(output / "adapter", options.force, "--output");
+    OutputFolder decoder(output / "decoder", options.force, "--output");
+    OutputFolder adapter(output / "adapter", options.force, "--output");
     model::split_cepe_folder(source, output / "decoder", output / "adapter");
+    decoder.keep();
+    adapter.keep();
     base::notice("decoder and adapter apart: --model " + (output / "decoder").string() + " --adapter " +
                  (output / "adapter").string());
   } else {
@@ -58,6 +60,7 @@ void convert(const ConvertOptions& options, const CommonOptions& common) {
     model::convert_to_safetensors(source, output, half ? formats::DType::bfloat16 : formats::DType::float32);
     if (source.checkpoint.is_gguf()) base::notice("the tokenizer stays in the GGUF file: --tokenizer " + path.string());
   }
+  folder.keep();
   write_output(output.string() + "\n");
 }
 

@@ -70,9 +70,10 @@ void export_corpus(const ExportOptions& options) {
     write_output(options.npy + "\n");
     return;
   }
-  const OutputFolder folder(options.mds, options.force, "--mds");
+  OutputFolder folder(options.mds, options.force, "--mds");
   const int64_t samples =
       data::write_published_samples(corpus, options.previous, options.tokens, options.mds, {.zstd = options.zstd});
+  folder.keep();
   base::notice(std::to_string(samples) + " samples of " + std::to_string(options.previous) + " + " +
                std::to_string(options.tokens) + " tokens");
   write_output(options.mds + "\n");

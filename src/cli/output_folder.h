@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/files.h"
 
@@ -10,8 +11,9 @@ namespace cepe::cli {
 // Errors: invalid_argument naming `option` where it was given as ''.
 void check_is_named(const base::Path& folder, const std::string& option);
 
-// A folder that is not there yet or is empty, or any folder with `force`. Made, and gone again with this where it was
-// not there and nothing was written into it: a command that is refused leaves none.
+// A folder that is not there yet or is empty, or any folder with `force`. Made, with the folders above it. Without
+// `keep` it is afterwards as it was found, not there or empty: a command that is refused, or whose disk is full, leaves
+// nothing that the next attempt would need --force for. What a folder held before is never removed.
 // Errors: invalid_argument naming `option`, io.
 class OutputFolder {
  public:
@@ -20,8 +22,11 @@ class OutputFolder {
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
+  void keep();  // what was written is whole
+
  private:
-  base::Path made_;  // empty: it was there
+  base::Path folder_;             // empty: nothing of it is removed
+  std::vector<base::Path> made_;  // it and those above it that were not there, the deepest first
 };
 
 // Where the folder itself is the input, what was read would be replaced. Errors: invalid_argument.
