@@ -11,7 +11,7 @@ namespace {
 
 using base::Json;
 
-constexpr size_t excerpt_tokens = 16, chunks_told = 5;
+constexpr size_t excerpt_tokens = 16, documents_told = 20, chunks_told = 5;
 
 // Names of the documents, and of what comes behind them where there is such a thing.
 std::vector<std::string> names_of(const std::vector<Document>& documents, const std::vector<context::Chunk>& chunks,
@@ -100,9 +100,18 @@ std::string attribution_text(const Attribution& attribution) {
   if (attribution.documents.empty()) return "leaned on no context\n";
   std::string text = "leaned on\n";
   char number[32];
-  for (const size_t i : most_first(attribution.document_masses)) {
-    std::snprintf(number, sizeof number, "%6.1f %%  ", 100 * attribution.document_masses[i]);
-    text += number + shown_name(attribution.documents[i]) + "\n";
+  const std::vector<size_t> documents = most_first(attribution.document_masses);
+  const size_t told = std::min(documents.size(), documents_told);
+  double rest = 1;
+  for (size_t i = 0; i < told; ++i) {
+    const double mass = attribution.document_masses[documents[i]];
+    std::snprintf(number, sizeof number, "%6.1f %%  ", 100 * mass);
+    text += number + shown_name(attribution.documents[documents[i]]) + "\n";
+    rest -= mass;
+  }
+  if (told < documents.size()) {
+    std::snprintf(number, sizeof number, "%6.1f %%  ", 100 * std::max(rest, 0.0));
+    text += number + std::to_string(documents.size() - told) + " further documents together\n";
   }
   std::vector<double> masses;
   for (const Attribution::ChunkShare& share : attribution.chunks) masses.push_back(share.mass);

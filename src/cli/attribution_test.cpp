@@ -40,6 +40,22 @@ TEST(Attribution, TokensBeforeThereWasAContextDoNotCount) {
   EXPECT_DOUBLE_EQ(found.chunks[0].mass, 0.625);
 }
 
+TEST(Attribution, OfManyDocumentsThoseWithMostAreTold) {
+  engine::Completion completion;
+  completion.page_masses = {std::vector<float>(100, 0.01f)};
+  completion.page_masses[0][90] = 0.02f;
+  completion.page_masses[0][0] = 0;
+  std::vector<Document> documents;
+  std::vector<context::Chunk> chunks;
+  for (int64_t i = 0; i < 100; ++i) {
+    documents.push_back({std::to_string(i) + ".txt", ""});
+    chunks.push_back({tokenizer.encode("x", {}), i});
+  }
+  const std::string text = attribution_text(attribution_of(completion, chunks, documents, tokenizer));
+  EXPECT_NE(text.find("leaned on\n   2.0 %  90.txt\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  79.0 %  80 further documents together\n"), std::string::npos) << text;
+}
+
 TEST(Attribution, WithoutAContextThereIsNone) {
   engine::Completion completion;
   completion.page_masses = {{}, {}};
