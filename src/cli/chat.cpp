@@ -159,7 +159,8 @@ void chat(const ChatOptions& options, const CommonOptions& common) {
   const std::vector<Document> documents = read_documents(options.documents);
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   engine_settings.projections = runtime->projections;
-  if (!documents.empty() || options.answer.endless) runtime->context_store();
+  if (!documents.empty()) require_adapter(*runtime, "--document");
+  if (options.answer.endless) require_adapter(*runtime, "--endless");
   check_answer_of(*runtime, options.answer);
   // Before a message is read: an overlap that chunks cannot have.
   if (const auto& adapter = runtime->model.adapter)

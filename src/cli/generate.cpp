@@ -230,7 +230,9 @@ void generate(const GenerateOptions& options, const CommonOptions& common) {
   const std::unique_ptr<Runtime> runtime = open_runtime(options.model, common);
   engine_settings.projections = runtime->projections;
   // An error without an adapter, before any work.
-  if (!documents.empty() || options.answer.endless || options.attribution) runtime->context_store();
+  if (!documents.empty()) require_adapter(*runtime, "--document");
+  if (options.answer.endless) require_adapter(*runtime, "--endless");
+  if (options.attribution) require_adapter(*runtime, "--attribution");
   check_answer_of(*runtime, options.answer);
 
   const auto start = std::chrono::steady_clock::now();

@@ -158,6 +158,14 @@ engine::Request make_request(const Runtime& runtime, const GenerationOptions& op
   return request;
 }
 
+void require_adapter(const Runtime& runtime, const std::string& option) {
+  try {
+    runtime.context_store();
+  } catch (const Error& error) {
+    throw Error(error.code(), option + ": " + error.what());
+  }
+}
+
 void check_moved(const Runtime& runtime, const context::Arrangement& arrangement) {
   if (arrangement.moved == 0 || runtime.store) return;
   const auto read = static_cast<int64_t>(arrangement.decoder.size());

@@ -43,6 +43,9 @@ std::vector<std::pair<text::Token, double>> parse_logit_bias(const std::vector<s
 // Errors: as parse_logit_bias; invalid_argument where an endless answer is wanted without an adapter.
 engine::Request make_request(const Runtime& runtime, const GenerationOptions& options, std::vector<text::Token> prompt);
 
+// Errors: invalid_argument, naming what was asked for and needs one, where there is no adapter.
+void require_adapter(const Runtime& runtime, const std::string& option);
+
 // Errors: invalid_argument where a prompt or a conversation does not fit the decoder's window and there is no adapter
 // whose encoder could read the rest.
 void check_moved(const Runtime& runtime, const context::Arrangement& arrangement);

@@ -90,9 +90,8 @@ Arrangement arrange(const std::vector<std::vector<text::Token>>& documents, cons
   size_t count = documents.size();  // empty documents at the end have no end to read
   while (count > 0 && documents[count - 1].empty()) --count;
   if (count == 0) {
-    throw base::Error(
-        base::ErrorCode::invalid_argument,
-        "nothing to read: no prompt, and the " + std::to_string(documents.size()) + " documents hold no token");
+    throw base::Error(base::ErrorCode::invalid_argument,
+                      "nothing to read: there is no prompt, and no document holds a token; give one of them");
   }
   append_documents(arrangement.chunks, std::span(documents).first(count - 1), cut);
   divide(arrangement, documents[count - 1], window, 0, cut, static_cast<int64_t>(count - 1));

@@ -39,6 +39,8 @@ class Errors(ProgramTest):
         document = self.write("text.txt", "text")
         self.refuse_generate(["no adapter", "cepe adapter init"], "--document", document)
         self.refuse_generate("no adapter", "--adapter", "none", "--document", document)
+        for option in ("--endless", "--attribution"):
+            self.refuse_generate([option, "no adapter"], "--adapter", "none", option)
 
     def test_missing_model_is_named_with_the_command_that_gets_it(self):
         self.refuse("scripts/fetch-models", "generate", "--prompt", "abc")
