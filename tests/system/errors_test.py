@@ -171,6 +171,7 @@ class Errors(ProgramTest):
         self.refuse_generate(["--no-cache", "--remote-store"], "--no-cache", "--remote-store", "redis://localhost")
         self.refuse_generate("--prompt-file", "--prompt-file", self.write("p.txt", "x"))
         self.refuse_generate("--chat", "--system", "x")
+        self.refuse(["MODEL", "--model"], "info", self.model, "--model", self.model)
         self.refuse("once", "generate", "--model", self.model, "--document", "-", "--document", "-", stdin="x")
 
     def test_what_is_wrong_for_the_model_is_told_before_a_message_is_read(self):
