@@ -49,12 +49,17 @@ bool looks_like_repository(const std::string& name) {
 }  // namespace
 
 Path default_model(const Path& cache_folder) {
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(cache_folder / default_folder, none)) {
-    if (entry.path().extension() == ".gguf") return entry.path();
+  const Path fetched = base::default_cache_folder();  // where scripts/fetch-models puts it, whatever --cache-dir says
+  for (const Path& cache : {cache_folder, fetched}) {
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(cache / default_folder, none)) {
+      if (entry.path().extension() == ".gguf") return entry.path();
+    }
   }
-  throw Error(ErrorCode::not_found, "the default model (SmolLM2-135M-Instruct) is not in " + cache_folder.string() +
-                                        "; get it with: scripts/fetch-models");
+  const std::string places =
+      cache_folder == fetched ? fetched.string() : cache_folder.string() + " or " + fetched.string();
+  throw Error(ErrorCode::not_found,
+              "the default model (SmolLM2-135M-Instruct) is not in " + places + "; get it with: scripts/fetch-models");
 }
 
 Path locate_model(const std::string& name, const Path& cache_folder) {

@@ -17,9 +17,11 @@ class Locate : public testing::Test {
   void SetUp() override {
     std::filesystem::create_directories(folder);
     ::setenv("HF_HUB_CACHE", (folder / "hub").c_str(), 1);
+    ::setenv("CEPE_CACHE_DIR", folder.c_str(), 1);
   }
   void TearDown() override {
     ::unsetenv("HF_HUB_CACHE");
+    ::unsetenv("CEPE_CACHE_DIR");
     std::filesystem::remove_all(folder);
   }
   std::string message(const std::string& name) const {
@@ -55,6 +57,7 @@ TEST_F(Locate, AFolderIsTakenAsItIsAndTheDefaultModelFromTheCache) {
   std::filesystem::create_directories(model.parent_path());
   base::replace_file(model, "");
   EXPECT_EQ(locate_model("", folder), model);
+  EXPECT_EQ(locate_model("", folder / "of encoded chunks only"), model) << "where scripts/fetch-models puts it";
 }
 
 }  // namespace
