@@ -101,7 +101,7 @@ Engine::~Engine() = default;
 int64_t Engine::kept_budget() const {
   if (options_.batch_invariant)
     return options_.kept_bytes >= 0 ? options_.kept_bytes : std::numeric_limits<int64_t>::max();
-  if (options_.kept_bytes >= 0) return options_.kept_bytes - counters().kept_bytes;
+  if (options_.kept_bytes >= 0) return options_.kept_bytes - kept_.bytes();
   return ops::available_bytes(model_->decoder.device()) / 5 * 2;
 }
 
@@ -132,6 +132,7 @@ void Engine::set_context(model::ContextStates context) {
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
   const at::NoGradGuard none;
+  const std::lock_guard lock(preparing_);
   require_no_other_thread();
   check_context(*model_, context);
   if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
@@ -296,7 +297,7 @@ void Engine::discard(RequestId id) {
 }
 
 std::vector<Completion> Engine::generate_samples(Request request) {
-  const Stepping stepping(stepping_);
+  const Stepping stepping(stepping_, preparing_);
   check(request);
   std::vector<Completion> found(static_cast<size_t>(request.samples));
   size_t done = 0;
@@ -325,6 +326,7 @@ Completion Engine::generate(const Request& request) {
 }
 
 EngineCounters Engine::counters() const {
+  const std::lock_guard lock(preparing_);
   require_no_other_thread();
   EngineCounters counters = counters_;
   counters.preemptions = scheduler_.preemptions();

@@ -9,8 +9,9 @@
 //
 // submit() and cancel() may be called by any thread at any time, so that the threads of a server hand over what one
 // thread steps through. Everything else one thread at a time: while another is in step() or generate(), it is an error
-// (invalid_argument) rather than a race. Callbacks are called within step() and may call submit(), cancel() and
-// set_context(); step() and generate() from there are an error too.
+// (invalid_argument) rather than a race. Between steps several threads may call prepare() and counters(): one waits for
+// the other, and so does a step that begins meanwhile. Callbacks are called within step() and may call submit(),
+// cancel() and set_context(); step() and generate() from there are an error too.
 #pragma once
 
 #include <atomic>
@@ -177,6 +178,7 @@ class Engine {
   std::unique_ptr<model::BatchStep> batch_step_;
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
   std::atomic<std::thread::id> stepping_;                    // the thread that is in step() or generate()
+  mutable std::mutex preparing_;                             // of K and V that are counted and made between steps
   uint64_t next_age_ = 0;
   EngineCounters counters_;
 

@@ -3,6 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <latch>
+#include <thread>
+
+#include "base/error.h"
 #include "engine/engine.h"
 #include "engine_bench.h"
 #include "expect_error.h"
@@ -145,6 +151,50 @@ TEST_F(KeptBudget, IsForAllContextsThatSomebodyHas) {
     }
     EXPECT_FALSE(keeps(engine, 40));
   }
+}
+
+TEST_F(KeptBudget, IsForContextsThatSeveralThreadsPrepare) {
+  const int64_t each = bytes_of(40, KeptType::automatic);
+  const Engine engine(model, tokenizer, keeping(each * 3 / 2));
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::vector<model::ContextStates> given;
+    for (int i = 0; i < 4; ++i) given.push_back(states(ids(40)));
+    std::vector<ContextPointer> prepared(given.size());
+    std::vector<std::thread> threads;
+    threads.reserve(given.size());
+    std::latch all(static_cast<std::ptrdiff_t>(given.size()));
+    for (size_t i = 0; i < given.size(); ++i) {
+      threads.emplace_back([&, i] {
+        all.arrive_and_wait();
+        prepared[i] = engine.prepare(std::move(given[i]));
+        EXPECT_LE(engine.counters().kept_bytes, each * 3 / 2);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const auto keeps = [](const ContextPointer& context) { return !context->kept.empty(); };
+    EXPECT_EQ(std::count_if(prepared.begin(), prepared.end(), keeps), 1);
+  }
+}
+
+// A thread that steps is not kept from it by others that prepare: they are refused, or it waits for them.
+TEST_F(KeptBudget, IsCountedBeforeAStepBegins) {
+  const int64_t each = bytes_of(40, KeptType::automatic);
+  Engine engine(model, tokenizer, keeping(each * 3 / 2));
+  const model::ContextStates given = states(ids(40));
+  std::atomic<bool> ended = false;
+  std::thread other([&] {
+    while (!ended) {
+      try {
+        const ContextPointer context = engine.prepare(given);
+        engine.counters();
+      } catch (const base::Error& error) {
+        EXPECT_EQ(error.code(), base::ErrorCode::invalid_argument) << error.what();
+      }
+    }
+  });
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(engine.generate(request(5, 5)).tokens.size(), 5u);
+  ended = true;
+  other.join();
 }
 
 TEST_F(KeptBudget, IsForHotContextsBesideThose) {

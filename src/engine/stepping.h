@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <mutex>
 #include <thread>
 
 #include "base/error.h"
@@ -9,12 +10,16 @@
 namespace cepe::engine {
 
 // The thread of a step, or of several, while it lasts. A second step within it would end sequences that the first still
-// reads. Errors: invalid_argument where there is one.
+// reads. Errors: invalid_argument where there is one. `preparing`: held by those who were let in before; it waits for
+// them.
 class Stepping {
  public:
-  explicit Stepping(std::atomic<std::thread::id>& thread) : thread_(thread) {
+  Stepping(std::atomic<std::thread::id>& thread, std::mutex& preparing) : thread_(thread) {
     std::thread::id before;
-    if (thread_.compare_exchange_strong(before, std::this_thread::get_id())) return;
+    if (thread_.compare_exchange_strong(before, std::this_thread::get_id())) {
+      const std::lock_guard ended(preparing);
+      return;
+    }
     throw base::Error(base::ErrorCode::invalid_argument,
                       before == std::this_thread::get_id()
                           ? "a callback called step() or generate() of its engine: submit the request there, and the "
