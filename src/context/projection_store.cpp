@@ -51,6 +51,9 @@ ProjectionStore::ProjectionStore(const model::CepeModel& model, ProjectionStoreO
   if (options_.max_bytes < 0)
     throw base::Error(base::ErrorCode::invalid_argument,
                       "a budget of " + std::to_string(options_.max_bytes) + " bytes for keys and values on disk");
+  if (options_.most_waiting_bytes < 0)
+    throw base::Error(base::ErrorCode::invalid_argument, "a budget of " + std::to_string(options_.most_waiting_bytes) +
+                                                             " bytes for keys and values that wait to be written");
   writer_.emplace(bytes_at_once, [this](const std::vector<PendingRecord>& records) { write(records); });
 }
 
@@ -66,8 +69,7 @@ bool ProjectionStore::is_worth_it(const model::ContextStates& context, std::span
 
 // Of each page of the context.
 std::vector<PendingRecord> ProjectionStore::records_of(const model::ContextStates& context,
-                                                       std::span<const int64_t> page_rows) {
-  if (!fingerprint_) fingerprint_ = projection_fingerprint(model_);
+                                                       std::span<const int64_t> page_rows) const {
   std::vector<PendingRecord> records(context.pages.size());
   const int64_t start = wall_clock();
   for (size_t i = 0; i < records.size(); ++i) {
@@ -86,6 +88,13 @@ bool ProjectionStore::find(PendingRecord& record) {
       const_cast<std::byte*>(found.bytes.data()), {record.shape.rows, record.shape.width},
       [owner = found.owner](void*) {}, at::kByte);
   return true;
+}
+
+void ProjectionStore::open() {
+  const std::scoped_lock lock(opening_);
+  if (!fingerprint_) fingerprint_ = projection_fingerprint(model_);
+  if (!disk_)
+    disk_.emplace(DiskTierOptions{.folder = options_.folder, .max_bytes = options_.max_bytes, .synced = false});
 }
 
 // All that the disk has of them, unless it turns out to be slower than making them.
@@ -107,13 +116,14 @@ std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRec
         static_cast<double>(bytes) < seconds * static_cast<double>(options_.least_bytes_a_second))
       break;
   }
+  disk_->flush();
   return found;
 }
 
 void ProjectionStore::keep(model::ContextStates& context) {
   const at::NoGradGuard none;
   const std::vector<int64_t> page_rows = rows_of_pages(context);
-  if (is_worth_it(context, page_rows)) return keep_all(context, page_rows);
+  if (is_worth_it(context, page_rows)) return push(keep_all(context, page_rows));
   model::keep_projections(context, model::cross_attention_blocks(model_), model::head_shape(model_.decoder.config),
                           at::kByte);
 }
@@ -122,20 +132,30 @@ void ProjectionStore::store(model::ContextStates chunks) {
   const at::NoGradGuard none;
   if (chunks.keys.size() != chunks.pages.size())
     throw base::Error(base::ErrorCode::invalid_argument, "keys and values of chunks without keys cannot be stored");
-  keep_all(chunks, rows_of_pages(chunks));
+  std::vector<PendingRecord> missing = keep_all(chunks, rows_of_pages(chunks));
+  {
+    const std::scoped_lock lock(mutex_);
+    pushed_ += static_cast<int64_t>(missing.size());
+  }
+  writer_->push(std::move(missing));
 }
 
-void ProjectionStore::keep_all(model::ContextStates& context, std::span<const int64_t> page_rows) {
+// Those that the disk has not, to be written.
+std::vector<PendingRecord> ProjectionStore::keep_all(model::ContextStates& context,
+                                                     std::span<const int64_t> page_rows) {
+  open();
   std::vector<PendingRecord> records = records_of(context, page_rows);
-  if (!disk_)
-    disk_.emplace(DiskTierOptions{.folder = options_.folder, .max_bytes = options_.max_bytes, .synced = false});
   const std::vector<Found> found = find(records);
   std::vector<bool> are_there;
   std::vector<int64_t> missing_rows;
   for (size_t i = 0; i < records.size(); ++i) {
     are_there.push_back(found[i] == Found::yes);
-    ++(are_there.back() ? counters_.read : counters_.made);
     if (!are_there.back()) missing_rows.push_back(page_rows[i]);
+  }
+  {
+    const std::scoped_lock lock(mutex_);
+    counters_.made += static_cast<int64_t>(missing_rows.size());
+    counters_.read += static_cast<int64_t>(records.size() - missing_rows.size());
   }
   const std::vector<at::Tensor> made = model::empty_page_projections(model_, missing_rows);
   std::vector<at::Tensor> memory;
@@ -148,12 +168,30 @@ void ProjectionStore::keep_all(model::ContextStates& context, std::span<const in
   std::vector<PendingRecord> missing;
   for (size_t i = 0; i < records.size(); ++i)
     if (found[i] == Found::no) missing.push_back(std::move(records[i]));
-  if (missing.empty()) return;
+  return missing;
+}
+
+void ProjectionStore::push(std::vector<PendingRecord> records) {
+  if (records.empty()) return;
   {
     const std::scoped_lock lock(mutex_);
-    pushed_ += static_cast<int64_t>(missing.size());
+    pushed_ += static_cast<int64_t>(records.size());
   }
-  writer_->push(std::move(missing));
+  const int64_t dropped = writer_->push_in_place_of_oldest(std::move(records), options_.most_waiting_bytes);
+  if (dropped == 0) return;
+  base::detail(options_.folder.string() + ": the disk is slow; keys and values of " + std::to_string(dropped) +
+               " chunks that waited for it are not kept");
+  {
+    const std::scoped_lock lock(mutex_);
+    pushed_ -= dropped;
+    counters_.dropped += dropped;
+  }
+  written_changed_.notify_all();
+}
+
+ProjectionCounters ProjectionStore::counters() const {
+  const std::scoped_lock lock(mutex_);
+  return counters_;
 }
 
 void ProjectionStore::write(const std::vector<PendingRecord>& records) {
@@ -174,6 +212,11 @@ void ProjectionStore::write(const std::vector<PendingRecord>& records) {
   written_changed_.notify_all();
 }
 
+bool ProjectionStore::keeps() {
+  const std::scoped_lock opened(opening_);
+  return disk_ && disk_->keeps();
+}
+
 void ProjectionStore::flush() {
   std::unique_lock lock(mutex_);
   if (written_ < pushed_) {
@@ -185,6 +228,7 @@ void ProjectionStore::flush() {
     }
   }
   lock.unlock();
+  const std::scoped_lock opened(opening_);
   if (disk_) disk_->flush();
 }
 

@@ -24,6 +24,9 @@ struct ProjectionStoreOptions {
   base::Path folder;                        // made with mode 0700 when the first are kept
   int64_t max_bytes = int64_t{4} << 30;     // on disk; oldest used go first
   int64_t least_bytes = int64_t{64} << 20;  // of a context's; making fewer takes no time worth the disk
+  // What waits to be written holds its memory. Where the disk is so slow that more would wait, beside the context that
+  // was made last, what has waited longest is not written: it can be made again.
+  int64_t most_waiting_bytes = int64_t{2} << 30;
   // Where the disk gives less a second, by the first so many bytes, making them is quicker.
   int64_t least_bytes_a_second = int64_t{400} << 20, bytes_to_judge = int64_t{128} << 20;
 };
@@ -31,6 +34,7 @@ struct ProjectionStoreOptions {
 // Of pages in contexts that were large enough.
 struct ProjectionCounters {
   int64_t read = 0, made = 0;
+  int64_t dropped = 0;  // of those made: not written, since too much waited
 };
 
 class ProjectionStore {
@@ -44,34 +48,37 @@ class ProjectionStore {
 
   // As model::keep_projections in 8 bits. What the disk has of the pages is read; what it has not is made, and written
   // soon after, on another thread. Contexts that are small, larger than the limit, or whose pages have no keys are
-  // made whole and not written. One thread at a time.
+  // made whole and not written. Any thread at any time.
   void keep(model::ContextStates& context);
-  // Ahead of questions: what the disk has not of these chunks, however few, is made and written soon after. Their
-  // states must have keys. Takes the memory of their keys and values. One thread at a time.
+  // Ahead of questions: what the disk has not of these chunks, however few, is made and written, whatever time the
+  // disk takes. Their states must have keys. Takes the memory of their keys and values. Any thread at any time.
   void store(model::ContextStates chunks);
   // Until all is written, or an interrupt.
   void flush();
   // False once it was said that nothing is kept, or before anything was asked for.
-  bool keeps() { return disk_ && disk_->keeps(); }
-  ProjectionCounters counters() const { return counters_; }
+  bool keeps();
+  ProjectionCounters counters() const;
   const ProjectionStoreOptions& options() const { return options_; }
 
  private:
   enum class Found : char { yes, no, not_looked_for };
-  void keep_all(model::ContextStates& context, std::span<const int64_t> page_rows);
+  void open();
+  std::vector<PendingRecord> keep_all(model::ContextStates& context, std::span<const int64_t> page_rows);
+  void push(std::vector<PendingRecord> records);
   void write(const std::vector<PendingRecord>& records);
   std::vector<Found> find(std::vector<PendingRecord>& records);
   bool find(PendingRecord& record);
   bool is_worth_it(const model::ContextStates& context, std::span<const int64_t> page_rows) const;
-  std::vector<PendingRecord> records_of(const model::ContextStates& context, std::span<const int64_t> page_rows);
+  std::vector<PendingRecord> records_of(const model::ContextStates& context, std::span<const int64_t> page_rows) const;
 
   const model::CepeModel& model_;
   ProjectionStoreOptions options_;
+  std::mutex opening_;                       // of the two below, which stay as they are once they are there
   std::optional<base::Digest> fingerprint_;  // once somebody asked
   std::optional<DiskTier> disk_;             // likewise
-  ProjectionCounters counters_;
-  std::mutex mutex_;  // of the two below
+  mutable std::mutex mutex_;                 // of the three below
   std::condition_variable written_changed_;
+  ProjectionCounters counters_;
   int64_t pushed_ = 0, written_ = 0;   // records
   std::optional<WriteBehind> writer_;  // last: it writes until it is gone
 };

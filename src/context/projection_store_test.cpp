@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "context/context_store.h"
 #include "expect_error.h"
@@ -68,6 +69,59 @@ TEST_F(Projections, AreMadeOnceAndThenReadByOthers) {
   EXPECT_EQ(read.made, 0);
   EXPECT_EQ(read.read, 6);
   expect_right(second);
+}
+
+// A server that gives its disk no time: what was made and not dropped is there in the end.
+TEST_F(Projections, ThatWaitForASlowDiskDoNotHoldTheMemoryOfAll) {
+  ProjectionStoreOptions slow = options();
+  slow.most_waiting_bytes = 0;
+  int64_t kept = 0;
+  {
+    ProjectionStore store(model, slow);
+    for (size_t skipped = 1; skipped < 8; ++skipped) {
+      model::ContextStates asked = states.get_or_encode(split(std::span(ids).subspan(skipped), 8, 0));
+      store.keep(asked);
+      expect_right(asked);
+    }
+    store.flush();
+    kept = store.counters().made - store.counters().dropped;
+  }
+  DiskTier disk({.folder = folder.path() / "kept"});
+  EXPECT_EQ(disk.usage().chunks, kept);
+  test::expect_error(base::ErrorCode::invalid_argument, "-1 bytes for keys and values that wait", [&] {
+    slow.most_waiting_bytes = -1;
+    ProjectionStore(model, slow);
+  });
+}
+
+TEST_F(Projections, OfOneStoreServeSeveralThreads) {
+  ProjectionStore store(model, options());
+  std::vector<model::ContextStates> contexts;
+  for (const int64_t tokens : {300, 307, 314, 321}) contexts.push_back(context(tokens));
+  std::vector<std::thread> threads;
+  threads.reserve(contexts.size());
+  for (model::ContextStates& one : contexts) threads.emplace_back([&] { store.keep(one); });
+  for (std::thread& thread : threads) thread.join();
+  size_t pages = 0;
+  for (const model::ContextStates& one : contexts) {
+    expect_right(one);
+    pages += one.pages.size();
+  }
+  const ProjectionCounters counters = store.counters();
+  EXPECT_EQ(counters.made + counters.read, static_cast<int64_t>(pages));
+}
+
+// Files that somebody removes take up the disk as long as they are open.
+TEST_F(Projections, AreReadWithoutHoldingTheFilesOpen) {
+  model::ContextStates first = context(45), second = context(45);
+  keep(first, options());
+  ProjectionStore store(model, options());
+  store.keep(second);
+  EXPECT_EQ(store.counters().read, 6);
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code closed;
+    EXPECT_NE(std::filesystem::read_symlink(entry.path(), closed).extension(), ".pages");
+  }
 }
 
 TEST_F(Projections, OfAChunkServeEveryContextThatHasIt) {

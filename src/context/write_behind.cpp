@@ -1,5 +1,6 @@
 #include "context/write_behind.h"
 
+#include <algorithm>
 #include <iterator>
 
 namespace cepe::context {
@@ -21,15 +22,44 @@ WriteBehind::~WriteBehind() {
   if (thread_.joinable()) thread_.join();
 }
 
-void WriteBehind::push(std::vector<PendingRecord> records) {
-  std::unique_lock lock(mutex_);
+// With the mutex held.
+void WriteBehind::add(std::vector<PendingRecord> records) {
   if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-  changed_.wait(lock, [&] { return waiting_bytes_ < 4 * most_bytes_; });
   for (PendingRecord& record : records) {
     waiting_bytes_ += size_of(record);
     waiting_.push_back(std::move(record));
   }
   changed_.notify_all();
+}
+
+void WriteBehind::push(std::vector<PendingRecord> records) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return waiting_bytes_ < 4 * most_bytes_; });
+  add(std::move(records));
+}
+
+// With the mutex held: all of one request.
+std::vector<PendingRecord> WriteBehind::take_oldest() {
+  const auto end = std::find_if(waiting_.begin(), waiting_.end(), [&](const PendingRecord& record) {
+    return record.keep_since != waiting_.front().keep_since;
+  });
+  std::vector<PendingRecord> taken(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
+  waiting_.erase(waiting_.begin(), end);
+  for (const PendingRecord& record : taken) waiting_bytes_ -= size_of(record);
+  return taken;
+}
+
+int64_t WriteBehind::push_in_place_of_oldest(std::vector<PendingRecord> records, int64_t most_waiting) {
+  int64_t bytes = 0, dropped = 0;
+  for (const PendingRecord& record : records) bytes += size_of(record);
+  std::vector<std::vector<PendingRecord>> oldest;  // their memory is given back when the mutex is free
+  const std::scoped_lock lock(mutex_);
+  while (!waiting_.empty() && waiting_bytes_ + bytes > most_waiting) {
+    oldest.push_back(take_oldest());
+    dropped += static_cast<int64_t>(oldest.back().size());
+  }
+  add(std::move(records));
+  return dropped;
 }
 
 void WriteBehind::drain() {

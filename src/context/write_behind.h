@@ -31,11 +31,16 @@ class WriteBehind {
 
   // Waits while four times `most_bytes` wait already.
   void push(std::vector<PendingRecord> records);
+  // Does not wait: where more than `most_waiting` bytes would, the oldest that wait are dropped, all of a request (one
+  // `keep_since`) together, since they may share memory. How many records were; never of these.
+  int64_t push_in_place_of_oldest(std::vector<PendingRecord> records, int64_t most_waiting);
   // Until all that was pushed is written.
   void drain();
 
  private:
   void run();
+  void add(std::vector<PendingRecord> records);
+  std::vector<PendingRecord> take_oldest();
 
   int64_t most_bytes_;
   std::function<void(std::vector<PendingRecord>)> write_;

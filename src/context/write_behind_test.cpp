@@ -1,0 +1,56 @@
+#include "context/write_behind.h"
+
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <mutex>
+#include <vector>
+
+namespace cepe::context {
+namespace {
+
+constexpr int64_t bytes_of_record = 100;
+
+// A slow disk: the first write lasts until `go_on`.
+struct SlowDisk : testing::Test {
+  std::mutex mutex;
+  std::vector<int64_t> written;  // requests, a record each
+  std::promise<void> begun, go_on;
+  bool is_first = true;  // on the writer's thread
+
+  void write(const std::vector<PendingRecord>& records) {
+    if (std::exchange(is_first, false)) {
+      begun.set_value();
+      go_on.get_future().wait();
+    }
+    const std::scoped_lock lock(mutex);
+    for (const PendingRecord& record : records) written.push_back(record.keep_since);
+  }
+  static std::vector<PendingRecord> of_request(int64_t number, size_t count) {
+    PendingRecord record;
+    record.shape = {RecordShape::Type::bytes, 1, bytes_of_record};
+    record.packed = at::zeros({1, bytes_of_record}, at::kByte);
+    record.keep_since = number;
+    return std::vector<PendingRecord>(count, record);
+  }
+};
+
+TEST_F(SlowDisk, LetsWhatHasWaitedLongestGoRatherThanHoldTheMemoryOfAll) {
+  WriteBehind writer(bytes_of_record, [this](const std::vector<PendingRecord>& records) { write(records); });
+  const auto push = [&](int64_t number, size_t count) {
+    return writer.push_in_place_of_oldest(of_request(number, count), 5 * bytes_of_record);
+  };
+  EXPECT_EQ(push(1, 3), 0);
+  begun.get_future().wait();  // one of them is being written, two wait
+  EXPECT_EQ(push(2, 3), 0);
+  EXPECT_EQ(push(3, 2), 2) << "of the first request";
+  EXPECT_EQ(push(4, 9), 5) << "one larger than the limit waits alone";
+  EXPECT_EQ(push(5, 1), 9);
+  go_on.set_value();
+  writer.drain();
+  EXPECT_EQ(written, (std::vector<int64_t>{1, 5}));
+}
+
+}  // namespace
+}  // namespace cepe::context
