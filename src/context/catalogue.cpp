@@ -68,7 +68,7 @@ FileStamp stamp_of(const base::Path& file) {
   return stamp;
 }
 
-Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone)
+Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone, bool synced)
     : file_(folder / file_name), database_(file_, vfs), system_files_(vfs == nullptr) {
   struct stat status {};
   if (system_files_ && ::stat(file_.c_str(), &status) == 0) {
@@ -76,7 +76,8 @@ Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone)
     inode_ = status.st_ino;
   }
   if (alone) database_.run("PRAGMA locking_mode = EXCLUSIVE");
-  database_.run("PRAGMA cell_size_check = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+  database_.run(synced ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
+  database_.run("PRAGMA cell_size_check = ON; PRAGMA journal_mode = WAL");
 }
 
 Catalogue::Catalogue(const base::Path& folder)

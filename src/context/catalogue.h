@@ -1,4 +1,4 @@
-// Where each record stands: a SQLite file beside the segments (WAL, synchronous FULL), shared by any number of
+// Where each record stands: a SQLite file beside the segments (WAL), shared by any number of
 // processes. Everything in it but the times of use can be made again from the records, and is where it is damaged.
 #pragma once
 
@@ -79,10 +79,10 @@ class Catalogue {
   void clear();
 
  private:
-  friend std::unique_ptr<Catalogue> open_catalogue(const base::Path&, base::FileLayer&, const char*, bool);
+  friend std::unique_ptr<Catalogue> open_catalogue(const base::Path&, base::FileLayer&, const char*, bool, bool);
   friend std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path&, base::FileLayer&, const char*);
   friend std::unique_ptr<Catalogue> copy_catalogue(const base::Path&, base::FileLayer&, bool);
-  Catalogue(const base::Path& folder, const char* vfs, bool alone);
+  Catalogue(const base::Path& folder, const char* vfs, bool alone, bool synced);
   explicit Catalogue(const base::Path& folder);  // a copy, still empty
   bool is_new();
   void make_tables();
@@ -99,9 +99,10 @@ class Catalogue {
 
 // Opens the catalogue of a folder, makes it where there is none, and makes it anew from the segments where it is
 // damaged (or `damaged` says so and nobody else has mended it yet): one process at a time. Says so (warning) where it
-// had to. `folder` holds no link. Errors: DatabaseError, io; Interrupted, and the next one begins it again.
+// had to. `folder` holds no link. `synced`: commits wait for the medium. Errors: DatabaseError, io; Interrupted, and
+// the next one begins it again.
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
-                                          bool damaged);
+                                          bool damaged, bool synced);
 
 // A copy in memory of the catalogue of a folder that cannot be written; to change it changes nothing on the disk.
 // SQLite itself reads such a catalogue only where the files beside it are there, or promised that nobody writes. Listed

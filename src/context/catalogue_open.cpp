@@ -84,19 +84,19 @@ std::pair<int64_t, int64_t> remove_all_records(const base::Path& folder, base::F
 
 std::unique_ptr<Catalogue> open_catalogue_alone(const base::Path& folder, base::FileLayer& files, const char* vfs) {
   const Lock lock = wait_for_lock(folder, files);
-  std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs, true));
+  std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs, true, true));
   catalogue->check_tables();
   return catalogue;
 }
 
 std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLayer& files, const char* vfs,
-                                          bool damaged) {
+                                          bool damaged, bool synced) {
   const Lock lock = wait_for_lock(folder, files);
   std::string why = damaged ? "damaged" : "";
   for (int attempt = 0;; ++attempt) {
     if (!why.empty()) remove_catalogue(folder, files);
     try {
-      std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs, false));
+      std::unique_ptr<Catalogue> catalogue(new Catalogue(folder, vfs, false, synced));
       if (catalogue->is_new()) {
         Transaction transaction(catalogue->database());
         catalogue->make_tables();

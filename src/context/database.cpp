@@ -8,8 +8,6 @@
 namespace cepe::context {
 namespace {
 
-constexpr int milliseconds_to_wait = 20000;  // for another process that writes
-
 [[noreturn]] void fail(sqlite3* database, int code) {
   throw DatabaseError(database ? sqlite3_extended_errcode(database) : code,
                       database ? sqlite3_errmsg(database) : sqlite3_errstr(code));
@@ -20,7 +18,7 @@ constexpr int milliseconds_to_wait = 20000;  // for another process that writes
 template <class Attempt>
 int while_others_are_ahead(Attempt attempt) {
   using Clock = std::chrono::steady_clock;
-  const auto give_up = Clock::now() + std::chrono::milliseconds(milliseconds_to_wait);
+  const auto give_up = Clock::now() + Database::usual_wait;
   int code = attempt();
   while (code == SQLITE_PROTOCOL && Clock::now() < give_up) {
     sqlite3_sleep(1);
@@ -133,7 +131,7 @@ void Database::open(const char* name, int flags, const char* vfs) {
     sqlite3_close(database_);
     throw error;
   }
-  sqlite3_busy_timeout(database_, milliseconds_to_wait);
+  wait_at_most(usual_wait);
   sqlite3_db_config(database_, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   sqlite3_db_config(database_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
 }

@@ -3,6 +3,7 @@
 
 #include <sqlite3.h>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -75,6 +76,10 @@ class Database {
 
   void copy(Database& source);  // all of it, in place of what is here
   void run(const char* text);
+  // For others who write.
+  static constexpr std::chrono::milliseconds usual_wait{20000};
+  void wait_at_most(std::chrono::milliseconds time) { sqlite3_busy_timeout(database_, static_cast<int>(time.count())); }
+
   // Kept for the next time; `text` must be a literal.
   Statement& statement(const char* text);
   int64_t changes() const { return sqlite3_changes(database_); }

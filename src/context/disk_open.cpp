@@ -46,8 +46,7 @@ void DiskTier::open(bool damaged) {
   }
   writer_ = SegmentWriter(files_, folder_, options_.segment_limit());
   if (unwritable_.empty()) {
-    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged);
-    if (!options_.synced) let_commits_wait(false);
+    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged, options_.synced);
     return;
   }
   const auto start = Clock::now();

@@ -253,15 +253,19 @@ void DiskTier::flush() {
   readers_.clear();
   if (lost_catalogue()) touched_.clear();  // nothing is made anew for times of use
   if (touched_.empty() || !writable_ || !unwritable_.empty()) return;
+  bool noted = true;
   guarded([&] {
-    // A crash may lose these, so nobody waits for the medium.
-    let_commits_wait(false);
-    Transaction transaction(catalogue_->database());
-    catalogue_->touch(touched_);
-    transaction.commit();
+    // A crash may lose these, so nobody waits: neither for the medium nor for others who write.
+    hurry(true);
+    try {
+      note_uses();
+    } catch (const DatabaseError& error) {
+      if (!error.is_busy()) throw;
+      noted = false;  // the next time
+    }
   });
-  guarded([&] { let_commits_wait(options_.synced); });
-  touched_.clear();
+  guarded([&] { hurry(false); });
+  if (noted) touched_.clear();
 }
 
 bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
@@ -301,9 +305,10 @@ void DiskTier::sync() {
   if (options_.synced) writer_.sync();
 }
 
-// For the medium.
-void DiskTier::let_commits_wait(bool wait) {
-  catalogue_->database().run(wait ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
+void DiskTier::hurry(bool hurries) {
+  Database& database = catalogue_->database();
+  database.wait_at_most(hurries ? std::chrono::milliseconds(200) : Database::usual_wait);
+  if (options_.synced) database.run(hurries ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
 }
 
 // First the bytes, then the catalogue.

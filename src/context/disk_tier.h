@@ -82,8 +82,8 @@ class DiskTier {
   // Records that `write` left out because other processes held the catalogue, or removed it, all the time.
   int64_t left_out();
 
-  // Times of use go into the catalogue, which a crash may lose. Segments that were read are closed: those that somebody
-  // has removed take up the disk as long as anybody has them open.
+  // Times of use go into the catalogue, which a crash may lose; while another process holds it they wait. Segments that
+  // were read are closed: those that somebody has removed take up the disk as long as anybody has them open.
   void flush();
 
   // What looks after a folder, each on its own. Errors: io (of collect and clear too where the folder cannot be
@@ -151,7 +151,7 @@ class DiskTier {
   Outcome try_write(std::span<const Item> items, int64_t keep_since, bool& whole);
   Outcome append(std::span<const Item> items);
   void sync();
-  void let_commits_wait(bool wait);
+  void hurry(bool hurries);
   void offer_segments();
   size_t count_that_fit(std::span<const Item> items, int64_t keep_since);
 

@@ -239,6 +239,26 @@ class OthersAhead {
   inline static sqlite3_io_methods methods_;
 };
 
+TEST_F(Disk, TimesOfUseAreNotedOnceNobodyElseHoldsTheCatalogueAndKeepNobodyWaiting) {
+  DiskTier tier(options());
+  put(tier, {1});
+  const auto used = [&] { return tier.usage().documents.at(0).used; };
+  const int64_t before = used();
+  EXPECT_TRUE(has(tier, 1));
+  testing::internal::CaptureStderr();
+  {
+    Database other(folder / Catalogue::file_name, nullptr);
+    const Transaction held(other);
+    const auto start = std::chrono::steady_clock::now();
+    tier.flush();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+    EXPECT_EQ(used(), before);
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  tier.flush();
+  EXPECT_GT(used(), before);
+}
+
 TEST_F(Disk, AReaderThatOthersGetAheadOfTriesAgain) {
   const OthersAhead others;
   testing::internal::CaptureStderr();
