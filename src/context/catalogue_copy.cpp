@@ -1,5 +1,6 @@
-// Reading the catalogue of a folder that cannot be written. Somebody else may be writing it, who sees nothing of us:
-// its files are copied until they did not change meanwhile, and SQLite opens the copy.
+// Reading the catalogue of a folder that cannot be written, or has no room for what SQLite writes to read. Somebody
+// else may be writing it, who sees nothing of us: its files are copied until they did not change meanwhile, and SQLite
+// opens the copy.
 #include <stdlib.h>
 
 #include <chrono>
@@ -20,12 +21,14 @@ namespace fs = std::filesystem;
 
 constexpr int most_attempts = 20;  // to copy files that somebody writes
 
-// Private to the user, and gone with this.
+// Private to the user, with room for so many bytes, and gone with this.
 class PassingFolder {
  public:
-  PassingFolder() {
+  explicit PassingFolder(uintmax_t bytes) {
     std::error_code none;
     for (const base::Path& parent : {fs::temp_directory_path(none), base::Path("/tmp"), base::Path("/dev/shm")}) {
+      const fs::space_info space = fs::space(parent, none);
+      if (!none && space.available < bytes) continue;
       std::string name = (parent / "cepe-catalogue.XXXXXX").string();
       if (!parent.empty() && ::mkdtemp(name.data())) {
         path_ = name;
@@ -34,7 +37,7 @@ class PassingFolder {
     }
     throw Error(ErrorCode::io,
                 "no folder for a passing copy of the catalogue: TMPDIR, /tmp and /dev/shm cannot be "
-                "written");
+                "written or are full");
   }
   ~PassingFolder() {
     std::error_code none;
@@ -47,6 +50,17 @@ class PassingFolder {
  private:
   base::Path path_;
 };
+
+// Of a catalogue with its log.
+uintmax_t bytes_of(const base::Path& file) {
+  uintmax_t bytes = 0;
+  for (const char* ending : {"", "-wal"}) {
+    std::error_code gone;
+    const uintmax_t size = fs::file_size(file.string() + ending, gone);
+    if (!gone) bytes += size;
+  }
+  return bytes;
+}
 
 // False where there is none.
 bool copy_file(base::FileLayer& files, const base::Path& from, const base::Path& to) {
@@ -87,7 +101,7 @@ std::unique_ptr<Catalogue> copy_catalogue(const base::Path& folder, base::FileLa
   std::string why = damaged ? "damaged" : "";
   std::unique_ptr<Catalogue> catalogue(new Catalogue(folder));
   try {
-    const PassingFolder passing;
+    const PassingFolder passing(2 * bytes_of(file));  // the log goes into the tables
     const base::Path copy = passing / Catalogue::file_name;
     if (!damaged && copy_files(files, file, copy, *catalogue->copied_)) {
       Database source(copy, nullptr);

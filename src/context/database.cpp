@@ -58,6 +58,8 @@ bool DatabaseError::is_of_disk() const {
   return !is_damage() && (code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN);
 }
 
+bool DatabaseError::is_full() const { return code_ == SQLITE_IOERR_SHMSIZE || (code_ & 0xff) == SQLITE_FULL; }
+
 bool DatabaseError::is_busy() const {
   const int code = code_ & 0xff;
   return code == SQLITE_BUSY || code == SQLITE_LOCKED || code == SQLITE_PROTOCOL;

@@ -24,6 +24,8 @@ class DatabaseError : public std::runtime_error {
   bool is_damage() const;
   // The disk is full, or refuses to read or write.
   bool is_of_disk() const;
+  // There is no room on the disk: for the file that connections share, too.
+  bool is_full() const;
   // Somebody else wrote for longer than we wait.
   bool is_busy() const;
 
@@ -74,12 +76,12 @@ class Database {
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
 
-  void copy(Database& source);  // all of it, in place of what is here
-  void run(const char* text);
   // For others who write.
   static constexpr std::chrono::milliseconds usual_wait{20000};
   void wait_at_most(std::chrono::milliseconds time) { sqlite3_busy_timeout(database_, static_cast<int>(time.count())); }
 
+  void copy(Database& source);  // all of it, in place of what is here
+  void run(const char* text);
   // Kept for the next time; `text` must be a literal.
   Statement& statement(const char* text);
   int64_t changes() const { return sqlite3_changes(database_); }

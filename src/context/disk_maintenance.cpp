@@ -35,7 +35,8 @@ void DiskTier::strictly(Action action) {
 void DiskTier::require_writable() const {
   if (unwritable_.empty()) return;
   throw Error(ErrorCode::io, options_.folder.string() + ": cannot be written (" + unwritable_ +
-                                 "): nothing is removed; its owner can, from where it is not read-only");
+                                 "): nothing is removed" +
+                                 (disk_fails_ ? "" : "; its owner can, from where it is not read-only"));
 }
 
 DiskUsage DiskTier::usage() {

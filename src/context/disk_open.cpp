@@ -35,6 +35,7 @@ bool DiskTier::may_pass(const std::exception& error) {
 }
 
 void DiskTier::open(bool damaged) {
+  const bool was_copied = !unwritable_.empty();  // then damage of the copy tells nothing of the original
   if (options_.vfs) {
     if (!files_.exists(folder_)) files_.create_folder(folder_);
     files_.sync_folder(folder_.parent_path());
@@ -45,10 +46,24 @@ void DiskTier::open(bool damaged) {
     unwritable_ = why_unwritable(folder_);
   }
   writer_ = SegmentWriter(files_, folder_, options_.segment_limit());
-  if (unwritable_.empty()) {
-    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged, options_.synced);
-    return;
+  if (!unwritable_.empty()) return open_copy(damaged);
+  try {
+    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged && !was_copied, options_.synced);
+  } catch (const DatabaseError& error) {
+    if (options_.vfs || !error.is_full()) throw;
+    const std::string why = explain(error);
+    try {
+      open_copy(damaged);
+    } catch (const base::Interrupted&) {
+      throw;
+    } catch (const std::exception&) {
+      throw error;
+    }
+    unwritable_ = why;
   }
+}
+
+void DiskTier::open_copy(bool damaged) {
   const auto start = Clock::now();
   catalogue_ = copy_catalogue(folder_, files_, damaged);
   copy_lasts_ = Clock::now() + 20 * (Clock::now() - start);  // whoever writes there may do so all the time

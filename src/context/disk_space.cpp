@@ -106,6 +106,7 @@ bool DiskTier::remove_unwanted_segments(int64_t& least_bytes) {
   writer_.close();
   readers_.clear();
   try {
+    if (!unwritable_.empty()) catalogue_.reset();  // others may have written since it was copied
     if (!catalogue_) catalogue_ = open_catalogue_alone(folder_, files_, options_.vfs);
     const int64_t last_unwanted = fits(0) ? -1 : catalogue_->last_use_of_oldest(bytes_to_drop(0));
     for (const SegmentUse& segment : catalogue_->segments()) {

@@ -1,8 +1,6 @@
 // The limit, what goes where it is reached, and a disk that is full.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <fstream>
@@ -12,12 +10,14 @@
 #include "base/error.h"
 #include "disk_folder.h"
 #include "expect_error.h"
+#include "full_disk.h"
 #include "meddled_files.h"
 
 namespace cepe::context {
 namespace {
 
 using base::Path;
+using test::FullDisk;
 using test::has;
 using test::put;
 using testing::HasSubstr;
@@ -81,28 +81,6 @@ TEST_F(DiskSpace, KeepsTheBeginningOfARequestLargerThanItsLimit) {
   for (int number = 1; number <= 10; number += 2) EXPECT_EQ(put(tier, {number, number + 1}, "", start), number <= 3);
   for (int number = 1; number <= 10; ++number) EXPECT_EQ(has(tier, number), number <= 4) << number;
 }
-
-// Files of this process may not grow beyond so many bytes: a disk that is full.
-class FullDisk {
- public:
-  explicit FullDisk(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit limit = before_;
-    limit.rlim_cur = bytes;
-    handler_ = ::signal(SIGXFSZ, SIG_IGN);
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FullDisk() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, handler_);
-  }
-  FullDisk(const FullDisk&) = delete;
-  FullDisk& operator=(const FullDisk&) = delete;
-
- private:
-  rlimit before_{};
-  void (*handler_)(int) = nullptr;
-};
 
 TEST_F(DiskSpace, WarnsOnceWhenTheDiskIsFullAndLeavesNoHalfRecord) {
   DiskTier tier(options(plenty, plenty));
@@ -226,6 +204,36 @@ TEST_F(DiskSpace, OnAFullDiskNothingGoesThatIsWithinTheLimit) {
               HasSubstr("`cepe store gc` with a smaller --cache-size makes room"));
   DiskTier later(options());
   for (int number = 0; number < 28; ++number) EXPECT_TRUE(has(later, number)) << number;
+}
+
+// The file that SQLite's connections share takes 32 KiB.
+TEST_F(DiskSpace, WhatAFullDiskHoldsIsReadByAProcessThatFindsItFull) {
+  put(*std::make_unique<DiskTier>(options()), {1, 2, 3});
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk full(32000);
+    DiskTier tier(options());
+    for (const int number : {1, 2, 3}) EXPECT_TRUE(has(tier, number)) << number;
+    EXPECT_FALSE(has(tier, 4));
+    EXPECT_EQ(tier.usage().chunks, 3);
+    tier.flush();
+    EXPECT_FALSE(tier.keeps());
+    EXPECT_TRUE(tier.only_reads());
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+    testing::internal::CaptureStderr();
+    for (const int number : {4, 5}) EXPECT_FALSE(put(tier, {number}));
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+    EXPECT_THAT(said, HasSubstr("encoded text is read from it but not kept: disk I/O error; where the disk is full"));
+    test::expect_error(base::ErrorCode::io, "`cepe store clear` most): nothing is removed", [&] { tier.collect(); });
+    EXPECT_TRUE(has(tier, 1));
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(tier.clear().chunks, 3);
+  }
+  testing::internal::GetCapturedStderr();
+  DiskTier later(options());
+  EXPECT_TRUE(put(later, {4}));
+  EXPECT_TRUE(has(later, 4));
 }
 
 TEST_F(DiskSpace, OnAFullDiskWhereEachFileHoldsSomethingThatStaysCollectingSaysHowManyBytesMustBeFree) {

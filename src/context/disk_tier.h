@@ -7,7 +7,8 @@
 // that somebody removes faster than it can be made anew is looked for again after a second. Where the folder cannot be
 // used or the disk is full, that is said once, and nothing is kept from then on. A folder that cannot be written (a
 // read-only mount, another user's) is read all the same, by a copy of its catalogue; that nothing is kept there is said
-// when something should be. Links are not followed. Any thread at any time.
+// when something should be; so is one whose disk was too full to open it. Links are not followed. Any thread at any
+// time.
 #pragma once
 
 #include <chrono>
@@ -77,7 +78,7 @@ class DiskTier {
 
   // False where the folder cannot be written, or once it was said that nothing is kept.
   bool keeps();
-  // The folder cannot be written: what is damaged in it stays there.
+  // The folder cannot be written, or its disk was full when it was opened: what is damaged in it stays there.
   bool only_reads();
   // Records that `write` left out because other processes held the catalogue, or removed it, all the time.
   int64_t left_out();
@@ -112,6 +113,7 @@ class DiskTier {
   enum class Outcome { done, again, refused };
 
   void open(bool damaged);
+  void open_copy(bool damaged);
   void try_open();
   std::string explain(const DatabaseError& error);
   void collect_once();
@@ -179,7 +181,7 @@ class DiskTier {
   std::map<ChunkKey, int64_t> touched_;
   std::set<std::string> said_damaged_;  // segments
   bool writable_ = true;
-  std::string unwritable_;                            // why the folder cannot be written, and is only read
+  std::string unwritable_;                            // why the folder cannot be written, and is read by a copy
   std::chrono::steady_clock::time_point copy_lasts_;  // the catalogue's copy is not made anew before
   // Without a catalogue: when it is looked for again.
   std::optional<std::chrono::steady_clock::time_point> looks_again_;
