@@ -198,6 +198,7 @@ int64_t ContextStore::encode_missing(std::span<const Chunk> chunks, std::span<co
   for (size_t first = 0; first < chunks.size(); first += chunks_at_once) {
     const auto part = chunks.subspan(first, std::min(chunks_at_once, chunks.size() - first));
     progress.advance(request(part, sources, started.time, false).rows);
+    if (!state_->keeps() && counters().encoded > before) break;
   }
   return counters().encoded - before;
 }

@@ -61,7 +61,8 @@ class ContextStore {
   model::ContextStates get_or_encode(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
   // The same without handing anything out: memory does not grow with the number of chunks. Of more than the disk may
-  // hold the beginning is kept, as of one request. How many were encoded.
+  // hold the beginning is kept, as of one request. Where the disk keeps nothing (any more; it is full), nor anything
+  // else does, it ends soon after the first chunks that are encoded in vain. How many were encoded.
   int64_t encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
 
   // Until all that was encoded is on the disk.

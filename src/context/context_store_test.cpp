@@ -19,6 +19,7 @@
 #include "base/interrupt.h"
 #include "disk_records.h"
 #include "expect_error.h"
+#include "full_disk.h"
 #include "short_memory.h"
 #include "tiny_encoder.h"
 
@@ -369,6 +370,28 @@ TEST_F(Store, OfMoreThanItsLimitTheBeginningIsKeptAndFoundAgain) {
   EXPECT_EQ(ContextStore(adapter, chosen).encode_missing(chunks), 600);
   for (int time = 0; time < 2; ++time) EXPECT_EQ(ContextStore(adapter, chosen).encode_missing(chunks), 300);
   EXPECT_EQ(ContextStore(adapter, chosen).encode_missing(std::span(chunks).first(300)), 0);
+}
+
+TEST_F(Store, EndsSoonAfterTheDiskIsFullWhenItEncodesAhead) {
+  const std::vector<Chunk> chunks = many_chunks(5000);
+  StoreOptions chosen = options();
+  chosen.chunks_per_batch = 256;
+  testing::internal::CaptureStderr();
+  {
+    ContextStore store(adapter, chosen);
+    const test::FullDisk full(4096);
+    EXPECT_LT(store.encode_missing(chunks), 5000);
+    EXPECT_FALSE(store.keeps_on_disk());
+    chosen.host_bytes = 1 << 20;
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("encoded text is not kept"));
+  testing::internal::CaptureStderr();
+  {
+    ContextStore store(adapter, chosen);
+    const test::FullDisk full(4096);
+    EXPECT_EQ(store.encode_missing(std::span(chunks).first(3000)), 3000) << "memory keeps some";
+  }
+  testing::internal::GetCapturedStderr();
 }
 
 // Runs in a process of its own: interrupts, once caught, stay.

@@ -46,6 +46,10 @@ struct ContextStore::State {
   // Whatever disk and remote have of these; those that are left.
   void read(std::vector<FlightPointer>& missing);
 
+  // Whether what is encoded is kept, where it was to be.
+  bool keeps() {
+    return !disk || options.remote || options.host_bytes > 0 || options.device_bytes > 0 || disk->keeps();
+  }
   bool keeps_packed() const { return disk || options.remote || (separate_host && host.budget() > 0); }
   at::Tensor new_page(int64_t rows);
   at::Tensor to_page(const at::Tensor& packed, int64_t rows);
