@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -39,7 +40,7 @@ bool steps_by_tables(const model::Decoder& decoder, const EngineOptions& options
   return !decoder.device().is_cpu() || options.steps_by_tables_on_cpu;
 }
 
-const EngineOptions& checked(const EngineOptions& options) {
+EngineOptions checked(EngineOptions options) {
   if (options.cache_rows < 0)
     throw Error(ErrorCode::invalid_argument, "a self-attention cache of " + std::to_string(options.cache_rows) +
                                                  " rows; it must be at least 1, or 0");
@@ -81,15 +82,15 @@ int64_t bytes_kept(const model::ContextStates& context) {
 Engine::Engine(const model::CepeModel& model, const text::Tokenizer& tokenizer, EngineOptions options)
     : model_(&model),
       tokenizer_(&tokenizer),
-      options_(checked(options)),
+      options_(checked(std::move(options))),
       context_(std::make_shared<const model::ContextStates>()),
-      hot_(model, options.kept_type),
-      pool_(cache_blocks(model.decoder, options)),
-      scheduler_({block_rows, options.max_sequences, options.prefill_rows, options.batch_invariant,
-                  steps_by_tables(model.decoder, options) ? 1 : 0},
+      hot_(model, options_.kept_type),
+      pool_(cache_blocks(model.decoder, options_)),
+      scheduler_({block_rows, options_.max_sequences, options_.prefill_rows, options_.batch_invariant,
+                  steps_by_tables(model.decoder, options_) ? 1 : 0},
                  pool_),
-      by_tables_(steps_by_tables(model.decoder, options)) {
-  if (options.kept_type == KeptType::int8 && !model.decoder.device().is_cpu())
+      by_tables_(steps_by_tables(model.decoder, options_)) {
+  if (options_.kept_type == KeptType::int8 && !model.decoder.device().is_cpu())
     throw Error(ErrorCode::invalid_argument, "K and V are kept in 8 bits on a CPU only, and the model is on " +
                                                  model.decoder.device().str() + "; give --kept-type auto");
   if (by_tables_) padding_block_ = pool_.take();
