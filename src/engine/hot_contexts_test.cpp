@@ -157,8 +157,8 @@ TEST_F(KeptBudget, IsForContextsThatSeveralThreadsPrepare) {
   const int64_t each = bytes_of(40, KeptType::automatic);
   const Engine engine(model, tokenizer, keeping(each * 3 / 2));
   for (int repeat = 0; repeat < 20; ++repeat) {
-    std::vector<model::ContextStates> given;
-    for (int i = 0; i < 4; ++i) given.push_back(states(ids(40)));
+    std::vector<model::ContextStates> given(4);
+    for (model::ContextStates& one : given) one = states(ids(40));
     std::vector<ContextPointer> prepared(given.size());
     std::vector<std::thread> threads;
     threads.reserve(given.size());
