@@ -3,9 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <charconv>
-#include <filesystem>
 #include <limits>
-#include <system_error>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -83,10 +81,6 @@ void apply(const CommonOptions& common) {
   if (common.quiet && common.verbose)
     throw base::Error(base::ErrorCode::invalid_argument, "--quiet and --verbose contradict each other");
   check_device(common.device);
-  if (std::error_code none; !common.cache_folder.empty() && std::filesystem::exists(common.cache_folder, none) &&
-                            !std::filesystem::is_directory(common.cache_folder, none))
-    throw base::Error(base::ErrorCode::invalid_argument,
-                      "--cache-dir " + common.cache_folder + ": this is a file; expected a folder");
   if (common.quiet) base::set_log_level(base::LogLevel::warning);
   if (common.verbose) base::set_log_level(base::LogLevel::detail);
   // Both may be set once only in a process, before the first parallel work.

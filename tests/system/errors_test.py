@@ -127,11 +127,6 @@ class Errors(ProgramTest):
                         ("completion", "bash"), ("eval", "compare", "a", "b")):
             self.refuse(["--device foo", "use --device cpu"], *command, "--device", "foo")
 
-    def test_a_cache_that_is_a_file_is_named(self):
-        file = self.write("cache.txt", "no folder")
-        for command in (("store", "ls"), ("generate", "--model", self.model, "--prompt", "abc")):
-            self.refuse([f"--cache-dir {file}", "expected a folder"], *command, "--cache-dir", file)
-
     def test_options_out_of_range_are_named(self):
         for option, value in (("--temperature", "-1"), ("--top-p", "0"), ("--min-p", "2"), ("--max-tokens", "0"),
                               ("--max-tokens", "many"), ("--repetition-penalty", "0"), ("--top-k", "-1"), ("--logit-bias", "5"), ("--logit-bias", "x=1"), ("--logit-bias", "5=nan"), ("--logit-bias", "5=3e38"),
