@@ -26,7 +26,13 @@ std::string words(int64_t chunks, int64_t bytes) {
 // Nothing where there is no folder: looking makes none.
 std::optional<context::DiskTier> open_tier(const base::Path& folder,
                                            int64_t max_bytes = context::DiskTierOptions().max_bytes) {
-  if (!base::may_be_there(folder)) return std::nullopt;
+  if (!base::may_be_there(folder)) {
+    const base::Path cache = folder.parent_path();
+    if (std::error_code none; std::filesystem::is_regular_file(cache, none))
+      throw base::Error(base::ErrorCode::invalid_argument,
+                        cache.string() + ": this is a file; expected a cache folder");
+    return std::nullopt;
+  }
   context::DiskTierOptions options;
   options.folder = folder;
   options.max_bytes = max_bytes;

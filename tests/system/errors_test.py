@@ -127,6 +127,12 @@ class Errors(ProgramTest):
                         ("completion", "bash"), ("eval", "compare", "a", "b")):
             self.refuse(["--device foo", "use --device cpu"], *command, "--device", "foo")
 
+    def test_a_store_whose_cache_is_a_file_is_not_an_empty_one(self):
+        file = self.write("cache.txt", "no folder")
+        for what in ("ls", "verify", "gc", "clear"):
+            self.refuse([str(file), "expected a cache folder"], "store", what, "--cache-dir", file)
+        self.assertEqual(file.read_text(), "no folder")
+
     def test_options_out_of_range_are_named(self):
         for option, value in (("--temperature", "-1"), ("--top-p", "0"), ("--min-p", "2"), ("--max-tokens", "0"),
                               ("--max-tokens", "many"), ("--repetition-penalty", "0"), ("--top-k", "-1"), ("--logit-bias", "5"), ("--logit-bias", "x=1"), ("--logit-bias", "5=nan"), ("--logit-bias", "5=3e38"),
