@@ -1,6 +1,8 @@
 #include "engine/kept_contexts.h"
 
+#include <algorithm>
 #include <map>
+#include <span>
 
 #include "ops/int8_context.h"
 
@@ -24,13 +26,14 @@ int64_t KeptContexts::bytes() {
   for (const auto& known : contexts_) {
     const ContextPointer context = known.lock();
     if (!context) continue;
-    const void* first = nullptr;  // of the memory of the layer before
+    std::span<const at::Tensor> before;  // the memory of the layer before: layers that stand page by page share theirs
     for (const model::ContextStates::Projected& kept : context->kept) {
       if (kept.in_8_bits) {
         const std::vector<at::Tensor>& memory = kept.in_8_bits->memory;
-        if (memory.empty() || memory.front().const_data_ptr() == first) continue;  // layers that stand page by page
-        first = memory.front().const_data_ptr();
-        for (const at::Tensor& part : memory) add_tensor(part);
+        const auto same = [](const at::Tensor& one, const at::Tensor& other) { return one.is_same(other); };
+        if (!std::ranges::equal(memory, before, same))
+          for (const at::Tensor& part : memory) add_tensor(part);
+        before = memory;
       } else {
         add_tensor(kept.keys);
         add_tensor(kept.values);
