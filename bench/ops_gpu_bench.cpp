@@ -2,9 +2,9 @@
 // shape: time of a call from C++ (what a decoded token pays where nothing else is queued), time of the kernel alone (a
 // recorded CUDA graph of calls, each on tensors of its own, so that nothing is found in cache unless it all fits), the
 // bytes that must move over that time, and their ratio to the copy's bandwidth.
-// Attention over pages: attention_gpu_bench.cpp. Products of packed weights: packed_gpu_bench.cpp; of many rows:
-// product_gpu_bench.cpp.
-//   build/release/bin/ops_gpu_bench [device [attention | packed | products]]     nothing else than that
+// Attention over pages: attention_gpu_bench.cpp; of many rows over dense keys: dense_gpu_bench.cpp. Products of packed
+// weights: packed_gpu_bench.cpp; of many rows: product_gpu_bench.cpp.
+//   build/release/bin/ops_gpu_bench [device [attention | dense | packed | products]]     nothing else than that
 #include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "attention_gpu_bench.h"
+#include "dense_gpu_bench.h"
 #include "ops/activation.h"
 #include "ops/cuda/loaded.h"
 #include "ops/device.h"
@@ -205,6 +206,7 @@ void run(const char* name, const char* only) {
               cuda::kernels() ? "loaded" : "MISSING: these are the compositions");
   const auto wanted = [&](const char* part) { return !*only || std::strcmp(only, part) == 0; };
   if (cuda::kernels() && wanted("attention")) bench::measure_attention(device, bandwidth);
+  if (cuda::kernels() && wanted("dense")) bench::measure_dense_attention(device);
   if (cuda::kernels() && wanted("packed")) bench::measure_packed(device, bandwidth);
   if (cuda::kernels() && wanted("products")) bench::measure_products(device);
   if (*only) return;

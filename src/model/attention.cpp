@@ -7,9 +7,6 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/logsumexp.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/stack.h>
 
@@ -19,6 +16,7 @@
 
 #include "model/paged_cache.h"
 #include "model/step_tables.h"
+#include "ops/dense_attention.h"
 #include "ops/device.h"
 #include "ops/row_attention.h"
 
@@ -92,8 +90,9 @@ bool takes_fused_kernel(const at::Tensor& queries, const at::Tensor& keys) {
          queries.size(-1) % 8 == 0 && has_flash_attention(ops::compute_capability(queries.device()));
 }
 
-// cuDNN's kernel is the fastest on a Hopper GPU (twice flash at many rows), but it makes a plan for each new pair of
-// lengths, which takes up to half a second: for round lengths only, of which there are few.
+// Where ops/dense_attention.h has no kernel: cuDNN's is the fastest of LibTorch's on a Hopper GPU (twice flash at many
+// rows), but it makes a plan for each new pair of lengths, which takes up to half a second: for round lengths only, of
+// which there are few.
 constexpr int64_t round_queries = 1024, round_keys = 4096, round_chunks = 64;
 bool takes_cudnn(const at::Tensor& folded) {
   return folded.size(1) % round_queries == 0 && folded.size(-1) <= 128 && at::globalContext().userEnabledCuDNNSDP();
@@ -107,30 +106,43 @@ at::Tensor attend_planned(const at::Tensor& queries, const at::Tensor& keys, con
   return std::get<0>(at::_scaled_dot_product_flash_attention(queries, keys, values, 0.0, causal, false, scale));
 }
 
+// Of LibTorch's fused kernels: [1, G, R, D] and [1, G, R].
+ops::PartialAttention of_one(const at::Tensor& output, const at::Tensor& log_sum_exp) {
+  return {output.squeeze(0), log_sum_exp.reshape({output.size(1), output.size(2)})};
+}
+
 // folded [G, R, D], keys and values [M, G, D] of its type -> output [G, R, D], log-sum-exp [G, R].
 ops::PartialAttention fused_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
                                       double scale) {
   const at::Tensor queries = folded.unsqueeze(0), by_group = keys.transpose(0, 1).unsqueeze(0),
                    summed = values.transpose(0, 1).unsqueeze(0);
-  const auto result = [](const at::Tensor& output, const at::Tensor& log_sum_exp) {
-    return ops::PartialAttention{output.squeeze(0), log_sum_exp.reshape({output.size(1), output.size(2)})};
-  };
   if (keys.size(0) % round_keys == 0 && takes_cudnn(folded)) {
     const auto found = at::_scaled_dot_product_cudnn_attention(queries, by_group, summed, std::nullopt, true, 0.0,
                                                                false, false, scale);
-    return result(std::get<0>(found), std::get<1>(found));
+    return of_one(std::get<0>(found), std::get<1>(found));
   }
   const auto found = at::_scaled_dot_product_flash_attention(queries, by_group, summed, 0.0, false, false, scale);
-  return result(std::get<0>(found), std::get<1>(found));
+  return of_one(std::get<0>(found), std::get<1>(found));
 }
 
-// The same step by step, in float32.
-ops::PartialAttention composed_attention(const at::Tensor& folded, const at::Tensor& keys, const at::Tensor& values,
-                                         double scale) {
-  const at::Tensor scores =
-      at::matmul(folded.to(at::kFloat), keys.to(at::kFloat).permute({1, 2, 0})) * scale;  // [G, R, M]
-  const at::Tensor log_sum_exp = at::logsumexp(scores, {-1});
-  return {at::matmul(at::exp(scores - log_sum_exp.unsqueeze(-1)), values.to(at::kFloat).transpose(0, 1)), log_sum_exp};
+// The last rows of a sequence, each behind all that stands before it: what all of them see by one attention, what they
+// see of one another by a causal one, both without a mask in memory. Where there is a kernel for the first.
+std::optional<at::Tensor> attend_behind(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                        double scale) {
+  const int64_t rows = queries.size(0), before = keys.size(0) - rows;
+  const auto seen_by_all = [&](const at::Tensor& x) { return x.narrow(0, 0, before); };
+  if (!takes_fused_kernel(queries, keys) ||
+      !ops::takes_dense_attention(queries, seen_by_all(keys), seen_by_all(values)))
+    return std::nullopt;
+  const auto own = [&](const at::Tensor& x) {
+    return x.narrow(0, x.size(0) - rows, rows).transpose(0, 1).unsqueeze(0);
+  };
+  const auto found =
+      at::_scaled_dot_product_flash_attention(own(queries), own(keys), own(values), 0.0, true, false, scale);
+  const ops::PartialAttention all =
+      ops::merge_attention(ops::dense_attention(queries, seen_by_all(keys), seen_by_all(values), scale),
+                           of_one(std::get<0>(found), std::get<1>(found)));
+  return all.output.transpose(0, 1).to(queries.scalar_type());
 }
 
 ops::PartialAttention row_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
@@ -181,6 +193,9 @@ at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, cons
     return attend_all(queries, keys.narrow(0, total - seen, seen), values.narrow(0, total - seen, seen), scale);
   }
   const bool windowed = window > 0 && window < total;
+  if (rows != total && !windowed) {
+    if (const auto attended = attend_behind(queries, keys, values, scale)) return *attended;
+  }
   std::optional<at::Tensor> mask;
   if (rows != total || windowed) {
     const at::Tensor own = at::arange(total - rows, total, queries.options().dtype(at::kLong)).unsqueeze(1);
@@ -270,9 +285,14 @@ at::Tensor self_attention(const at::Tensor& queries, const at::Tensor& keys, con
 AttentionInParts::AttentionInParts(at::Tensor queries, double scale) : queries_(std::move(queries)), scale_(scale) {}
 
 void AttentionInParts::read(const at::Tensor& keys, const at::Tensor& values) {
-  if (takes_row_kernel(queries_, keys)) return add(row_attention(queries_, keys, values, scale_));
-  if (!folded_.defined()) folded_ = fold_groups(queries_.to(keys.scalar_type()), keys.size(1));
-  if (!takes_fused_kernel(folded_, keys)) return add(composed_attention(folded_, keys, values, scale_));
+  if (takes_row_kernel(queries_, keys)) {
+    const ops::PartialAttention by_row = row_attention(queries_, keys, values, scale_);
+    return add({by_row.output.transpose(0, 1), by_row.log_sum_exp.transpose(0, 1)});
+  }
+  const at::Tensor queries = queries_.to(keys.scalar_type());
+  if (!takes_fused_kernel(queries, keys) || ops::takes_dense_attention(queries, keys, values))
+    return add(ops::dense_attention(queries, keys, values, scale_));
+  if (!folded_.defined()) folded_ = fold_groups(queries, keys.size(1));
   const int64_t rows = keys.size(0), round = takes_cudnn(folded_) ? rows / round_keys * round_keys : 0;
   const auto part = [&](int64_t first, int64_t count) {
     if (count > 0) add(fused_attention(folded_, keys.narrow(0, first, count), values.narrow(0, first, count), scale_));
@@ -286,13 +306,11 @@ void AttentionInParts::add(const ops::PartialAttention& part) {
 }
 
 at::Tensor AttentionInParts::output() const {
-  const at::Tensor found = total_.output.to(queries_.scalar_type());
-  return folded_.defined() ? unfold_groups(found, queries_.size(0)) : found;
+  return unfold_groups(total_.output.to(queries_.scalar_type()), queries_.size(0));
 }
 
 at::Tensor AttentionInParts::log_sum_exp() const {
-  return folded_.defined() ? unfold_groups(total_.log_sum_exp.unsqueeze(-1), queries_.size(0)).squeeze(-1)
-                           : total_.log_sum_exp;
+  return unfold_groups(total_.log_sum_exp.unsqueeze(-1), queries_.size(0)).squeeze(-1);
 }
 
 }  // namespace cepe::model

@@ -53,9 +53,9 @@ class AttentionInParts {
  private:
   void add(const ops::PartialAttention& part);
 
-  at::Tensor queries_, folded_;  // folded_ [G, (H/G) * T, D], where total_ stands in that order
+  at::Tensor queries_, folded_;  // folded_ [G, (H/G) * T, D], where LibTorch's kernels take it
   double scale_;
-  ops::PartialAttention total_;
+  ops::PartialAttention total_;  // [G, (H/G) * T, D] or [H, T, D], which unfold alike
 };
 
 }  // namespace cepe::model

@@ -29,7 +29,7 @@ class AttentionOnGpu : public test::OnGpu {
 
 // Round and other numbers of queries and keys; heads that share keys; several parts, each of them cut again.
 TEST_F(AttentionOnGpu, KeysThatComeInParts) {
-  for (const int64_t queries : {1, 100, 1024}) {
+  for (const int64_t queries : {1, 100, 333, 1024}) {
     for (const int64_t groups : {1, 2}) {
       const at::Tensor asked = random({queries, 2, 64}), keys = random({9000, groups, 64}),
                        values = random({9000, groups, 64});
@@ -74,6 +74,22 @@ TEST_F(AttentionOnGpu, ChunksAndCausalRowsOfAnyLength) {
       SCOPED_TRACE(c10::str(rows, " rows of ", width));
       const at::Tensor x = random({rows, 4, width}), y = random({rows, 2, width}), z = random({rows, 2, width});
       expect_close(attend_causal(there(x), there(y), there(z), scale, 0), attend_causal(x, y, z, scale, 0));
+    }
+  }
+}
+
+// The last rows of a sequence whose others are there already.
+TEST_F(AttentionOnGpu, CausalRowsBehindOthers) {
+  for (const int64_t rows : {2, 300, 1024}) {
+    for (const int64_t before : {1, 700}) {
+      for (const int64_t width : {16, 64, 128}) {
+        SCOPED_TRACE(c10::str(rows, " rows of ", width, " behind ", before));
+        const int64_t total = before + rows;
+        const at::Tensor x = random({rows, 4, width}), y = random({total, 2, width}), z = random({total, 2, width});
+        for (const int64_t window : {int64_t{0}, total - 1})
+          expect_close(attend_causal(there(x), there(y), there(z), scale, window),
+                       attend_causal(x, y, z, scale, window));
+      }
     }
   }
 }

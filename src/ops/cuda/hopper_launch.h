@@ -101,13 +101,17 @@ inline bool make_map(CUtensorMap& map, void* from, CUtensorMapDataType type, con
                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// A matrix of bfloat16 [rows, columns], contiguous, in boxes of `box` rows x 64 columns.
-inline bool make_matrix_map(const void* from, int64_t rows, int64_t columns, int box, CUtensorMap& map) {
-  const auto row_bytes = static_cast<cuuint64_t>(columns) * 2;
+// Rows of bfloat16 [rows, columns], `stride` elements from one to the next, in boxes of `box` rows x 64 columns.
+inline bool make_rows_map(const void* from, int64_t rows, int64_t columns, int64_t stride, int box, CUtensorMap& map) {
+  const auto row_bytes = static_cast<cuuint64_t>(stride) * 2;
   const MapShape shape = {{static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), 1, 1, 1},
                           {row_bytes, row_bytes, row_bytes, row_bytes},
                           {box_columns, static_cast<cuuint32_t>(box), 1, 1, 1}};
   return make_map(map, const_cast<void*>(from), CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, shape, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+// The same, contiguous.
+inline bool make_matrix_map(const void* from, int64_t rows, int64_t columns, int box, CUtensorMap& map) {
+  return make_rows_map(from, rows, columns, columns, box, map);
 }
 
 // Of states, any rows at any address: [32 GiB] [16 bytes] [atoms] [`rows`] [an atom's columns, of 64 or 128 bytes]; a

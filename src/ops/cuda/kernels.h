@@ -203,6 +203,21 @@ struct PageLogSumExpsRun {
   int device;
 };
 
+// ops/dense_attention.h: bfloat16, each pointer and stride of a multiple of 16 bytes. The keys in `parts` of their own.
+struct DenseAttentionRun {
+  const void* queries;  // [query_rows, heads, width]
+  const void* keys;     // [key_rows, groups, width]
+  const void* values;   // likewise
+  void* output;         // [parts, query_rows, heads, width] contiguous
+  float* log_sum_exp;   // [parts, heads, query_rows]
+  int64_t query_rows, key_rows, heads, groups, width;
+  int64_t query_stride, key_stride, value_stride;  // elements from row to row
+  int64_t parts;                                   // at most as many as tiles of dense_attention_tile keys
+  float scale;                                     // above zero
+  int device;
+};
+inline constexpr int64_t dense_attention_tile = 128, dense_attention_rows = 256;  // query rows of a unit
+
 // Two parts of an attention become one (ops/merge_attention.h). With groups > 1 the outputs stand in memory as
 // [rows / groups, groups, width], the log-sum-exps as [groups, rows / groups].
 struct MergeAttentionRun {
@@ -266,6 +281,9 @@ struct CudaKernels {
   bool (*attends_into_heads)(const PagedAttentionRun&);
   const char* (*page_log_sum_exps)(const PageLogSumExpsRun&);
   bool (*takes_page_log_sum_exps)(int64_t width, bool int8_pages);
+  // Units of a part that the device takes at one time; 0: no kernel for its width, or this GPU.
+  int (*dense_attention_units)(int64_t width, int device);
+  const char* (*dense_attention)(const DenseAttentionRun&);
   const char* (*merge_attention)(const MergeAttentionRun&);
   const char* (*packed_product)(const PackedProductRun&);
   const char* (*unpack)(const UnpackRun&);

@@ -23,6 +23,8 @@ cudaError_t launch(const PagedAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const TokenAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PageLogSumExpsRun& run, cudaStream_t stream);
 bool takes_page_log_sum_exps(int64_t width, bool int8_pages);
+cudaError_t launch(const DenseAttentionRun& run, cudaStream_t stream);
+int dense_units(int64_t width, int device);
 cudaError_t launch(const MergeAttentionRun& run, cudaStream_t stream);
 cudaError_t launch(const PackedProductRun& run, cudaStream_t stream);
 cudaError_t launch(const UnpackRun& run, cudaStream_t stream);

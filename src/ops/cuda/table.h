@@ -23,6 +23,8 @@ const char* token_attention(const TokenAttentionRun& run);
 bool takes_token_attention(const TokenAttentionRun& run);
 bool attends_into_heads(const PagedAttentionRun& run);
 const char* page_log_sum_exps(const PageLogSumExpsRun& run);
+int dense_attention_units(int64_t width, int device);
+const char* dense_attention(const DenseAttentionRun& run);
 const char* merge_attention(const MergeAttentionRun& run);
 const char* packed_product(const PackedProductRun& run);
 const char* unpack(const UnpackRun& run);

@@ -44,6 +44,8 @@ const CudaKernels* cepe_cuda_kernels(int device) {
                                         attends_into_heads,
                                         page_log_sum_exps,
                                         takes_page_log_sum_exps,
+                                        dense_attention_units,
+                                        dense_attention,
                                         merge_attention,
                                         packed_product,
                                         unpack,

@@ -115,7 +115,26 @@ __device__ inline void multiply_keys(float (&sums)[64], uint64_t a, uint64_t b, 
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 
-// sums [64, 128] += a [64, 16] b [16, 128]: a in registers, b row by row as values stand.
+// The same with a in registers.
+__device__ inline void multiply_keys(float (&sums)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" CEPE_NAMES_64
+      "}, {%64, %65, %66, %67}, %68, add, 1, 1, 0;\n}"
+      : CEPE_SUMS_64("+f", sums)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+
+// sums [64, 64] += a [64, 16] b [16, 64]: a in registers, b row by row as values stand.
+__device__ inline void multiply_values(float (&sums)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" CEPE_NAMES_32
+      "}, {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n}"
+      : CEPE_SUMS_32("+f", sums)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+// The same of 128 columns.
 __device__ inline void multiply_values(float (&sums)[64], const uint32_t (&a)[4], uint64_t b) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\n"
