@@ -1,5 +1,6 @@
 // The engine on a GPU, where decoding goes by recorded steps: batches, contexts that become hot, windows that slide.
-// On a CPU (CEPE_GPU=cpu) the same bodies go by tables that are not recorded.
+// On a CPU (CEPE_GPU=cpu) the same bodies go by tables that are not recorded, but for passes over K and V that are kept:
+// there these lie in 8 bits or side by side, where no table reaches them.
 #include <numeric>
 #include <random>
 
@@ -81,7 +82,7 @@ TEST_F(EngineOnGpu, AnswersTogetherAreThoseAlone) {
     Engine used = engine(options(kept_bytes));
     const std::vector<Request> requests = greedy_requests(used);
     expect_all_close(run_together(used, requests, 1), alone(requests, options(kept_bytes)));
-    EXPECT_GT(used.counters().steps_by_tables, 20);
+    EXPECT_GT(used.counters().steps_by_tables, kept_bytes > 0 && device().is_cpu() ? 10 : 20);
   }
 }
 
@@ -127,7 +128,7 @@ TEST_F(EngineOnGpu, AContextThatBecomesHotAnswersTheSame) {
     }
     expect_all_close(found, expected);
     EXPECT_EQ(used.counters().hot_contexts, 1);
-    EXPECT_GT(used.counters().steps_by_tables, 20);
+    EXPECT_GT(used.counters().steps_by_tables, device().is_cpu() ? 0 : 20) << "on a CPU until it is hot";
   }
 }
 
