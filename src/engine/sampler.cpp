@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <set>
 #include <string>
 
 #include "base/error.h"
@@ -185,8 +186,15 @@ void validate(const Sampling& sampling) {
 
 void validate(const Sampling& sampling, int64_t vocabulary) {
   validate(sampling);
-  for (const auto& [token, bias] : sampling.logit_bias)
+  std::set<text::Token> banned;
+  for (const auto& [token, bias] : sampling.logit_bias) {
     check(token >= 0 && token < vocabulary, "a token with a logit bias", "in the vocabulary", token);
+    if (std::isinf(bias)) banned.insert(token);
+  }
+  if (static_cast<int64_t>(banned.size()) < vocabulary) return;
+  throw base::Error(base::ErrorCode::invalid_argument,
+                    "the logit bias bans all " + std::to_string(vocabulary) +
+                        " tokens of the vocabulary with -infinity: leave at least one that may be chosen");
 }
 
 Sampler::Sampler(Sampling sampling, std::span<const text::Token> prompt, int64_t vocabulary, at::Device device)

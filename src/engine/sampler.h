@@ -30,7 +30,8 @@ struct Sampling {
 
 // Errors: invalid_argument, naming the option and its range.
 void validate(const Sampling& sampling);
-void validate(const Sampling& sampling, int64_t vocabulary);  // nor is there a bias for a token outside it
+// Nor is there a bias for a token outside the vocabulary, nor are all of its tokens banned.
+void validate(const Sampling& sampling, int64_t vocabulary);
 
 struct TokenLogProbability {
   text::Token token = 0;

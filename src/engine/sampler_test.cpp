@@ -103,6 +103,18 @@ TEST(Sampler, ABiasIsAddedAndMinusInfinityBans) {
   EXPECT_FALSE(draw(sampling, 500).contains(3));
 }
 
+TEST(Sampler, BansThatLeaveNoTokenAreRefusedAndOneThatIsLeftIsDrawn) {
+  const double banned = -std::numeric_limits<double>::infinity();
+  for (const double temperature : {0.0, 1.0}) {
+    Sampling sampling;
+    sampling.temperature = temperature;
+    sampling.logit_bias = {{0, banned}, {3, banned}, {3, banned}, {2, banned}};
+    EXPECT_EQ(draw(sampling, 20), (std::map<text::Token, int>{{1, 20}}));
+    sampling.logit_bias.emplace_back(1, banned);
+    test::expect_error(base::ErrorCode::invalid_argument, "bans all 4 tokens", [&] { next(sampling); });
+  }
+}
+
 TEST(Sampler, OptionsOutOfRangeAreNamed) {
   const auto refused = [](const Sampling& sampling, const char* name) {
     test::expect_error(base::ErrorCode::invalid_argument, name, [&] { Sampler(sampling, {}, 4, at::kCPU); });
