@@ -112,29 +112,35 @@ ContextPointer Engine::registered(model::ContextStates context) const {
   return shared;
 }
 
-void Engine::require_no_other_thread() const {
+// Held, no other thread is between steps, and none begins one. Errors: invalid_argument where one is in a step.
+std::unique_lock<std::mutex> Engine::outside_steps() const {
+  std::unique_lock lock(between_steps_);
   const std::thread::id thread = stepping_.load();
   if (thread != std::thread::id() && thread != std::this_thread::get_id())
     throw Error(ErrorCode::invalid_argument,
                 "the engine is called while another thread is in its step() or generate(): one thread at a time may "
                 "call it, but for submit() and cancel()");
+  return lock;
 }
 
 void Engine::set_context(model::ContextStates context) {
-  require_no_other_thread();
+  const auto outside = outside_steps();
   const auto set = [&](ContextPointer next) {
     const std::lock_guard lock(mutex_);
     context_.swap(next);
   };
   set(std::make_shared<const model::ContextStates>());
   hot_.drop_expired();
-  set(prepare(std::move(context)));
+  set(prepared(std::move(context)));
 }
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
+  const auto outside = outside_steps();
+  return prepared(std::move(context));
+}
+
+ContextPointer Engine::prepared(model::ContextStates context) const {
   const at::NoGradGuard none;
-  const std::lock_guard lock(preparing_);
-  require_no_other_thread();
   check_context(*model_, context);
   if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
   const model::DecoderConfig& config = model_->decoder.config;
@@ -178,7 +184,7 @@ bool Engine::may_grow(const ContextPointer& context, int64_t after) const {
 
 // The pages of both, and where K and V are kept and the budget and the memory allow it, K and V of both.
 ContextPointer Engine::extended(const ContextPointer& context, model::ContextStates added) const {
-  if (context->rows == 0) return prepare(std::move(added));
+  if (context->rows == 0) return prepared(std::move(added));
   model::ContextStates joined = *context;
   const bool must_keep = options_.path == model::CrossAttentionPath::kept;
   const int64_t rows = joined.rows + added.rows, bytes = bytes_kept(joined) / joined.rows * rows;
@@ -298,7 +304,7 @@ void Engine::discard(RequestId id) {
 }
 
 std::vector<Completion> Engine::generate_samples(Request request) {
-  const Stepping stepping(stepping_, preparing_);
+  const Stepping stepping(stepping_, between_steps_);
   check(request);
   std::vector<Completion> found(static_cast<size_t>(request.samples));
   size_t done = 0;
@@ -327,8 +333,7 @@ Completion Engine::generate(const Request& request) {
 }
 
 EngineCounters Engine::counters() const {
-  const std::lock_guard lock(preparing_);
-  require_no_other_thread();
+  const auto outside = outside_steps();
   EngineCounters counters = counters_;
   counters.preemptions = scheduler_.preemptions();
   counters.kept_bytes = kept_.bytes();

@@ -8,10 +8,10 @@
 // weights n times (a batch is then no faster than one sequence after the other).
 //
 // submit() and cancel() may be called by any thread at any time, so that the threads of a server hand over what one
-// thread steps through. Everything else one thread at a time: while another is in step() or generate(), it is an error
-// (invalid_argument) rather than a race. Between steps several threads may call prepare() and counters(): one waits for
-// the other, and so does a step that begins meanwhile. Callbacks are called within step() and may call submit(),
-// cancel() and set_context(); step() and generate() from there are an error too.
+// thread steps through. Everything else is an error (invalid_argument) rather than a race while another thread is in
+// step() or generate(). Between steps any thread may call prepare(), set_context(), score() and counters(): one waits
+// for the other, and so does a step that begins meanwhile. Callbacks are called within step() and may call all of
+// these; step() and generate() from there are an error too.
 #pragma once
 
 #include <atomic>
@@ -93,6 +93,7 @@ class Engine {
   // The context of all further requests that bring none (an empty one = none). The one before goes first: its K and V
   // are room for those of this one. Errors: as prepare; there is none then.
   void set_context(model::ContextStates context);
+  // Refers to it until the next set_context(), which no other thread may call meanwhile.
   const model::ContextStates& context() const { return *context_; }
 
   // Any thread. The request's first rows are computed by the next steps. Errors: invalid_argument (empty prompt, prompt
@@ -112,19 +113,21 @@ class Engine {
   Completion generate(const Request& request);
   std::vector<Completion> generate_samples(Request request);  // [request.samples]
 
-  // ln p(ids[t + 1] | ids[0..t], context) for t = first .. T-2: [T - 1 - first] float32. In pieces of prefill_rows, so
-  // that logits stay small.
+  // ln p(ids[t + 1] | ids[0..t], context()) for t = first .. T-2: [T - 1 - first] float32. In pieces of prefill_rows,
+  // so that logits stay small. Errors: invalid_argument (nothing to score, more tokens than the model's positions, ids
+  // outside the vocabulary), base::Interrupted after Ctrl-C.
   at::Tensor score(std::span<const text::Token> ids, int64_t first = 0) const;
 
   EngineCounters counters() const;
 
  private:
   // engine.cpp
-  void require_no_other_thread() const;
+  std::unique_lock<std::mutex> outside_steps() const;
   void check(const Request& request) const;
   void require_room(const Request& request) const;
   int64_t window_of(const Request& request) const;
   int64_t rows_of(const Request& request) const;
+  ContextPointer prepared(model::ContextStates context) const;
   ContextPointer registered(model::ContextStates context) const;
   bool may_grow(const ContextPointer& context, int64_t after) const;
   void extend_kept(model::ContextStates& joined, model::ContextStates& added) const;
@@ -178,7 +181,7 @@ class Engine {
   std::unique_ptr<model::BatchStep> batch_step_;
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by age
   std::atomic<std::thread::id> stepping_;                    // the thread that is in step() or generate()
-  mutable std::mutex preparing_;                             // of K and V that are counted and made between steps
+  mutable std::mutex between_steps_;                         // held by who calls between them, one thread at a time
   uint64_t next_age_ = 0;
   EngineCounters counters_;
 

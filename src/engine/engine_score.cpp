@@ -37,7 +37,7 @@ void check_ids(std::span<const text::Token> ids, int64_t vocabulary) {
 
 at::Tensor Engine::score(std::span<const text::Token> ids, int64_t first) const {
   const at::NoGradGuard none;
-  require_no_other_thread();
+  const auto outside = outside_steps();
   const auto length = static_cast<int64_t>(ids.size());
   if (length < 2 || first < 0 || first > length - 2)
     throw Error(ErrorCode::invalid_argument,

@@ -181,7 +181,7 @@ void Engine::advance(std::exception_ptr& error) {
 }
 
 bool Engine::step() {
-  const Stepping stepping(stepping_, preparing_);
+  const Stepping stepping(stepping_, between_steps_);
   return step_once();
 }
 

@@ -10,14 +10,14 @@
 namespace cepe::engine {
 
 // The thread of a step, or of several, while it lasts. A second step within it would end sequences that the first still
-// reads. Errors: invalid_argument where there is one. `preparing`: held by those who were let in before; it waits for
-// them.
+// reads. Errors: invalid_argument where there is one. `between_steps`: held by whoever was let in before; it waits
+// for them.
 class Stepping {
  public:
-  Stepping(std::atomic<std::thread::id>& thread, std::mutex& preparing) : thread_(thread) {
+  Stepping(std::atomic<std::thread::id>& thread, std::mutex& between_steps) : thread_(thread) {
     std::thread::id before;
     if (thread_.compare_exchange_strong(before, std::this_thread::get_id())) {
-      const std::lock_guard ended(preparing);
+      const std::lock_guard ended(between_steps);
       return;
     }
     throw base::Error(base::ErrorCode::invalid_argument,

@@ -1,9 +1,14 @@
 // What several threads may do with one engine at the same time: submit and cancel, whichever of them steps.
+#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <functional>
+#include <future>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -11,6 +16,30 @@
 
 namespace cepe::engine {
 namespace {
+
+// While one is there, `action` is run by the first allocation.
+class AtFirstAllocation : public c10::Allocator {
+ public:
+  explicit AtFirstAllocation(std::function<void()> action) : action_(std::move(action)), real_(c10::GetCPUAllocator()) {
+    c10::SetCPUAllocator(this, most_important);
+  }
+  ~AtFirstAllocation() override { c10::SetCPUAllocator(real_, most_important); }
+  AtFirstAllocation(const AtFirstAllocation&) = delete;
+  AtFirstAllocation& operator=(const AtFirstAllocation&) = delete;
+
+  c10::DataPtr allocate(size_t size) override {
+    if (!done_.exchange(true)) action_();
+    return real_->allocate(size);
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
+  void copy_data(void* to, const void* from, std::size_t count) const override { real_->copy_data(to, from, count); }
+
+ private:
+  static constexpr uint8_t most_important = 255;
+  std::function<void()> action_;
+  std::atomic<bool> done_ = false;
+  c10::Allocator* real_;
+};
 
 struct Threads : testing::Test, test::EngineBench {
   static constexpr size_t threads = 4, each = 60;
@@ -100,6 +129,35 @@ TEST_F(Threads, AnAnswerEndsWhereAnotherThreadCancelsItAndTheOthersGoOn) {
   EXPECT_LT(cancelled.tokens.size(), 400u);
   EXPECT_EQ(kept.tokens.size(), 30u);
   EXPECT_FALSE(engine.cancel(id)) << "it has ended";
+}
+
+// Whichever two come together between steps: the second begins when the first is done, a step too.
+TEST_F(Threads, BetweenStepsOneWaitsForTheOther) {
+  const model::ContextStates first = states(ids(40)), second = states(ids(30));
+  const std::vector<text::Token> text = ids(20);
+  Engine engine(model, tokenizer);
+  using Call = std::function<void()>;
+  const Call score = [&] { engine.score(text); }, set = [&] { engine.set_context(second); },
+             prepare = [&] { engine.prepare(second); }, step = [&] { engine.step(); };
+  for (const auto& [one, other] :
+       std::vector<std::pair<Call, Call>>{{score, set}, {score, score}, {score, step}, {set, prepare}, {set, set}}) {
+    engine.set_context(first);
+    std::future<void> waiting;
+    {
+      const AtFirstAllocation meanwhile([&, call = other] {
+        waiting = std::async(std::launch::async, call);
+        EXPECT_EQ(waiting.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout) << "it did not wait";
+      });
+      one();
+      waiting.get();
+    }
+  }
+  engine.set_context(first);
+  const at::Tensor expected = engine.score(text);
+  std::vector<std::future<at::Tensor>> scores;
+  scores.reserve(4);
+  for (int i = 0; i < 4; ++i) scores.push_back(std::async(std::launch::async, [&] { return engine.score(text); }));
+  for (std::future<at::Tensor>& one : scores) EXPECT_TRUE(one.get().equal(expected));
 }
 
 TEST_F(Threads, WhatWasSubmittedAndCancelledBetweenStepsIsToldOnceAndTakesNoPass) {
