@@ -127,14 +127,19 @@ bool fits_int8_cache(const at::Tensor& queries, const at::Tensor& keys, const at
 }
 
 bool fits_into_cache(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& cos,
-                     const at::Tensor& sin, const at::Tensor& slots, const at::Tensor& cache) {
+                     const at::Tensor& sin, const at::Tensor& slots, const at::Tensor& cache_keys,
+                     const at::Tensor& cache_values) {
   const at::ScalarType type = queries.scalar_type();
+  const auto fits = [&](const at::Tensor& cache) {
+    return is_int8_rows(cache) ? fits_int8_cache(queries, keys, values, cos, sin, cache)
+                               : is_plain_dense(cache, type, queries.device());
+  };
   return rotation_fits_on_gpu(queries, cos, sin) && rotation_fits(keys, cos, sin, queries.device()) &&
          suits_kernels(values, type, queries.device()) && keys.scalar_type() == type && values.stride(2) == 1 &&
          values.sizes() == keys.sizes() && keys.size(2) == queries.size(2) && slots.is_contiguous() &&
-         slots.device() == queries.device() && slots.scalar_type() == at::kLong &&
-         (is_int8_rows(cache) ? fits_int8_cache(queries, keys, values, cos, sin, cache)
-                              : is_plain_dense(cache, type, queries.device()));
+         slots.device() == queries.device() && slots.scalar_type() == at::kLong && fits(cache_keys) &&
+         fits(cache_values) && cache_keys.strides() == cache_values.strides() &&
+         cache_keys.scalar_type() == cache_values.scalar_type();
 }
 
 }  // namespace
@@ -143,9 +148,7 @@ at::Tensor rotate_into_cache(const at::Tensor& queries, const at::Tensor& keys, 
                              const at::Tensor& cos, const at::Tensor& sin, const at::Tensor& slots,
                              const at::Tensor& cache_keys, const at::Tensor& cache_values) {
   const cuda::CudaKernels* gpu = queries.is_cuda() ? cuda::kernels() : nullptr;
-  if (!gpu || !fits_into_cache(queries, keys, values, cos, sin, slots, cache_keys) ||
-      !fits_into_cache(queries, keys, values, cos, sin, slots, cache_values) ||
-      cache_keys.strides() != cache_values.strides() || cache_keys.scalar_type() != cache_values.scalar_type()) {
+  if (!gpu || !fits_into_cache(queries, keys, values, cos, sin, slots, cache_keys, cache_values)) {
     cache_keys.index_copy_(0, slots, as_cached(rotate(keys, cos, sin), cache_keys));
     cache_values.index_copy_(0, slots, as_cached(values, cache_values));
     return rotate(queries, cos, sin);
