@@ -1,6 +1,6 @@
 // The engine on a GPU, where decoding goes by recorded steps: batches, contexts that become hot, windows that slide.
-// On a CPU (CEPE_GPU=cpu) the same bodies go by tables that are not recorded, but for passes over K and V that are kept:
-// there these lie in 8 bits or side by side, where no table reaches them.
+// On a CPU (CEPE_GPU=cpu) the same bodies go by tables that are not recorded, but for passes over K and V that are
+// kept: there these lie in 8 bits or side by side, where no table reaches them.
 #include <numeric>
 #include <random>
 
