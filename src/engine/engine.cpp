@@ -130,7 +130,6 @@ void Engine::set_context(model::ContextStates context) {
     context_.swap(next);
   };
   set(std::make_shared<const model::ContextStates>());
-  hot_.drop_expired();
   set(prepared(std::move(context)));
 }
 
@@ -141,6 +140,7 @@ ContextPointer Engine::prepare(model::ContextStates context) const {
 
 ContextPointer Engine::prepared(model::ContextStates context) const {
   const at::NoGradGuard none;
+  hot_.drop_expired();
   check_context(*model_, context);
   if (context.rows == 0) return std::make_shared<const model::ContextStates>(std::move(context));
   const model::DecoderConfig& config = model_->decoder.config;
@@ -334,6 +334,7 @@ Completion Engine::generate(const Request& request) {
 
 EngineCounters Engine::counters() const {
   const auto outside = outside_steps();
+  hot_.drop_expired();
   EngineCounters counters = counters_;
   counters.preemptions = scheduler_.preemptions();
   counters.kept_bytes = kept_.bytes();

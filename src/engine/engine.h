@@ -169,7 +169,7 @@ class Engine {
   const text::Tokenizer* tokenizer_;
   EngineOptions options_;
   ContextPointer context_;
-  HotContexts hot_;
+  mutable HotContexts hot_;
   mutable KeptContexts kept_;
   SlidContexts slid_;
   BlockPool pool_;

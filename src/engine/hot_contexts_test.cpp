@@ -206,6 +206,16 @@ TEST_F(KeptBudget, IsForHotContextsBesideThose) {
   EXPECT_EQ(engine.counters().hot_contexts, 0);
 }
 
+TEST_F(KeptBudget, HotContextsThatNobodyHasAnyMoreTakeNoneOfIt) {
+  Engine engine(model, tokenizer, keeping(bytes_of(40, KeptType::automatic) * 3 / 2));
+  ask(engine, questions(20, 12));
+  EXPECT_EQ(engine.counters().hot_contexts, 1);
+  EXPECT_EQ(engine.counters().kept_bytes, 0);
+  ask(engine, questions(20, 12));
+  EXPECT_EQ(engine.counters().hot_contexts, 2);
+  EXPECT_TRUE(keeps(engine, 40));
+}
+
 TEST_F(KeptBudget, IsForAllAnswersWhoseWindowsSlide) {
   model.decoder.config.max_positions = 40;
   for (const KeptType type : {KeptType::automatic, KeptType::int8}) {
