@@ -169,31 +169,32 @@ std::vector<Choice> choices_of(const at::Tensor& logits, std::span<Sampler* cons
 }  // namespace
 
 void validate(const Sampling& sampling) {
-  check(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature", "0 (greedy) or more",
+  check(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "--temperature", "0 (greedy) or more",
         sampling.temperature);
-  check(sampling.top_p > 0 && sampling.top_p <= 1, "top-p", "above 0 and at most 1", sampling.top_p);
-  check(sampling.top_k >= 0, "top-k", "0 (all) or more", static_cast<double>(sampling.top_k));
-  check(sampling.min_p >= 0 && sampling.min_p < 1, "min-p", "from 0 to below 1", sampling.min_p);
-  check(sampling.repetition_penalty >= 1 / largest && sampling.repetition_penalty <= largest, "repetition-penalty",
+  check(sampling.top_p > 0 && sampling.top_p <= 1, "--top-p", "above 0 and at most 1", sampling.top_p);
+  check(sampling.top_k >= 0, "--top-k", "0 (all) or more", static_cast<double>(sampling.top_k));
+  check(sampling.min_p >= 0 && sampling.min_p < 1, "--min-p", "from 0 to below 1", sampling.min_p);
+  check(sampling.repetition_penalty >= 1 / largest && sampling.repetition_penalty <= largest, "--repetition-penalty",
         "above 0, from 1e-30 to 1e30", sampling.repetition_penalty);
-  check(std::abs(sampling.frequency_penalty) <= 100, "frequency-penalty", "from -100 to 100",
+  check(std::abs(sampling.frequency_penalty) <= 100, "--frequency-penalty", "from -100 to 100",
         sampling.frequency_penalty);
-  check(std::abs(sampling.presence_penalty) <= 100, "presence-penalty", "from -100 to 100", sampling.presence_penalty);
+  check(std::abs(sampling.presence_penalty) <= 100, "--presence-penalty", "from -100 to 100",
+        sampling.presence_penalty);
   for (const auto& [token, bias] : sampling.logit_bias)
     check(std::abs(bias) <= largest || bias == -std::numeric_limits<double>::infinity(),
-          "the logit bias of token " + std::to_string(token), "from -1e30 to 1e30, or -infinity", bias);
+          "--logit-bias of token " + std::to_string(token), "from -1e30 to 1e30, or -infinity", bias);
 }
 
 void validate(const Sampling& sampling, int64_t vocabulary) {
   validate(sampling);
   std::set<text::Token> banned;
   for (const auto& [token, bias] : sampling.logit_bias) {
-    check(token >= 0 && token < vocabulary, "a token with a logit bias", "in the vocabulary", token);
+    check(token >= 0 && token < vocabulary, "a token of --logit-bias", "in the vocabulary", token);
     if (std::isinf(bias)) banned.insert(token);
   }
   if (static_cast<int64_t>(banned.size()) < vocabulary) return;
   throw base::Error(base::ErrorCode::invalid_argument,
-                    "the logit bias bans all " + std::to_string(vocabulary) +
+                    "--logit-bias bans all " + std::to_string(vocabulary) +
                         " tokens of the vocabulary with -infinity: leave at least one that may be chosen");
 }
 

@@ -121,25 +121,25 @@ TEST(Sampler, OptionsOutOfRangeAreNamed) {
   };
   Sampling sampling;
   sampling.top_p = 0;
-  refused(sampling, "top-p");
+  refused(sampling, "--top-p is 0;");
   sampling = {};
   sampling.temperature = -1;
-  refused(sampling, "temperature");
+  refused(sampling, "--temperature is -1;");
   sampling = {};
   sampling.frequency_penalty = 1e300;
-  refused(sampling, "frequency-penalty is 1e+300;");
+  refused(sampling, "--frequency-penalty is 1e+300;");
   sampling = {};
   sampling.top_k = -1;
-  refused(sampling, "top-k is -1;");
+  refused(sampling, "--top-k is -1;");
   sampling = {};
   sampling.logit_bias = {{4, 1}};
-  refused(sampling, "logit bias");
+  refused(sampling, "--logit-bias");
   sampling.logit_bias = {{1, 3e38}};
-  refused(sampling, "logit bias of token 1 is 3e+38; it must be from -1e30 to 1e30, or -infinity");
+  refused(sampling, "--logit-bias of token 1 is 3e+38; it must be from -1e30 to 1e30, or -infinity");
   sampling.logit_bias = {{1, -3e38}};
-  refused(sampling, "logit bias of token 1");
+  refused(sampling, "--logit-bias of token 1");
   sampling.logit_bias = {{1, std::numeric_limits<double>::quiet_NaN()}};
-  refused(sampling, "logit bias");
+  refused(sampling, "--logit-bias");
 }
 
 TEST(Sampler, TheLargestOfAllOptionsStillBanAndChoose) {

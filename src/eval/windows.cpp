@@ -52,29 +52,29 @@ int64_t room_of(const PerplexityOptions& options) { return options.room > 0 ? op
 
 constexpr int64_t most = int64_t{1} << 30;
 
-std::string given(const char* name, int64_t value) { return std::string(name) + " " + std::to_string(value); }
+std::string given(const char* option, int64_t value) { return std::string(option) + " " + std::to_string(value); }
 
 void validate_controls(const PerplexityOptions& options) {
-  require(options.other >= 1 && options.other <= most, given("other", options.other) + ": must be at least 1");
+  require(options.other >= 1 && options.other <= most, given("--other", options.other) + ": must be at least 1");
   require(options.other == 1 || options.source == ContextSource::other,
-          given("other", options.other) + ": which other document is asked only where the context is another's");
+          given("--other", options.other) + ": which other document is asked only where the context is another's");
   require(options.skipped_tokens >= 0 && options.skipped_tokens <= most,
-          given("skip-nearest", options.skipped_tokens) + ": must be from 0 to 2^30");
+          given("--skip-nearest", options.skipped_tokens) + ": must be from 0 to 2^30");
   require(options.direct_tokens >= 0 && options.direct_tokens <= most,
-          given("direct-tokens", options.direct_tokens) + ": must be from 0 to 2^30");
+          given("--direct-tokens", options.direct_tokens) + ": must be from 0 to 2^30");
   require(options.room == 0 || options.room >= text_before(options),
-          given("room", options.room) + ": must be at least " + std::to_string(text_before(options)) +
+          given("--room", options.room) + ": must be at least " + std::to_string(text_before(options)) +
               ", the longest context with the skipped and the direct tokens, or 0 for so many");
-  require(options.room <= 4 * most, given("room", options.room) + ": must be at most 2^32");
+  require(options.room <= 4 * most, given("--room", options.room) + ": must be at most 2^32");
 }
 
 // The length that a document must have, as a sum.
 std::string needed_of(const PerplexityOptions& options) {
-  std::string sum = given("decoder-tokens", options.decoder_tokens);
-  if (options.room > 0) return sum + " + " + given("room", options.room);
-  sum += " + " + given("context-tokens", longest(options));
-  if (options.skipped_tokens > 0) sum += " + " + given("skip-nearest", options.skipped_tokens);
-  if (options.direct_tokens > 0) sum += " + " + given("direct-tokens", options.direct_tokens);
+  std::string sum = given("--decoder-tokens", options.decoder_tokens);
+  if (options.room > 0) return sum + " + " + given("--room", options.room);
+  sum += " + " + given("--context-tokens", longest(options));
+  if (options.skipped_tokens > 0) sum += " + " + given("--skip-nearest", options.skipped_tokens);
+  if (options.direct_tokens > 0) sum += " + " + given("--direct-tokens", options.direct_tokens);
   return sum;
 }
 
@@ -88,7 +88,7 @@ ContextSource context_source(const std::string& name) {
   if (name == "own") return ContextSource::own;
   if (name == "other") return ContextSource::other;
   if (name == "shuffled") return ContextSource::shuffled;
-  throw Error(ErrorCode::invalid_argument, "context '" + name + "': known are own, other, shuffled");
+  throw Error(ErrorCode::invalid_argument, "--context '" + name + "': known are own, other, shuffled");
 }
 
 int64_t text_before(const PerplexityOptions& options) {
@@ -97,15 +97,16 @@ int64_t text_before(const PerplexityOptions& options) {
 
 void validate(const PerplexityOptions& options) {
   require(options.decoder_tokens >= 2 && options.decoder_tokens <= most,
-          given("decoder-tokens", options.decoder_tokens) + ": must be from 2 to 2^30");
+          given("--decoder-tokens", options.decoder_tokens) + ": must be from 2 to 2^30");
   require(options.target_tokens >= 1 && options.target_tokens < options.decoder_tokens,
-          given("target-tokens", options.target_tokens) + ": must be at least 1 and less than decoder-tokens (" +
+          given("--target-tokens", options.target_tokens) + ": must be at least 1 and less than --decoder-tokens (" +
               std::to_string(options.decoder_tokens) + "), so that each has a token before it");
-  require(!options.context_tokens.empty(), "context-tokens: at least one length is needed");
+  require(!options.context_tokens.empty(), "--context-tokens: at least one length is needed");
   for (const int64_t length : options.context_tokens)
-    require(length >= 0 && length <= most, given("context-tokens", length) + ": must be from 0 to 2^30");
-  require(options.samples >= 1 && options.samples <= most, given("samples", options.samples) + ": must be at least 1");
-  require(options.documents >= 0, given("documents", options.documents) + ": must be at least 1, or 0 for all");
+    require(length >= 0 && length <= most, given("--context-tokens", length) + ": must be from 0 to 2^30");
+  require(options.samples >= 1 && options.samples <= most,
+          given("--samples", options.samples) + ": must be at least 1");
+  require(options.documents >= 0, given("--documents", options.documents) + ": must be at least 1, or 0 for all");
   validate_controls(options);
 }
 

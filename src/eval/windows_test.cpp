@@ -225,21 +225,21 @@ TEST(Windows, OptionsOutOfRangeAreNamed) {
     change(options);
     expect_error(ErrorCode::invalid_argument, text, [&] { validate(options); });
   };
-  refused("decoder-tokens 1", [](auto& options) { options.decoder_tokens = 1; });
-  refused("target-tokens 10", [](auto& options) { options.target_tokens = 10; });
-  refused("target-tokens 0", [](auto& options) { options.target_tokens = 0; });
-  refused("context-tokens -1", [](auto& options) { options.context_tokens = {0, -1}; });
-  refused("context-tokens", [](auto& options) { options.context_tokens.clear(); });
-  refused("samples 0", [](auto& options) { options.samples = 0; });
-  refused("documents -1", [](auto& options) { options.documents = -1; });
-  refused("skip-nearest -1", [](auto& options) { options.skipped_tokens = -1; });
-  refused("direct-tokens -1", [](auto& options) { options.direct_tokens = -1; });
-  refused("other 0", [](auto& options) { options.other = 0, options.source = ContextSource::other; });
-  refused("other 2", [](auto& options) { options.other = 2; });
-  refused("room 19: must be at least 20", [](auto& options) { options.room = 19; });
-  refused("room 29: must be at least 30",
+  refused("--decoder-tokens 1", [](auto& options) { options.decoder_tokens = 1; });
+  refused("--target-tokens 10", [](auto& options) { options.target_tokens = 10; });
+  refused("--target-tokens 0", [](auto& options) { options.target_tokens = 0; });
+  refused("--context-tokens -1", [](auto& options) { options.context_tokens = {0, -1}; });
+  refused("--context-tokens", [](auto& options) { options.context_tokens.clear(); });
+  refused("--samples 0", [](auto& options) { options.samples = 0; });
+  refused("--documents -1", [](auto& options) { options.documents = -1; });
+  refused("--skip-nearest -1", [](auto& options) { options.skipped_tokens = -1; });
+  refused("--direct-tokens -1", [](auto& options) { options.direct_tokens = -1; });
+  refused("--other 0", [](auto& options) { options.other = 0, options.source = ContextSource::other; });
+  refused("--other 2", [](auto& options) { options.other = 2; });
+  refused("--room 19: must be at least 20", [](auto& options) { options.room = 19; });
+  refused("--room 29: must be at least 30",
           [](auto& options) { options.room = 29, options.skipped_tokens = 7, options.direct_tokens = 3; });
-  refused("room -1", [](auto& options) { options.room = -1; });
+  refused("--room -1", [](auto& options) { options.room = -1; });
   EXPECT_NO_THROW(validate(small_windows()));
   expect_error(ErrorCode::invalid_argument, "own, other, shuffled", [] { context_source("mine"); });
 }
@@ -282,11 +282,11 @@ TEST_F(WindowsOfACorpus, BosOnlyWhereTheTokenizerAddsOne) {
 
 TEST_F(WindowsOfACorpus, SaysWhatIsMissing) {
   PerplexityOptions options = small_windows();
-  expect_error(ErrorCode::invalid_argument,
-               "no document has the 30 tokens needed (decoder-tokens 10 + context-tokens 20); the longest of 2 has 5",
-               [&] {
-                 draw({"short", "too"}, options);
-               });
+  expect_error(
+      ErrorCode::invalid_argument,
+      "no document has the 30 tokens needed (--decoder-tokens 10 + --context-tokens 20); the longest of 2 has 5", [&] {
+        draw({"short", "too"}, options);
+      });
   expect_error(ErrorCode::invalid_argument, "there are no documents", [&] { draw({}, options); });
   const std::string enough(40, 'a');
   options.source = ContextSource::other;

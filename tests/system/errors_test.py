@@ -140,8 +140,7 @@ class Errors(ProgramTest):
                               ("--decoder-tokens", "1000000"), ("--threads", "-1"), ("--dtype", "int3"),
                               ("--device", "tpu")):
             outcome = self.refuse_generate([], option, value)
-            word = option.strip("-").replace("-", "")
-            self.assertIn(word, outcome.err.replace("-", "").replace("_", "").replace(" ", ""), option)
+            self.assertIn(option, outcome.err)
 
     def test_wrong_size_of_the_cache_is_named(self):
         self.refuse_generate("--cache-size 'lots'", "--adapter", self.adapter, "--cache-size", "lots")
