@@ -99,27 +99,6 @@ class GrowingFile : public FileLayer::Growing {
   Path path_;
 };
 
-// A file as far as it has grown, in memory.
-class Mapping {
- public:
-  Mapping(const OpenDescriptor& file, size_t size)
-      : address_(::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0)),
-        size_(address_ == MAP_FAILED ? 0 : size) {}
-  ~Mapping() {
-    if (size_ > 0) ::munmap(address_, size_);
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-  size_t size() const { return size_; }
-  std::span<const std::byte> bytes(size_t place, size_t count) const {
-    return {static_cast<const std::byte*>(address_) + place, count};
-  }
-
- private:
-  void* address_;
-  size_t size_;
-};
-
 // Reads them from the medium into the system's memory. False where it cannot, which a plain look at them would tell by
 // a signal. (Linux before 5.14 does not know the call: then the look has to do.)
 bool is_in_memory(std::span<const std::byte> bytes) {
@@ -149,7 +128,7 @@ class ReadFile : public FileLayer::Reading {
     const std::shared_ptr<const Mapping> mapping = mapping_until(static_cast<size_t>(place) + bytes);
     if (!mapping) return {};
     ::posix_fadvise(file_.get(), place, static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);  // in large pieces
-    const std::span<const std::byte> found = mapping->bytes(static_cast<size_t>(place), bytes);
+    const std::span<const std::byte> found = mapping->bytes().subspan(static_cast<size_t>(place), bytes);
     return is_in_memory(found) ? FileLayer::Content{mapping, found} : FileLayer::Content{};
   }
 
@@ -157,14 +136,15 @@ class ReadFile : public FileLayer::Reading {
   // nullptr where the file ends before, or cannot be mapped.
   std::shared_ptr<const Mapping> mapping_until(size_t end) {
     const std::scoped_lock lock(mutex_);
-    if (!mapping_ || mapping_->size() < end) mapping_ = std::make_shared<Mapping>(file_, static_cast<size_t>(size()));
-    return mapping_->size() < end ? nullptr : mapping_;
+    if (!mapping_ || mapping_->bytes().size() < end)
+      mapping_ = std::make_shared<Mapping>(file_.get(), static_cast<size_t>(size()));
+    return mapping_->bytes().size() < end ? nullptr : mapping_;
   }
 
   OpenDescriptor file_;
   Path path_;
   std::mutex mutex_;
-  std::shared_ptr<const Mapping> mapping_;
+  std::shared_ptr<const Mapping> mapping_;  // as far as the file had grown
 };
 
 class Disk : public FileLayer {

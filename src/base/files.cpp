@@ -67,6 +67,22 @@ class Descriptor {
 
 }  // namespace
 
+Mapping::Mapping(int descriptor, size_t bytes) {
+  void* address = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+  if (address != MAP_FAILED) bytes_ = {static_cast<const std::byte*>(address), bytes};
+}
+
+Mapping::~Mapping() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+Mapping::Mapping(Mapping&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
 MappedFile::MappedFile(const Path& path) : path_(path) {
   // Without O_NONBLOCK opening a named pipe waits until somebody writes to it.
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -75,23 +91,8 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
   if (::fstat(file.get(), &status) != 0) fail_to(path, "read");
   if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::invalid_argument, path.string() + ": not a regular file");
   if (status.st_size == 0) return;
-  const auto size = static_cast<size_t>(status.st_size);
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (address == MAP_FAILED) fail_to(path, "map");
-  bytes_ = {static_cast<const std::byte*>(address), size};
-}
-
-MappedFile::~MappedFile() {
-  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
-
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
+  mapping_ = Mapping(file.get(), static_cast<size_t>(status.st_size));
+  if (mapping_.bytes().empty()) fail_to(path, "map");
 }
 
 bool is_there(const Path& path) {

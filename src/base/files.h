@@ -12,23 +12,36 @@ namespace cepe::base {
 
 using Path = std::filesystem::path;
 
+// The first `bytes` bytes of an open file in memory, read only; the descriptor may be closed. Without bytes where the
+// system maps none, and errno says why. Whoever cuts the file makes reading them SIGBUS. Move only.
+class Mapping {
+ public:
+  Mapping() = default;
+  Mapping(int descriptor, size_t bytes);
+  ~Mapping();
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
 // A read-only mapping of a whole regular file; an empty file maps to an empty span. Move only.
 // Errors: not_found, io (with the operating system's reason), invalid_argument for what is no regular file.
 class MappedFile {
  public:
   explicit MappedFile(const Path& path);
-  ~MappedFile();
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
 
-  std::span<const std::byte> bytes() const { return bytes_; }
+  std::span<const std::byte> bytes() const { return mapping_.bytes(); }
   const Path& path() const { return path_; }
 
  private:
   Path path_;
-  std::span<const std::byte> bytes_;
+  Mapping mapping_;
 };
 
 // The whole file as bytes. Errors as MappedFile; invalid_argument where it is larger than max_bytes.
