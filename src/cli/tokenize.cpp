@@ -10,6 +10,7 @@
 #include "cli/documents.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
+#include "data/documents.h"
 #include "model/locate.h"
 
 namespace cepe::cli {
@@ -26,6 +27,7 @@ struct TokenizeOptions {
   bool decode = false, count = false, json = false, special = false;
 };
 
+// Errors: those of data::utf8_text: ids of other bytes would be those of no text that a command reads.
 std::string input_of(const TokenizeOptions& options) {
   if (options.text && !options.file.empty())
     throw Error(ErrorCode::invalid_argument, "TEXT and --file: give one of them");
@@ -35,11 +37,11 @@ std::string input_of(const TokenizeOptions& options) {
       base::warn("'" + *options.text +
                  "' is the name of a file, and the name is what is tokenized: for what the file " +
                  "holds give --file " + *options.text);
-    return *options.text;
+    return data::utf8_text(*options.text, "TEXT");
   }
-  if (!options.file.empty() && options.file != "-") return base::read_file(options.file);
+  if (!options.file.empty() && options.file != "-") return data::utf8_text(base::read_file(options.file), options.file);
   announce_waiting("reading standard input (Ctrl-D ends it)");
-  return read_standard_input();
+  return data::utf8_text(read_standard_input(), "standard input");
 }
 
 std::vector<text::Token> ids_in(const std::string& text) {

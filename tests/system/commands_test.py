@@ -471,6 +471,14 @@ class Commands(ProgramTest):
         self.refuse("line 2: not UTF-8", "generate", "--model", self.model, "--prompt-file", latin)
         text = latin.read_bytes()
         self.refuse("--prompt, line 2: not UTF-8", "generate", "--model", self.model, "--prompt", os.fsdecode(text))
+        tokenize = ("tokenize", "--model", self.model)
+        self.refuse(f"{latin}, line 2: not UTF-8", *tokenize, "--file", latin)
+        self.refuse("TEXT, line 2: not UTF-8", *tokenize, os.fsdecode(text))
+        with latin.open("rb") as lines:
+            process = self.start(*tokenize, stdin=lines)
+            out, err = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, out), (2, b""))
+        self.assertIn("standard input, line 2: not UTF-8", err.decode())
         for command in (("generate", "--chat", "--prompt", "x"), ("chat",)):
             self.refuse("--system, line 2: not UTF-8", *command, "--model", self.model, "--system", os.fsdecode(text),
                         stdin="")
