@@ -89,11 +89,13 @@ std::unique_ptr<CLI::App> make_program(CommonOptions& options) {
 }
 
 int run(int argument_count, char** arguments) {
+  hold_closed_streams();
   if (const std::string missing = missing_processor_feature(processor_features()); !missing.empty()) {
     std::fprintf(stderr, "error: %s\n", missing.c_str());
     return exit_failure;
   }
   std::signal(SIGPIPE, SIG_DFL);  // a reader that has gone ends the program quietly, whatever the parent had set
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that would pass a limit of its size (ulimit -f) is an error of its writer
   base::catch_interrupts();
   explain_cut_files();
   CommonOptions options;

@@ -1,5 +1,6 @@
 #include "cli/standard_streams.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,6 +51,14 @@ bool read_some(std::string& out) {
 }
 
 }  // namespace
+
+void hold_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest free number, hence this one. The wrong way round: whoever uses it gets EBADF, as of a closed one.
+    ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
 
 std::string read_standard_input(size_t max_bytes) {
   std::string text = std::move(unread());

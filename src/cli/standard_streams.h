@@ -7,6 +7,10 @@
 
 namespace cepe::cli {
 
+// First of all: a file that is opened takes the lowest free number. Were that of a closed standard stream, what is said
+// there would be written into the file: messages into the store, say.
+void hold_closed_streams();
+
 // Everything up to the end of standard input. Errors: invalid_argument beyond max_bytes, io; base::Interrupted.
 std::string read_standard_input(size_t max_bytes = size_t{1} << 30);
 // The next line without its end; nothing at the end of the input. The same errors.

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import unittest
 from pathlib import Path
 
 import tiny_model
-from program import ProgramTest
+from program import PROGRAM, ProgramTest
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -325,6 +326,34 @@ class Commands(ProgramTest):
             if may("-o", "remount,bind,ro"):
                 return mounted
         self.skipTest("no read-only folder: this root may not mount")
+
+    def test_what_is_said_on_a_closed_stream_goes_into_no_file(self):
+        book = self.write("closed.txt", "A text for the store. " * 200)
+        model = ("--model", self.model, "--adapter", self.adapter, "--cache-dir", self.root / "closed-cache")
+        run = lambda closed, *arguments: subprocess.run(
+            [PROGRAM, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, env=self.environment(),
+            preexec_fn=lambda: os.close(closed), timeout=60)
+        self.assertEqual(run(2, "encode", book, *model, "--verbose").returncode, 0)
+        said = run(1, "generate", "--prompt", "x", "--document", self.write("closed-too.txt", "Another one. " * 200),
+                   *model, "--max-tokens", "8")
+        self.assertEqual(said.returncode, 1)
+        self.assertIn("standard output: Bad file descriptor", said.stderr.decode())
+        read = run(0, "generate", *model)
+        self.assertEqual((read.returncode, read.stdout), (1, b""))
+        self.assertIn("standard input: Bad file descriptor", read.stderr.decode())
+        segments = list((self.root / "closed-cache/chunks").glob("*.pages"))
+        self.assertTrue(segments)
+        for segment in segments:
+            self.assertEqual(segment.stat().st_size % 64, 0)
+
+    def test_a_limit_of_a_files_size_is_an_error_and_leaves_nothing(self):
+        output = self.root / "limited"
+        process = subprocess.run(
+            [PROGRAM, "convert", self.model, "--output", output], capture_output=True, env=self.environment(),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)), timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("model.safetensors: cannot write: File too large", process.stderr.decode())
+        self.assertFalse(output.exists())
 
     def test_a_store_that_cannot_be_written_is_read(self):
         first, second = self.write("shared.txt", "A shared text. " * 200), self.write("own.txt", "My own text. " * 200)
