@@ -80,8 +80,8 @@ class Checkpoint {
   std::shared_ptr<const Content> content_;
 };
 
-// Writes safetensors: `<folder>/<stem>.safetensors`, or shards `<stem>-00001-of-0000N.safetensors` with an index where
-// the tensors exceed max_shard_bytes. Names in the given order; written beside and renamed. Block types are refused.
+// Writes `<folder>/<stem>.safetensors`, or shards `<stem>-00001-of-0000N.safetensors` with an index; names in the
+// given order. Errors: invalid_argument (block types, say), io, base::Interrupted; then nothing has changed.
 struct NamedTensor {
   std::string name;
   TensorView view;

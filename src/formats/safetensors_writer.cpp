@@ -5,6 +5,7 @@
 #include <set>
 #include <unordered_set>
 
+#include "base/interrupt.h"
 #include "formats/byte_reader.h"
 #include "formats/checkpoint.h"
 #include "formats/dtype.h"
@@ -124,7 +125,10 @@ SafetensorsPlan plan_of(Shard shard, const base::Json& metadata) {
 void write_shard(base::FileWriter& writer, Shard shard, const base::Json& metadata) {
   const SafetensorsPlan plan = plan_of(shard, metadata);
   writer.write(plan.head);
-  for (const size_t i : plan.order) writer.write(shard[i].view.bytes);
+  for (const size_t i : plan.order) {
+    base::throw_if_interrupted();
+    writer.write(shard[i].view.bytes);
+  }
 }
 
 std::string shard_name(const std::string& stem, size_t number, size_t count) {

@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <set>
 
+#include "base/interrupt.h"
 #include "expect_error.h"
 #include "formats/byte_reader.h"
 #include "formats/checkpoint.h"
@@ -138,6 +140,24 @@ TEST_F(SafetensorsWriter, AFileMayBeRewrittenFromItsOwnMapping) {
   const std::vector<NamedTensor> again{{"renamed", read.at("b")}};
   write_safetensors(folder, "model", again, nullptr, 1000);
   EXPECT_EQ(static_cast<char>(Checkpoint::open(folder).at("renamed").bytes[0]), 'b');
+}
+
+// Runs in a process of its own: interrupts, once caught, stay.
+[[noreturn]] void write_interrupted(const base::Path& folder) {
+  base::catch_interrupts();
+  ::raise(SIGINT);
+  Owned owned = three_floats();
+  try {
+    write_safetensors(folder, "model", owned.finish(), nullptr, 8);
+  } catch (const base::Interrupted&) {
+    ::_exit(std::filesystem::is_empty(folder) ? 0 : 2);
+  }
+  ::_exit(1);
+}
+
+TEST_F(SafetensorsWriter, AnInterruptEndsWritingAndLeavesNothing) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(write_interrupted(folder), testing::ExitedWithCode(0), "");
 }
 
 TEST_F(SafetensorsWriter, APlanWithoutBytesGivesTheSameFile) {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "model/weight_reader.h"
 
@@ -88,6 +89,7 @@ class Converter {
 
  private:
   void tensor(const std::string& from, const std::string& to, const Treatment& treatment) {
+    base::throw_if_interrupted();
     TensorView view = source_.checkpoint.at(from);
     // Row orders first: they hold for blocks too, which lie within rows.
     if (treatment.permuted_heads > 0) hold(view, unpermute_rows(view, treatment.permuted_heads));
