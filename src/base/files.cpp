@@ -38,6 +38,15 @@ std::optional<Path> missing_target(const Path& path) {
   throw Error(code, path.string() + ": cannot " + action + ": " + std::strerror(reason));
 }
 
+[[noreturn]] void fail_to_begin(const Path& path) {
+  const Path folder = path.parent_path();
+  if (errno == ENOENT && !folder.empty() && ::access(folder.c_str(), F_OK) != 0) {
+    throw Error(ErrorCode::not_found,
+                path.string() + ": cannot be written: there is no folder " + folder.string() + "; make it first");
+  }
+  fail_to(path, "write beside");
+}
+
 // Of the file that is to be replaced, if there is one; not of what a link points to.
 std::optional<mode_t> permissions_of(const Path& path) {
   struct stat status {};
@@ -89,6 +98,8 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
   if (file.get() < 0) fail_to(path, "open");
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_to(path, "read");
+  if (S_ISDIR(status.st_mode))
+    throw Error(ErrorCode::invalid_argument, path.string() + ": this is a folder; expected a file");
   if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::invalid_argument, path.string() + ": not a regular file");
   if (status.st_size == 0) return;
   mapping_ = Mapping(file.get(), static_cast<size_t>(status.st_size));
@@ -133,7 +144,7 @@ FileWriter::FileWriter(const Path& path) : path_(path) {
     temporary_ = path.string() + "." + std::to_string(100'000 + random() % 900'000);
     descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, replaced.value_or(0666));
   } while (descriptor_ < 0 && errno == EEXIST);
-  if (descriptor_ < 0) fail_to(path, "write beside");
+  if (descriptor_ < 0) fail_to_begin(path);
   if (replaced) ::fchmod(descriptor_, *replaced);
 }
 

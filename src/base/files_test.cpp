@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file_layer.h"
+#include "expect_error.h"
 
 namespace cepe::base {
 namespace {
@@ -67,9 +68,14 @@ TEST_F(Files, AMissingFileIsNamed) {
 }
 
 TEST_F(Files, AFolderIsNoFileAndAnEmptyFileIsEmpty) {
-  EXPECT_THROW(MappedFile{folder}, Error);
+  test::expect_error(ErrorCode::invalid_argument, "this is a folder; expected a file", [&] { MappedFile{folder}; });
   replace_file(folder / "empty", "");
   EXPECT_TRUE(MappedFile(folder / "empty").bytes().empty());
+}
+
+TEST_F(Files, AFolderThatIsMissingForWhatIsWrittenIsNamed) {
+  test::expect_error(ErrorCode::not_found, "there is no folder " + (folder / "none").string() + "; make it first",
+                     [&] { replace_file(folder / "none/x", ""); });
 }
 
 TEST_F(Files, ALinkToNothingIsNoAbsence) {

@@ -95,8 +95,9 @@ TokenCorpus TokenCorpus::open(const base::Path& folder) {
     const bool unfinished = std::filesystem::exists(folder / "build.json", none);
     throw Error(
         ErrorCode::not_found,
-        folder.string() + (unfinished ? ": a corpus whose build is not finished; the same command goes on with it"
-                                      : ": no corpus here; expected a folder with corpus.json"));
+        folder.string() +
+            (unfinished ? ": a corpus whose build is not finished; the same command goes on with it"
+                        : ": no corpus here; expected a folder with corpus.json, as `cepe data build` makes it"));
   }
   auto state = std::make_shared<State>();
   state->folder = folder;

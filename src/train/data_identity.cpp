@@ -30,9 +30,17 @@ void add_samples(base::Sha256& hash, const base::Path& path) {
 
 }  // namespace
 
+base::Path locate_decoder(const Recipe& recipe, const base::Path& cache) {
+  try {
+    return model::locate_model(recipe.decoder.model, cache);
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("decoder.model: ") + error.what());
+  }
+}
+
 void check_tokenizer(const data::TokenCorpus& corpus, const Recipe& recipe, const base::Path& cache) {
   if (stage_of(recipe.stage) == Stage::mlm || !recipe.decoder.config.empty()) return;
-  const base::Path model = model::locate_model(recipe.decoder.model, cache);
+  const base::Path model = locate_decoder(recipe, cache);
   std::string fingerprint;
   try {
     fingerprint = data::tokenizer_fingerprint(*text::load_tokenizer(model));

@@ -10,6 +10,10 @@
 
 namespace cepe::train {
 
+// Where decoder.model is, which may be a name; `cache` is where the default model is. Errors: those of
+// model::locate_model, naming the field.
+base::Path locate_decoder(const Recipe& recipe, const base::Path& cache);
+
 // Warns where nobody can tell: the decoder has no tokenizer that can be read. One made from a config has none yet, and
 // takes any corpus. Errors: mismatch, naming field and remedy; those of model::locate_model.
 void check_tokenizer(const data::TokenCorpus& corpus, const Recipe& recipe, const base::Path& cache);

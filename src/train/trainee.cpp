@@ -13,10 +13,10 @@
 #include "model/convert_gguf.h"
 #include "model/initialise.h"
 #include "model/initialise_random.h"
-#include "model/locate.h"
 #include "model/low_rank.h"
 #include "model/save.h"
 #include "train/batch.h"
+#include "train/data_identity.h"
 #include "train/memory_check.h"
 
 namespace cepe::train {
@@ -82,7 +82,7 @@ void open_decoder(Trainee& trainee, const Recipe& recipe, const base::Path& cach
           [&](const std::string&, at::Tensor& weight) { weight = weight.to(place.device, place.type); });
     trainee.decoder_name = base::Path(path).parent_path().filename().string();
   } else {
-    const base::Path path = model::locate_model(recipe.decoder.model, cache);
+    const base::Path path = locate_decoder(recipe, cache);
     trainee.source = model::open_model(path);
     const auto type = place.type == at::kFloat ? model::WeightType::float32 : model::WeightType::bfloat16;
     trainee.model.decoder = model::load_decoder(*trainee.source, {type, place.device, false});

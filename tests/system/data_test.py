@@ -49,7 +49,7 @@ class Data(ProgramTest):
         file = self.root / "damaged/tokens-00000.bin"
         file.write_bytes(b"t" + file.read_bytes()[1:])
         self.refuse(["tokens-00000.bin", "checksum"], "data", "verify", self.root / "damaged")
-        self.refuse("no corpus here", "data", "info", self.root)
+        self.refuse(["no corpus here", "cepe data build"], "data", "info", self.root)
 
     def test_bad_lines_are_an_error_until_they_may_be_passed_over(self):
         file = self.write("bad.jsonl", self.lines({"text": "one"}) + "{\n" + self.lines({"text": "two"}))

@@ -233,6 +233,8 @@ class Refused(Training):
 
     def test_options_that_would_do_nothing_are_refused(self):
         self.refuse(["--dtype int8", "decoder.dtype=bfloat16"], *self.arguments("none"), "--dtype", "int8")
+        self.refuse("decoder.model: nowhere/a/b: no such model", *self.arguments("none"), "decoder.config=",
+                    "decoder.model=nowhere/a/b")
         self.refuse("--stop-after nan", *self.arguments("none"), "--stop-after", "nan")
         self.refuse(["--device gpu", "use --device cpu"], *self.arguments("none"), "--device", "gpu")
 
