@@ -29,6 +29,14 @@ CatalogueRecord record_in(const Database::Statement& row) {
 constexpr const char* find_text =
     "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
     "WHERE key = ?";
+std::optional<CatalogueRecord> find_in(Database& database, const ChunkKey& key) {
+  Database::Statement& row = database.statement(find_text).with(bytes_of_key(key));
+  if (!row.step()) return std::nullopt;
+  CatalogueRecord record = record_in(row);
+  row.done();
+  return record;
+}
+
 constexpr const char* all_text =
     "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
     "ORDER BY source, name, offset";
@@ -125,12 +133,21 @@ bool Catalogue::is_consistent() {
   return consistent;
 }
 
-std::optional<CatalogueRecord> Catalogue::find(const ChunkKey& key) {
-  Database::Statement& row = database_.statement(find_text).with(bytes_of_key(key));
-  if (!row.step()) return std::nullopt;
-  CatalogueRecord record = record_in(row);
-  row.done();
-  return record;
+std::optional<CatalogueRecord> Catalogue::find(const ChunkKey& key) { return find_in(database_, key); }
+
+std::optional<CatalogueRecord> Catalogue::find_beside(const ChunkKey& key) { return find_in(*beside_, key); }
+
+// None where the process may open no more files.
+void Catalogue::connect_beside() {
+  if (!system_files_) return;
+  try {
+    beside_ = std::make_unique<Database>(file_, nullptr);
+    beside_->run("PRAGMA query_only = ON; PRAGMA cell_size_check = ON");
+    beside_->statement(find_text);
+    beside_->wait_at_most({});  // whoever finds it busy asks the other connection
+  } catch (const DatabaseError&) {
+    beside_.reset();
+  }
 }
 
 CatalogueTotals Catalogue::totals() {

@@ -54,6 +54,10 @@ class Catalogue {
   bool is_consistent();  // reads all of it
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
+  // The same by a connection of its own, if there is one: what is committed, on one thread beside whoever uses the rest
+  // of this, which may last long.
+  bool can_find_beside() const { return beside_ != nullptr; }
+  std::optional<CatalogueRecord> find_beside(const ChunkKey& key);
   CatalogueTotals totals();
   std::vector<SegmentUse> segments();
   std::vector<CatalogueRecord> records_of(const std::string& segment);
@@ -87,11 +91,13 @@ class Catalogue {
   bool is_new();
   void make_tables();
   void check_tables();
+  void connect_beside();
   std::optional<int64_t> find_segment(const std::string& name);
   int64_t segment_id(const std::string& name);  // added where it is new
 
   base::Path file_;
   Database database_;
+  std::unique_ptr<Database> beside_;
   bool system_files_;
   uint64_t device_ = 0, inode_ = 0;
   std::optional<FileStamp> copied_;

@@ -16,7 +16,7 @@ using base::ErrorCode;
 
 template <class Action>
 void DiskTier::strictly(Action action) {
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(writing_);
   if (!usable()) throw Error(ErrorCode::io, options_.folder.string() + ": cannot be used as a store of encoded text");
   bool damaged = false;
   for (int attempt = 0;; ++attempt) {
@@ -97,11 +97,10 @@ DiskTier::Verified DiskTier::verify() {
 }
 
 DiskTier::Collected DiskTier::collect() {
-  const std::pair<int64_t, int64_t> earlier =
-      options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
   {
-    const std::scoped_lock lock(mutex_);
-    collected_ = {0, earlier.first, earlier.second};
+    const std::scoped_lock lock(writing_);
+    const auto [files, bytes] = options_.vfs ? std::pair<int64_t, int64_t>{} : remove_earlier_records(folder_);
+    collected_ = {0, files, bytes};
   }
   try {
     collect_once();
@@ -116,7 +115,7 @@ DiskTier::Collected DiskTier::collect() {
     }
     collect_once();
   }
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(writing_);
   return collected_;
 }
 
@@ -137,34 +136,35 @@ DiskUsage DiskTier::clear() {
     strictly([&] {
       require_writable();
       writer_.close();
-      readers_.clear();
-      touched_.clear();
+      forget(uses());
       // Whoever appends to a segment sees that it is gone before it acknowledges anything in it.
       Transaction transaction(catalogue_->database());
       catalogue_->clear();
       for (const std::string& name : list_segments(files_, folder_)) files_.remove(folder_ / name);
       transaction.commit();
+      close_readers();
     });
   } catch (const Error&) {
     if (!disk_fails_) throw;
     clear_files(before);
   }
+  const std::scoped_lock lock(writing_);
   if (!options_.vfs) remove_earlier_records(folder_);
   return before;
 }
 
 // A disk without a free byte has no room for the catalogue's log either.
 void DiskTier::clear_files(DiskUsage& before) {
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(writing_);
   writer_.close();
-  readers_.clear();
-  touched_.clear();
-  catalogue_.reset();
+  forget(uses());
+  use(nullptr);
   const auto [chunks, bytes] = remove_all_records(folder_, files_);
   if (before.chunks == 0) {
     before.chunks = chunks;
     before.bytes = bytes;
   }
+  close_readers();
   try_open();
 }
 

@@ -34,6 +34,22 @@ bool DiskTier::may_pass(const std::exception& error) {
   return dynamic_cast<const DatabaseError*>(&error) || (plain && plain->code() == ErrorCode::not_found);
 }
 
+// Readers see it, or that there is none, at once.
+void DiskTier::use(std::unique_ptr<Catalogue> catalogue) {
+  const std::scoped_lock lock(mutex_);
+  catalogue_ = std::move(catalogue);
+}
+
+void DiskTier::set_unwritable(const std::string& why) {
+  const std::scoped_lock lock(mutex_);
+  unwritable_ = why;
+}
+
+void DiskTier::close_readers() {
+  const std::scoped_lock lock(mutex_);
+  readers_.clear();
+}
+
 void DiskTier::open(bool damaged) {
   const bool was_copied = !unwritable_.empty();  // then damage of the copy tells nothing of the original
   if (options_.vfs) {
@@ -42,13 +58,14 @@ void DiskTier::open(bool damaged) {
   } else {
     if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty())
       throw Error(ErrorCode::io, wrong);
+    const std::scoped_lock lock(mutex_);
     folder_ = without_links(options_.folder);
     unwritable_ = why_unwritable(folder_);
   }
   writer_ = SegmentWriter(files_, folder_, options_.segment_limit());
   if (!unwritable_.empty()) return open_copy(damaged);
   try {
-    catalogue_ = open_catalogue(folder_, files_, options_.vfs, damaged && !was_copied, options_.synced);
+    use(open_catalogue(folder_, files_, options_.vfs, damaged && !was_copied, options_.synced));
   } catch (const DatabaseError& error) {
     if (options_.vfs || !error.is_full()) throw;
     const std::string why = explain(error);
@@ -59,13 +76,13 @@ void DiskTier::open(bool damaged) {
     } catch (const std::exception&) {
       throw error;
     }
-    unwritable_ = why;
+    set_unwritable(why);
   }
 }
 
 void DiskTier::open_copy(bool damaged) {
   const auto start = Clock::now();
-  catalogue_ = copy_catalogue(folder_, files_, damaged);
+  use(copy_catalogue(folder_, files_, damaged));
   copy_lasts_ = Clock::now() + 20 * (Clock::now() - start);  // whoever writes there may do so all the time
 }
 
@@ -94,7 +111,10 @@ std::string DiskTier::explain(const DatabaseError& error) {
 }
 
 void DiskTier::refuse(const std::string& what) {
-  writable_ = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    writable_ = false;
+  }
   if (std::exchange(refused_, true)) return;
   const bool is_read = !unwritable_.empty() && catalogue_;
   base::warn(options_.folder.string() +
@@ -107,8 +127,8 @@ void DiskTier::refuse(const std::string& what) {
 // Without a catalogue, for a while: nothing is read or kept.
 void DiskTier::put_off(const std::string& what) {
   writer_.close();
-  readers_.clear();
-  catalogue_.reset();
+  close_readers();
+  use(nullptr);
   looks_again_ = Clock::now() + pause_without_catalogue;
   if (what.empty() || std::exchange(put_off_said_, true)) return;
   base::warn((options_.folder / Catalogue::file_name).string() +
@@ -121,8 +141,8 @@ void DiskTier::reopen() {
   if (damaged && ++rebuilt_ > most_rebuilds)
     throw Error(ErrorCode::corrupt, "its catalogue is damaged again and again");
   writer_.close();
-  readers_.clear();
-  catalogue_.reset();
+  close_readers();
+  use(nullptr);
   open(damaged);
 }
 

@@ -13,11 +13,25 @@ using base::Error;
 
 bool DiskTier::fits(int64_t bytes) { return catalogue_->totals().file_bytes + bytes <= options_.max_bytes; }
 
+// Times that nobody has noted yet.
+DiskTier::Uses DiskTier::uses() {
+  const std::scoped_lock lock(mutex_);
+  return touched_;
+}
+
+// But not those that came since.
+void DiskTier::forget(const Uses& noted) {
+  const std::scoped_lock lock(mutex_);
+  for (const auto& [key, time] : noted)
+    if (const auto use = touched_.find(key); use != touched_.end() && use->second == time) touched_.erase(use);
+}
+
 void DiskTier::note_uses() {
+  const Uses noted = uses();
   Transaction transaction(catalogue_->database());
-  catalogue_->touch(touched_);
+  catalogue_->touch(noted);
   transaction.commit();
-  touched_.clear();
+  forget(noted);
 }
 
 // Of records, so that `bytes` more fit, with some air, so as not to do this again at once.
@@ -61,7 +75,10 @@ void DiskTier::look_at_files() {
 
 void DiskTier::remove_segment_file(const std::string& name, int64_t bytes) {
   files_.remove(folder_ / name);
-  readers_.erase(name);
+  {
+    const std::scoped_lock lock(mutex_);
+    readers_.erase(name);
+  }
   ++collected_.removed_files;
   collected_.freed_bytes += bytes;
 }
@@ -101,13 +118,13 @@ std::string room_needed(int64_t bytes) {
 // no room for its log. What it says of them goes when it is looked at next. False where there are none; least_bytes:
 // then, what stays of the segment of which least does (0: nothing is to be dropped).
 bool DiskTier::remove_unwanted_segments(int64_t& least_bytes) {
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(writing_);
   bool removed = false;
   writer_.close();
-  readers_.clear();
+  close_readers();
   try {
-    if (!unwritable_.empty()) catalogue_.reset();  // others may have written since it was copied
-    if (!catalogue_) catalogue_ = open_catalogue_alone(folder_, files_, options_.vfs);
+    if (!unwritable_.empty()) use(nullptr);  // others may have written since it was copied
+    if (!catalogue_) use(open_catalogue_alone(folder_, files_, options_.vfs));
     const int64_t last_unwanted = fits(0) ? -1 : catalogue_->last_use_of_oldest(bytes_to_drop(0));
     for (const SegmentUse& segment : catalogue_->segments()) {
       const int64_t staying = catalogue_->bytes_used_after(segment.name, last_unwanted);
@@ -121,7 +138,7 @@ bool DiskTier::remove_unwanted_segments(int64_t& least_bytes) {
     }
   } catch (const std::exception&) {  // it cannot even be read, or no more be removed
   }
-  catalogue_.reset();
+  use(nullptr);
   try_open();
   return removed;
 }

@@ -45,8 +45,11 @@ bool DiskTier::lost_catalogue() const {
 
 // What the copy says may have been moved or removed since.
 void DiskTier::renew_copy() {
-  const std::scoped_lock lock(mutex_);
-  if (unwritable_.empty()) return;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (unwritable_.empty()) return;
+  }
+  const std::scoped_lock lock(writing_);
   guarded([&] {
     if (!catalogue_->is_current()) reopen();
   });
@@ -86,9 +89,20 @@ bool DiskTier::guarded(Action action) {
   return false;
 }
 
-std::optional<CatalogueRecord> DiskTier::find(const ChunkKey& key) {
+// False where that has to be asked after what is being written: the catalogue is a copy, or something is wrong with it.
+bool DiskTier::find_beside(const ChunkKey& key, std::optional<CatalogueRecord>& found) try {
   const std::scoped_lock lock(mutex_);
+  if (!catalogue_ || !catalogue_->can_find_beside() || !catalogue_->is_current()) return false;
+  found = catalogue_->find_beside(key);
+  return true;
+} catch (const DatabaseError&) {
+  return false;
+}
+
+std::optional<CatalogueRecord> DiskTier::find(const ChunkKey& key) {
   std::optional<CatalogueRecord> found;
+  if (find_beside(key, found)) return found;
+  const std::scoped_lock lock(writing_);
   guarded([&] { found = catalogue_->find(key); });
   return found;
 }
@@ -169,7 +183,7 @@ void DiskTier::drop_with_others(const CatalogueRecord& record, const std::string
   dropped.add(record, wrong);
   bool is_first = false;
   {
-    const std::scoped_lock lock(mutex_);
+    const std::scoped_lock lock(writing_);
     dropped.records += drop_behind_end(segment);
     is_first = said_damaged_.insert(segment).second;
   }
@@ -208,7 +222,7 @@ void DiskTier::Dropped::add(const CatalogueRecord& record, const std::string& re
 void DiskTier::say_dropped(const std::string& segment, const Dropped& dropped, const std::string& advice) {
   if (dropped.records == 0) return;
   const std::string what = (options_.folder / segment).string() + ", byte " + std::to_string(dropped.first) + ": " +
-                           dropped.why + (unwritable_.empty() ? "; dropped, " : "; ");
+                           dropped.why + (only_reads() ? "; " : "; dropped, ");
   base::warn(what +
              (dropped.records == 1 ? "its text is encoded again"
                                    : "with " + std::to_string(dropped.records - 1) +
@@ -218,8 +232,11 @@ void DiskTier::say_dropped(const std::string& segment, const Dropped& dropped, c
 
 // False where it is not there any more: somebody has cleared the folder.
 bool DiskTier::drop(const CatalogueRecord& record) {
-  const std::scoped_lock lock(mutex_);
-  readers_.erase(record.place.segment);
+  const std::scoped_lock lock(writing_);
+  {
+    const std::scoped_lock read(mutex_);
+    readers_.erase(record.place.segment);
+  }
   bool was_there = false;
   const bool asked = guarded([&] {
     Transaction transaction(catalogue_->database());
@@ -235,7 +252,7 @@ bool DiskTier::drop(const CatalogueRecord& record) {
 
 bool DiskTier::keeps() {
   const std::scoped_lock lock(mutex_);
-  return writable_ && unwritable_.empty() && (catalogue_ || looks_again_);
+  return writable_ && unwritable_.empty();
 }
 
 bool DiskTier::only_reads() {
@@ -249,10 +266,12 @@ int64_t DiskTier::left_out() {
 }
 
 void DiskTier::flush() {
-  const std::scoped_lock lock(mutex_);
-  readers_.clear();
-  if (lost_catalogue()) touched_.clear();  // nothing is made anew for times of use
-  if (touched_.empty() || !writable_ || !unwritable_.empty()) return;
+  close_readers();
+  if (uses().empty()) return;
+  const std::scoped_lock lock(writing_);
+  const Uses noted_here = uses();
+  if (lost_catalogue()) return forget(noted_here);  // nothing is made anew for times of use
+  if (!writable_ || !unwritable_.empty()) return;
   bool noted = true;
   guarded([&] {
     // A crash may lose these, so nobody waits: neither for the medium nor for others who write.
@@ -265,12 +284,12 @@ void DiskTier::flush() {
     }
   });
   guarded([&] { hurry(false); });
-  if (noted) touched_.clear();
+  if (noted) forget(noted_here);
 }
 
 bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
   if (items.empty()) return true;
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(writing_);
   if (!unwritable_.empty()) {
     refuse(unwritable_);
     return false;
@@ -281,7 +300,9 @@ bool DiskTier::write(std::span<const Item> items, int64_t keep_since) {
     if (!guarded([&] { outcome = try_write(items, keep_since, whole); })) break;
     if (outcome != Outcome::again) return outcome == Outcome::done && whole;
   }
-  if (writable_ && (catalogue_ || looks_again_)) left_out_ += static_cast<int64_t>(items.size());
+  if (!writable_ || !(catalogue_ || looks_again_)) return false;
+  const std::scoped_lock read(mutex_);
+  left_out_ += static_cast<int64_t>(items.size());
   return false;
 }
 
@@ -332,9 +353,10 @@ DiskTier::Outcome DiskTier::append(std::span<const Item> items) {
     catalogue_->add(record);
   }
   for (const auto& [segment, size] : writer_.sizes()) catalogue_->set_size(segment, size);
-  catalogue_->touch(touched_);
+  const Uses noted = uses();
+  catalogue_->touch(noted);
   transaction.commit();
-  touched_.clear();
+  forget(noted);
   writer_.forget();
   return Outcome::done;
 }

@@ -8,7 +8,7 @@
 // used or the disk is full, that is said once, and nothing is kept from then on. A folder that cannot be written (a
 // read-only mount, another user's) is read all the same, by a copy of its catalogue; that nothing is kept there is said
 // when something should be; so is one whose disk was too full to open it. Links are not followed. Any thread at any
-// time.
+// time: what was acknowledged is read at once, whatever others write meanwhile.
 #pragma once
 
 #include <chrono>
@@ -84,7 +84,8 @@ class DiskTier {
   int64_t left_out();
 
   // Times of use go into the catalogue, which a crash may lose; while another process holds it they wait. Segments that
-  // were read are closed: those that somebody has removed take up the disk as long as anybody has them open.
+  // were read are closed: those that somebody has removed take up the disk as long as anybody has them open. After
+  // whatever is being written.
   void flush();
 
   // What looks after a folder, each on its own. Errors: io (of collect and clear too where the folder cannot be
@@ -114,6 +115,9 @@ class DiskTier {
 
   void open(bool damaged);
   void open_copy(bool damaged);
+  void use(std::unique_ptr<Catalogue> catalogue);
+  void set_unwritable(const std::string& why);
+  void close_readers();
   void try_open();
   std::string explain(const DatabaseError& error);
   void collect_once();
@@ -133,6 +137,7 @@ class DiskTier {
   static bool may_pass(const std::exception& error);
 
   std::optional<CatalogueRecord> find(const ChunkKey& key);
+  bool find_beside(const ChunkKey& key, std::optional<CatalogueRecord>& found);
   enum class Look { sound, gone, damaged, unreadable };
   // "" or what is wrong with a record. Errors: io where it cannot be read now and may be sound.
   using ReadAt = std::function<std::string(base::FileLayer::Reading& segment, const CatalogueRecord& record)>;
@@ -159,6 +164,9 @@ class DiskTier {
 
   // Space (disk_space.cpp).
   bool fits(int64_t bytes);
+  using Uses = std::map<ChunkKey, int64_t>;
+  Uses uses();
+  void forget(const Uses& noted);
   void note_uses();
   void reclaim(int64_t bytes, int64_t keep_since);
   void look_at_files();
@@ -173,15 +181,24 @@ class DiskTier {
 
   DiskTierOptions options_;
   base::FileLayer& files_;
+
+  // Whoever writes, or opens the catalogue, holds `writing_`, for as long as that takes, and for what readers use too
+  // `mutex_` as well, for a moment: he changes these with both, and reads them with either. Never the other way round.
+  std::mutex writing_, mutex_;
   base::Path folder_;  // without links
-  std::mutex mutex_;
   std::unique_ptr<Catalogue> catalogue_;
-  SegmentWriter writer_;
-  std::map<std::string, std::shared_ptr<base::FileLayer::Reading>> readers_;
-  std::map<ChunkKey, int64_t> touched_;
-  std::set<std::string> said_damaged_;  // segments
+  std::string unwritable_;  // why the folder cannot be written, and is read by a copy
   bool writable_ = true;
-  std::string unwritable_;                            // why the folder cannot be written, and is read by a copy
+  int64_t left_out_ = 0;
+
+  // With `mutex_`.
+  std::map<std::string, std::shared_ptr<base::FileLayer::Reading>> readers_;
+  Uses touched_;
+  bool passed_over_said_ = false;
+
+  // With `writing_`.
+  SegmentWriter writer_;
+  std::set<std::string> said_damaged_;                // segments
   std::chrono::steady_clock::time_point copy_lasts_;  // the catalogue's copy is not made anew before
   // Without a catalogue: when it is looked for again.
   std::optional<std::chrono::steady_clock::time_point> looks_again_;
@@ -190,8 +207,6 @@ class DiskTier {
   bool disk_fails_ = false;  // the last error of the catalogue was of a disk that is full, or broken
   bool looked_for_orphans_ = false;
   bool full_said_ = false;
-  bool passed_over_said_ = false;
-  int64_t left_out_ = 0;
   Collected collected_;      // since `collect` began
   int64_t full_since_ = -1;  // the request for which nothing more can go
   int rebuilt_ = 0;

@@ -18,6 +18,7 @@ class MeddledFiles : public base::FileLayer {
   std::function<void()> after_remove;                            // each time
   std::function<void(int64_t place, size_t bytes)> before_read;  // each time; what it throws is the reader's error
   std::function<void(size_t bytes)> before_append;               // likewise
+  std::function<void()> before_sync;                             // of a segment, each time
 
   bool exists(const base::Path& path) override { return disk_.exists(path); }
   void create_folder(const base::Path& folder) override { disk_.create_folder(folder); }
@@ -64,7 +65,10 @@ class MeddledFiles : public base::FileLayer {
       file_->append(bytes);
     }
     void cut(int64_t size) override { file_->cut(size); }
-    void sync() override { file_->sync(); }
+    void sync() override {
+      if (files_.before_sync) files_.before_sync();
+      file_->sync();
+    }
     bool has_name() override { return file_->has_name(); }
 
    private:
