@@ -116,7 +116,7 @@ std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRec
         static_cast<double>(bytes) < seconds * static_cast<double>(options_.least_bytes_a_second))
       break;
   }
-  disk_->flush();
+  writer_->wake();
   return found;
 }
 
@@ -196,6 +196,7 @@ ProjectionCounters ProjectionStore::counters() const {
 
 void ProjectionStore::write(const std::vector<PendingRecord>& records) {
   give_way();
+  if (records.empty()) return disk_->flush();  // times of use, for which no answer waits
   try {
     std::vector<DiskTier::Item> items;
     items.reserve(records.size());

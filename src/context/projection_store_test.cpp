@@ -118,6 +118,7 @@ TEST_F(Projections, AreReadWithoutHoldingTheFilesOpen) {
   ProjectionStore store(model, options());
   store.keep(second);
   EXPECT_EQ(store.counters().read, 6);
+  store.flush();
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code closed;
     EXPECT_NE(std::filesystem::read_symlink(entry.path(), closed).extension(), ".pages");

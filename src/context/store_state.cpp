@@ -114,7 +114,7 @@ ContextStore::State::State(const model::Adapter& adapter, StoreOptions chosen)
   }
   if (disk || options.remote) {
     fingerprint = encoder_fingerprint(encoder, options.type);
-    writer.emplace(bytes_per_sync, [this](std::vector<PendingRecord> records) { write(std::move(records)); });
+    writer.emplace(bytes_per_sync, [this](const std::vector<PendingRecord>& records) { write(records); });
   }
 }
 
@@ -156,7 +156,7 @@ void ContextStore::State::read(std::vector<FlightPointer>& missing) {
       if (!progress && seconds_since(start) > 1)
         progress.emplace("reading kept chunks", static_cast<int64_t>(missing.size() - end), "chunks");
     }
-    disk->flush();
+    if (left.size() < missing.size()) writer->wake();
     missing = std::move(left);
     const std::scoped_lock lock(mutex);
     counters.read_seconds += seconds_since(start);
@@ -280,8 +280,12 @@ void ContextStore::State::read_remote(std::vector<FlightPointer>& missing) {
   missing = std::move(left);
 }
 
-// On the writer's thread.
-void ContextStore::State::write(std::vector<PendingRecord> records) {
+// On the writer's thread. Without records: times of use, for which no answer waits.
+void ContextStore::State::write(const std::vector<PendingRecord>& records) {
+  if (records.empty()) {
+    if (disk) disk->flush();
+    return;
+  }
   std::vector<DiskTier::Item> items;
   std::vector<RemoteTier::Item> remote_items;
   int64_t keep_since = records.front().keep_since;

@@ -58,7 +58,7 @@ struct ContextStore::State {
   void read_disk(std::span<const FlightPointer> flights, std::vector<FlightPointer>& left);
   void read_remote(std::vector<FlightPointer>& missing);
   void land(const FlightPointer& flight, const at::Tensor& packed);
-  void write(std::vector<PendingRecord> records);
+  void write(const std::vector<PendingRecord>& records);
 };
 
 inline int64_t rows_of(const Flight& flight) { return static_cast<int64_t>(flight.ids.size()); }

@@ -10,8 +10,7 @@ int64_t size_of(const PendingRecord& record) { return static_cast<int64_t>(recor
 
 }  // namespace
 
-WriteBehind::WriteBehind(int64_t most_bytes, std::function<void(std::vector<PendingRecord>)> write)
-    : most_bytes_(most_bytes), write_(std::move(write)) {}
+WriteBehind::WriteBehind(int64_t most_bytes, Write write) : most_bytes_(most_bytes), write_(std::move(write)) {}
 
 WriteBehind::~WriteBehind() {
   {
@@ -23,13 +22,24 @@ WriteBehind::~WriteBehind() {
 }
 
 // With the mutex held.
-void WriteBehind::add(std::vector<PendingRecord> records) {
+void WriteBehind::start() {
   if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  changed_.notify_all();
+}
+
+// With the mutex held.
+void WriteBehind::add(std::vector<PendingRecord> records) {
   for (PendingRecord& record : records) {
     waiting_bytes_ += size_of(record);
     waiting_.push_back(std::move(record));
   }
-  changed_.notify_all();
+  start();
+}
+
+void WriteBehind::wake() {
+  const std::scoped_lock lock(mutex_);
+  woken_ = true;
+  start();
 }
 
 void WriteBehind::push(std::vector<PendingRecord> records) {
@@ -64,14 +74,15 @@ int64_t WriteBehind::push_in_place_of_oldest(std::vector<PendingRecord> records,
 
 void WriteBehind::drain() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return waiting_.empty() && !writing_; });
+  changed_.wait(lock, [&] { return waiting_.empty() && !writing_ && !woken_; });
 }
 
 void WriteBehind::run() {
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return ended_ || !waiting_.empty(); });
-    if (waiting_.empty()) return;
+    changed_.wait(lock, [&] { return ended_ || woken_ || !waiting_.empty(); });
+    if (waiting_.empty() && ended_) return;
+    if (waiting_.empty()) woken_ = false;
     auto end = waiting_.begin();
     for (int64_t bytes = 0; end != waiting_.end() && bytes < most_bytes_; ++end) bytes += size_of(*end);
     std::vector<PendingRecord> taken(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
@@ -79,7 +90,8 @@ void WriteBehind::run() {
     for (const PendingRecord& record : taken) waiting_bytes_ -= size_of(record);
     writing_ = true;
     lock.unlock();
-    write_(std::move(taken));
+    write_(taken);
+    taken.clear();
     lock.lock();
     writing_ = false;
     changed_.notify_all();

@@ -23,8 +23,10 @@ struct PendingRecord {
 
 class WriteBehind {
  public:
-  // `write` is called on a thread of its own, with no more than about `most_bytes` at a time. It must not throw.
-  WriteBehind(int64_t most_bytes, std::function<void(std::vector<PendingRecord>)> write);
+  // Called on a thread of its own, with no more than about `most_bytes` at a time; with none after `wake`. It must not
+  // throw.
+  using Write = std::function<void(const std::vector<PendingRecord>&)>;
+  WriteBehind(int64_t most_bytes, Write write);
   ~WriteBehind();  // after all is written
   WriteBehind(const WriteBehind&) = delete;
   WriteBehind& operator=(const WriteBehind&) = delete;
@@ -34,21 +36,24 @@ class WriteBehind {
   // Does not wait: where more than `most_waiting` bytes would, the oldest that wait are dropped, all of a request (one
   // `keep_since`) together, since they may share memory. How many records were; never of these.
   int64_t push_in_place_of_oldest(std::vector<PendingRecord> records, int64_t most_waiting);
-  // Until all that was pushed is written.
+  // `write` is called with no records once none wait: for what need not be done before an answer.
+  void wake();
+  // Until all that was pushed is written, and nothing is left to wake for.
   void drain();
 
  private:
   void run();
+  void start();
   void add(std::vector<PendingRecord> records);
   std::vector<PendingRecord> take_oldest();
 
   int64_t most_bytes_;
-  std::function<void(std::vector<PendingRecord>)> write_;
+  Write write_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<PendingRecord> waiting_;
   int64_t waiting_bytes_ = 0;
-  bool writing_ = false, ended_ = false;
+  bool writing_ = false, woken_ = false, ended_ = false;
   std::thread thread_;
 };
 

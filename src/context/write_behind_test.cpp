@@ -52,5 +52,19 @@ TEST_F(SlowDisk, LetsWhatHasWaitedLongestGoRatherThanHoldTheMemoryOfAll) {
   EXPECT_EQ(written, (std::vector<int64_t>{1, 5}));
 }
 
+TEST(WriteBehindWoken, IsAskedOnceForWhatNeedNotBeDoneBeforeAnAnswer) {
+  std::vector<size_t> asked;  // records
+  {
+    WriteBehind writer(bytes_of_record,
+                       [&](const std::vector<PendingRecord>& records) { asked.push_back(records.size()); });
+    writer.wake();
+    writer.drain();
+    EXPECT_EQ(asked, (std::vector<size_t>{0}));
+    writer.push(SlowDisk::of_request(1, 1));
+    writer.drain();
+  }
+  EXPECT_EQ(asked, (std::vector<size_t>{0, 1}));
+}
+
 }  // namespace
 }  // namespace cepe::context
