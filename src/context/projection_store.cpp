@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 
 #include "base/error.h"
@@ -81,7 +82,7 @@ std::vector<PendingRecord> ProjectionStore::records_of(const model::ContextState
 }
 
 // False where the disk has none.
-bool ProjectionStore::find(PendingRecord& record) {
+bool ProjectionStore::find_on_disk(PendingRecord& record) {
   const base::FileLayer::Content found = disk_->map(record.key, record.shape);
   if (found.bytes.empty()) return false;
   record.packed = at::from_blob(
@@ -97,22 +98,39 @@ void ProjectionStore::open() {
     disk_.emplace(DiskTierOptions{.folder = options_.folder, .max_bytes = options_.max_bytes, .synced = false});
 }
 
-// All that the disk has of them, unless it turns out to be slower than making them.
-std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRecord>& records) {
-  std::vector<Found> found(records.size(), Found::not_looked_for);
+// Gigabytes wait for minutes where the disk is slow.
+std::vector<ProjectionStore::Found> ProjectionStore::find_waiting(std::vector<PendingRecord>& records) {
+  std::vector<ChunkKey> keys;
+  for (const PendingRecord& record : records) keys.push_back(record.key);
+  const std::vector<at::Tensor> waiting = writer_->find(keys);
+  std::vector<Found> found;
+  for (size_t i = 0; i < records.size(); ++i) {
+    records[i].packed = waiting[i];
+    found.push_back(waiting[i].defined() ? Found::yes : Found::not_looked_for);
+  }
+  return found;
+}
+
+// All that waits to be written or the disk has of them, unless it turns out to be slower than making them and an answer
+// waits. First what waits: it may get there meanwhile.
+std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRecord>& records, Patience patience) {
+  std::vector<Found> found = find_waiting(records);
   const auto start = std::chrono::steady_clock::now();
   int64_t bytes = 0;
   for (size_t first = 0; first < records.size(); first += pages_at_once) {
     base::throw_if_interrupted();
     const size_t end = std::min(first + pages_at_once, records.size());
+    std::atomic<int64_t> read = 0;
     at::parallel_for(static_cast<int64_t>(first), static_cast<int64_t>(end), 1, [&](int64_t begin, int64_t last) {
-      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(last); ++i)
-        found[i] = find(records[i]) ? Found::yes : Found::no;
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(last); ++i) {
+        if (found[i] == Found::yes) continue;
+        found[i] = find_on_disk(records[i]) ? Found::yes : Found::no;
+        if (found[i] == Found::yes) read += static_cast<int64_t>(records[i].shape.payload_bytes());
+      }
     });
-    for (size_t i = first; i < end; ++i)
-      bytes += found[i] == Found::yes ? static_cast<int64_t>(records[i].shape.payload_bytes()) : 0;
+    bytes += read;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (bytes >= options_.bytes_to_judge &&
+    if (patience == Patience::answers_wait && bytes >= options_.bytes_to_judge &&
         static_cast<double>(bytes) < seconds * static_cast<double>(options_.least_bytes_a_second))
       break;
   }
@@ -123,7 +141,8 @@ std::vector<ProjectionStore::Found> ProjectionStore::find(std::vector<PendingRec
 void ProjectionStore::keep(model::ContextStates& context) {
   const at::NoGradGuard none;
   const std::vector<int64_t> page_rows = rows_of_pages(context);
-  if (is_worth_it(context, page_rows)) return push(keep_all(context, page_rows));
+  if (is_worth_it(context, page_rows))
+    return push(keep_all(context, page_rows, Patience::answers_wait), Patience::answers_wait);
   model::keep_projections(context, model::cross_attention_blocks(model_), model::head_shape(model_.decoder.config),
                           at::kByte);
 }
@@ -132,20 +151,15 @@ void ProjectionStore::store(model::ContextStates chunks) {
   const at::NoGradGuard none;
   if (chunks.keys.size() != chunks.pages.size())
     throw base::Error(base::ErrorCode::invalid_argument, "keys and values of chunks without keys cannot be stored");
-  std::vector<PendingRecord> missing = keep_all(chunks, rows_of_pages(chunks));
-  {
-    const std::scoped_lock lock(mutex_);
-    pushed_ += static_cast<int64_t>(missing.size());
-  }
-  writer_->push(std::move(missing));
+  push(keep_all(chunks, rows_of_pages(chunks), Patience::nobody_waits), Patience::nobody_waits);
 }
 
 // Those that the disk has not, to be written.
 std::vector<PendingRecord> ProjectionStore::keep_all(model::ContextStates& context,
-                                                     std::span<const int64_t> page_rows) {
+                                                     std::span<const int64_t> page_rows, Patience patience) {
   open();
   std::vector<PendingRecord> records = records_of(context, page_rows);
-  const std::vector<Found> found = find(records);
+  const std::vector<Found> found = find(records, patience);
   std::vector<bool> are_there;
   std::vector<int64_t> missing_rows;
   for (size_t i = 0; i < records.size(); ++i) {
@@ -171,12 +185,14 @@ std::vector<PendingRecord> ProjectionStore::keep_all(model::ContextStates& conte
   return missing;
 }
 
-void ProjectionStore::push(std::vector<PendingRecord> records) {
+// Where too much waits, an answer lets go of what has waited longest.
+void ProjectionStore::push(std::vector<PendingRecord> records, Patience patience) {
   if (records.empty()) return;
   {
     const std::scoped_lock lock(mutex_);
     pushed_ += static_cast<int64_t>(records.size());
   }
+  if (patience == Patience::nobody_waits) return writer_->push(std::move(records));
   const int64_t dropped = writer_->push_in_place_of_oldest(std::move(records), options_.most_waiting_bytes);
   if (dropped == 0) return;
   base::detail(options_.folder.string() + ": the disk is slow; keys and values of " + std::to_string(dropped) +

@@ -125,6 +125,23 @@ TEST_F(Projections, AreReadWithoutHoldingTheFilesOpen) {
   }
 }
 
+TEST_F(Projections, ThatWaitToBeWrittenAreNotMadeAgain) {
+  model::ContextStates stored = context(19), first = context(45), second = context(45);
+  keep(stored, options());
+  ProjectionStore store(model, options());
+  {
+    Database other(folder.path() / "kept" / Catalogue::file_name, nullptr);
+    const Transaction held(other);  // until the second has what waits of the first
+    store.keep(first);
+    store.keep(second);
+    EXPECT_EQ(store.counters().made, 4);
+    EXPECT_EQ(store.counters().read, 2 + 6);
+  }
+  expect_right(second);
+  store.flush();
+  EXPECT_EQ(DiskTier({.folder = folder.path() / "kept"}).usage().chunks, 3 + 4);
+}
+
 TEST_F(Projections, OfAChunkServeEveryContextThatHasIt) {
   model::ContextStates shorter = context(19), longer = context(45);
   keep(shorter, options());
@@ -194,6 +211,21 @@ TEST_F(Projections, AreStoredAheadOfQuestionsHoweverFew) {
   model::ContextStates asked = context(45);
   EXPECT_EQ(keep(asked, options()).read, 6);
   expect_right(asked);
+}
+
+TEST_F(Projections, AreStoredAheadOfQuestionsHoweverSlowTheDisk) {
+  model::ContextStates part = context(300);
+  keep(part, options());
+  ProjectionStoreOptions slow = options();
+  slow.least_bytes_a_second = int64_t{1} << 60;
+  slow.bytes_to_judge = 1;
+  {
+    ProjectionStore store(model, slow);
+    store.store(context(330));
+    EXPECT_EQ(store.counters().read, 37);
+  }
+  model::ContextStates asked = context(330);
+  EXPECT_EQ(keep(asked, options()).read, 42);
 }
 
 TEST_F(Projections, AreMadeWhereTheDiskIsSlower) {

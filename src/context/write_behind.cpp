@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 
 namespace cepe::context {
 namespace {
@@ -72,6 +73,21 @@ int64_t WriteBehind::push_in_place_of_oldest(std::vector<PendingRecord> records,
   return dropped;
 }
 
+std::vector<at::Tensor> WriteBehind::find(std::span<const ChunkKey> keys) {
+  std::map<ChunkKey, at::Tensor> known;
+  {
+    const std::scoped_lock lock(mutex_);
+    for (const auto* records : {&taken_, &waiting_})
+      for (const PendingRecord& record : *records) known[record.key] = record.packed;
+  }
+  std::vector<at::Tensor> found;
+  for (const ChunkKey& key : keys) {
+    const auto place = known.find(key);
+    found.push_back(place == known.end() ? at::Tensor() : place->second);
+  }
+  return found;
+}
+
 void WriteBehind::drain() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return waiting_.empty() && !writing_ && !woken_; });
@@ -85,13 +101,16 @@ void WriteBehind::run() {
     if (waiting_.empty()) woken_ = false;
     auto end = waiting_.begin();
     for (int64_t bytes = 0; end != waiting_.end() && bytes < most_bytes_; ++end) bytes += size_of(*end);
-    std::vector<PendingRecord> taken(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
+    taken_.assign(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
     waiting_.erase(waiting_.begin(), end);
-    for (const PendingRecord& record : taken) waiting_bytes_ -= size_of(record);
+    for (const PendingRecord& record : taken_) waiting_bytes_ -= size_of(record);
     writing_ = true;
     lock.unlock();
-    write_(taken);
-    taken.clear();
+    write_(taken_);
+    lock.lock();
+    std::vector<PendingRecord> written = std::exchange(taken_, {});
+    lock.unlock();
+    written.clear();  // their memory is given back when the mutex is free
     lock.lock();
     writing_ = false;
     changed_.notify_all();

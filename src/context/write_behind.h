@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -36,6 +37,8 @@ class WriteBehind {
   // Does not wait: where more than `most_waiting` bytes would, the oldest that wait are dropped, all of a request (one
   // `keep_since`) together, since they may share memory. How many records were; never of these.
   int64_t push_in_place_of_oldest(std::vector<PendingRecord> records, int64_t most_waiting);
+  // Values of each that waits or is being written; undefined for the others, which `write` is done with, if they came.
+  std::vector<at::Tensor> find(std::span<const ChunkKey> keys);
   // `write` is called with no records once none wait: for what need not be done before an answer.
   void wake();
   // Until all that was pushed is written, and nothing is left to wake for.
@@ -51,7 +54,7 @@ class WriteBehind {
   Write write_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<PendingRecord> waiting_;
+  std::vector<PendingRecord> waiting_, taken_;  // to be written; by `write` just now
   int64_t waiting_bytes_ = 0;
   bool writing_ = false, woken_ = false, ended_ = false;
   std::thread thread_;

@@ -52,6 +52,24 @@ TEST_F(SlowDisk, LetsWhatHasWaitedLongestGoRatherThanHoldTheMemoryOfAll) {
   EXPECT_EQ(written, (std::vector<int64_t>{1, 5}));
 }
 
+TEST_F(SlowDisk, GivesWhatWaitsOrIsBeingWrittenUntilItIsWritten) {
+  WriteBehind writer(bytes_of_record, [this](const std::vector<PendingRecord>& records) { write(records); });
+  std::vector<ChunkKey> keys(3);
+  std::vector<PendingRecord> records = of_request(1, 2);
+  for (uint8_t i = 0; i < keys.size(); ++i) keys[i][0] = std::byte{i};
+  for (size_t i = 0; i < records.size(); ++i) records[i].key = keys[i];
+  const at::Tensor packed = records.front().packed;
+  writer.push(std::move(records));
+  begun.get_future().wait();
+  const std::vector<at::Tensor> found = writer.find(keys);
+  EXPECT_TRUE(found[0].is_same(packed));
+  EXPECT_TRUE(found[1].is_same(packed));
+  EXPECT_FALSE(found[2].defined());
+  go_on.set_value();
+  writer.drain();
+  for (const at::Tensor& none : writer.find(keys)) EXPECT_FALSE(none.defined());
+}
+
 TEST(WriteBehindWoken, IsAskedOnceForWhatNeedNotBeDoneBeforeAnAnswer) {
   std::vector<size_t> asked;  // records
   {
