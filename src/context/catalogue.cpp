@@ -46,6 +46,12 @@ constexpr const char* of_segment_text =
     "SELECT key, name, offset, length, type, rows, width, used, source FROM records JOIN segments ON segment = id "
     "WHERE segment = (SELECT id FROM segments NOT INDEXED WHERE name = ?) ORDER BY offset";
 
+FileIdentity identity_of(const base::Path& file) {
+  struct stat status {};
+  if (::stat(file.c_str(), &status) != 0) return {};
+  return {status.st_dev, status.st_ino};
+}
+
 }  // namespace
 
 bool CatalogueRecord::is_plausible() const {
@@ -78,23 +84,33 @@ FileStamp stamp_of(const base::Path& file) {
 
 Catalogue::Catalogue(const base::Path& folder, const char* vfs, bool alone, bool synced)
     : file_(folder / file_name), database_(file_, vfs), system_files_(vfs == nullptr) {
-  struct stat status {};
-  if (system_files_ && ::stat(file_.c_str(), &status) == 0) {
-    device_ = status.st_dev;
-    inode_ = status.st_ino;
-  }
+  if (system_files_) identity_ = identity_of(file_);
   if (alone) database_.run("PRAGMA locking_mode = EXCLUSIVE");
   database_.run(synced ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
-  database_.run("PRAGMA cell_size_check = ON; PRAGMA journal_mode = WAL");
+  database_.run("PRAGMA cell_size_check = ON");
+  Database::Statement& mode = database_.statement("PRAGMA journal_mode = WAL").with();
+  shares_log_ = mode.step() && mode.text(0) == "wal" && system_files_ && !alone;
+  mode.done();
 }
 
 Catalogue::Catalogue(const base::Path& folder)
     : file_(folder / file_name), system_files_(true), copied_(stamp_of(file_)) {}
 
-bool Catalogue::is_current() const {
+bool Catalogue::has_its_name() const {
   if (copied_) return stamp_of(file_) == *copied_;
-  struct stat status {};
-  return !system_files_ || (::stat(file_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_);
+  return !system_files_ || (identity_ != FileIdentity{} && identity_of(file_) == identity_);
+}
+
+bool Catalogue::is_current() const {
+  if (!has_its_name()) return false;
+  return !shares_log_ || (log_ != FileIdentity{} && identity_of(file_.string() + "-wal") == log_ &&
+                          shared_ != FileIdentity{} && identity_of(file_.string() + "-shm") == shared_);
+}
+
+// Once it was read: from then on they stay as long as it is open.
+void Catalogue::note_log() {
+  log_ = identity_of(file_.string() + "-wal");
+  shared_ = identity_of(file_.string() + "-shm");
 }
 
 bool Catalogue::is_new() {

@@ -41,6 +41,9 @@ struct CatalogueTotals {
 using FileStamp = std::array<int64_t, 10>;
 FileStamp stamp_of(const base::Path& file);
 
+// Which file has a name: device and inode; zeros where none has.
+using FileIdentity = std::array<uint64_t, 2>;
+
 // All functions throw DatabaseError.
 class Catalogue {
  public:
@@ -49,6 +52,8 @@ class Catalogue {
 
   Database& database() { return database_; }
   // False where the file was removed or another one has its name; of a copy, where it was written to since.
+  bool has_its_name() const;
+  // The same, and its log and the memory that connections share are those that others use.
   bool is_current() const;
 
   bool is_consistent();  // reads all of it
@@ -92,6 +97,7 @@ class Catalogue {
   void make_tables();
   void check_tables();
   void connect_beside();
+  void note_log();
   std::optional<int64_t> find_segment(const std::string& name);
   int64_t segment_id(const std::string& name);  // added where it is new
 
@@ -99,7 +105,8 @@ class Catalogue {
   Database database_;
   std::unique_ptr<Database> beside_;
   bool system_files_;
-  uint64_t device_ = 0, inode_ = 0;
+  FileIdentity identity_{}, log_{}, shared_{};
+  bool shares_log_ = false;  // with whoever opens it
   std::optional<FileStamp> copied_;
 };
 

@@ -109,6 +109,7 @@ std::unique_ptr<Catalogue> open_catalogue(const base::Path& folder, base::FileLa
         }
       }
       catalogue->check_tables();
+      catalogue->note_log();
       catalogue->connect_beside();
       return catalogue;
     } catch (const DatabaseError& error) {

@@ -1,12 +1,17 @@
 // Whatever bit of a segment, a head or the catalogue changes, wrong states are never handed out, and the store goes on.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -236,6 +241,88 @@ TEST_F(DiskDamage, ACatalogueThatIsRemovedAgainAndAgainIsUsedOnceThatEnds) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   EXPECT_TRUE(works());
   EXPECT_TRUE(tier.keeps());
+}
+
+TEST_F(DiskDamage, AFolderThatIsRemovedAgainAndAgainWhileItIsOpenedIsUsedOnceThatEnds) {
+  for (int round = 0; round < 6; ++round) {
+    std::atomic<bool> begun = false, ended = false;
+    std::thread remover([&] {
+      std::error_code none;
+      for (begun = true; !ended;) fs::remove_all(folder, none);
+    });
+    while (!begun) std::this_thread::yield();
+    DiskTier tier(options());
+    ended = true;
+    remover.join();
+    EXPECT_TRUE(tier.keeps()) << round;
+    const auto works = [&] { return test::put(tier, {1}) && test::find(tier, 1) == Found::right; };
+    for (int attempt = 0; attempt < 30 && !works(); ++attempt)
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_TRUE(works()) << round;
+    fs::remove_all(folder);
+  }
+}
+
+// Another process, which does one thing after another as it is told.
+class OtherProcess {
+ public:
+  explicit OtherProcess(const std::vector<std::function<bool()>>& steps) {
+    if (::pipe2(orders_, O_CLOEXEC) != 0 || ::pipe2(answers_, O_CLOEXEC) != 0 || (child_ = ::fork()) < 0) std::abort();
+    if (child_ > 0) return;
+    char done = 1;
+    for (const auto& step : steps) {
+      if (::read(orders_[0], &done, 1) != 1) ::_exit(1);
+      done = step() ? 1 : 0;
+      if (::write(answers_[1], &done, 1) != 1) ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  ~OtherProcess() {
+    for (const int end : {orders_[0], orders_[1], answers_[0], answers_[1]}) ::close(end);
+    ::waitpid(child_, nullptr, 0);
+  }
+  OtherProcess(const OtherProcess&) = delete;
+  OtherProcess& operator=(const OtherProcess&) = delete;
+  bool step() {
+    char done = 0;
+    return ::write(orders_[1], &done, 1) == 1 && ::read(answers_[0], &done, 1) == 1 && done == 1;
+  }
+
+ private:
+  int orders_[2] = {}, answers_[2] = {};
+  pid_t child_ = 0;
+};
+
+// Then one process goes on with a log, or memory of what is in it, that the next one does not know.
+TEST_F(DiskDamage, ACatalogueOfWhichOnlyTheLogIsRemovedLosesNothingThatTwoProcessesAcknowledge) {
+  const std::vector<int> ours = {1, 20, 21, 22, 23, 24, 25}, theirs = {2, 3, 4, 5, 6, 7, 8, 9};
+  const auto put_each = [](DiskTier& tier, const std::vector<int>& numbers) {
+    return std::ranges::all_of(numbers, [&](int number) { return test::put(tier, {number}); });
+  };
+  const auto has_all = [&](DiskTier& tier) {
+    const auto found = [&](int number) { return test::has(tier, number); };
+    return std::ranges::all_of(ours, found) && std::ranges::all_of(theirs, found);
+  };
+  for (const std::vector<std::string>& endings :
+       std::vector<std::vector<std::string>>{{"-wal"}, {"-shm"}, {"-wal", "-shm"}}) {
+    SCOPED_TRACE(endings.front() + " and " + std::to_string(endings.size() - 1));
+    std::optional<DiskTier> tier;  // each process has its own
+    OtherProcess other({[&] { return put_each(tier.emplace(options()), theirs); }, [&] { return has_all(*tier); },
+                        [&] { return tier.reset(), true; }});
+    tier.emplace(options());
+    ASSERT_TRUE(test::put(*tier, {1}));
+    for (const std::string& ending : endings) ASSERT_TRUE(fs::remove(folder / (Catalogue::file_name + ending)));
+    ASSERT_TRUE(other.step());
+    EXPECT_TRUE(put_each(*tier, ours));
+    EXPECT_TRUE(has_all(*tier));
+    EXPECT_TRUE(other.step());
+    tier.reset();
+    EXPECT_TRUE(other.step());
+    tier.emplace(options());
+    EXPECT_TRUE(has_all(*tier));
+    tier.reset();
+    fs::remove_all(folder);
+  }
 }
 
 // Where it can neither be made anew (the name is a folder's) nor used.

@@ -1,4 +1,8 @@
 // Opening a folder of encoded text, and again: where its catalogue is damaged or gone, or the folder can only be read.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -23,6 +27,25 @@ base::Path without_links(const base::Path& folder) {
   base::Path plain = std::filesystem::canonical(folder, problem);
   return problem ? folder : plain;
 }
+
+// Tells whether somebody has removed a folder since.
+class HeldFolder {
+ public:
+  explicit HeldFolder(const base::Path& folder)
+      : descriptor_(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {}
+  ~HeldFolder() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  HeldFolder(const HeldFolder&) = delete;
+  HeldFolder& operator=(const HeldFolder&) = delete;
+  bool is_removed() const {
+    struct stat status {};
+    return descriptor_ >= 0 && ::fstat(descriptor_, &status) == 0 && status.st_nlink == 0;
+  }
+
+ private:
+  int descriptor_;
+};
 
 }  // namespace
 
@@ -56,17 +79,18 @@ void DiskTier::open(bool damaged) {
     if (!files_.exists(folder_)) files_.create_folder(folder_);
     files_.sync_folder(folder_.parent_path());
   } else {
-    if (const std::string wrong = make_private_folder(options_.folder); !wrong.empty())
-      throw Error(ErrorCode::io, wrong);
+    make_private_folder(options_.folder);
     const std::scoped_lock lock(mutex_);
     folder_ = without_links(options_.folder);
     unwritable_ = why_unwritable(folder_);
   }
   writer_ = SegmentWriter(files_, folder_, options_.segment_limit());
   if (!unwritable_.empty()) return open_copy(damaged);
+  const HeldFolder held(folder_);
   try {
     use(open_catalogue(folder_, files_, options_.vfs, damaged && !was_copied, options_.synced));
   } catch (const DatabaseError& error) {
+    if (held.is_removed()) throw Error(ErrorCode::not_found, "its folder was removed while it was opened");
     if (options_.vfs || !error.is_full()) throw;
     const std::string why = explain(error);
     try {
@@ -95,7 +119,8 @@ void DiskTier::try_open() {
     } catch (const DatabaseError& error) {
       if (attempt == most_openings || error.is_busy()) return refuse(explain(error));
     } catch (const std::exception& error) {
-      if (attempt == most_openings || !may_pass(error)) return refuse(error.what());
+      if (!may_pass(error)) return refuse(error.what());
+      if (attempt == most_openings) return put_off(error.what());
     }
   }
 }
@@ -135,10 +160,11 @@ void DiskTier::put_off(const std::string& what) {
              ": removed again and again while it is in use; encoded text is not kept until that ends (" + what + ")");
 }
 
-// Another process may have mended it, or removed the folder.
+// Another process may have mended it, or removed the folder. Where somebody removed its log alone, others may go on
+// with another: what either says is right only once it was made anew.
 void DiskTier::reopen() {
-  const bool damaged = catalogue_ && catalogue_->is_current();
-  if (damaged && ++rebuilt_ > most_rebuilds)
+  const bool damaged = catalogue_ && catalogue_->has_its_name();
+  if (damaged && catalogue_->is_current() && ++rebuilt_ > most_rebuilds)
     throw Error(ErrorCode::corrupt, "its catalogue is damaged again and again");
   writer_.close();
   close_readers();

@@ -92,7 +92,8 @@ bool DiskTier::guarded(Action action) {
 // False where that has to be asked after what is being written: the catalogue is a copy, or something is wrong with it.
 bool DiskTier::find_beside(const ChunkKey& key, std::optional<CatalogueRecord>& found) try {
   const std::scoped_lock lock(mutex_);
-  if (!catalogue_ || !catalogue_->can_find_beside() || !catalogue_->is_current()) return false;
+  // Whether its log is current whoever writes will see: what it says of a record, the record itself confirms.
+  if (!catalogue_ || !catalogue_->can_find_beside() || !catalogue_->has_its_name()) return false;
   found = catalogue_->find_beside(key);
   return true;
 } catch (const DatabaseError&) {

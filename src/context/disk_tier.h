@@ -219,9 +219,9 @@ std::string room_needed(int64_t bytes);
 // "" or why a folder, or its catalogue, cannot be written by this user.
 std::string why_unwritable(const base::Path& folder);
 
-// "" once the folder is there and private (made with mode 0700, the folders above it with the usual one), or what is
-// wrong with it.
-std::string make_private_folder(const base::Path& folder);
+// Once the folder is there and private (made with mode 0700, the folders above it with the usual one). Errors: io with
+// what is wrong with it; not_found where somebody removes it again and again.
+void make_private_folder(const base::Path& folder);
 
 // Files of earlier versions, one a chunk: <two digits>/<key>.states. Removes them and nothing else: their number and
 // bytes.

@@ -57,20 +57,23 @@ std::string why_unwritable(const base::Path& folder) {
   return "";
 }
 
-std::string make_private_folder(const base::Path& folder) {
+void make_private_folder(const base::Path& folder) {
+  const auto fail = [](const std::string& wrong) { throw base::Error(base::ErrorCode::io, wrong); };
   struct stat status {};
   for (int attempt = 1;; ++attempt) {
     make_parents(folder);
     if (::mkdir(folder.c_str(), 0700) == 0)
       sync_name(folder);
-    else if (errno != EEXIST && (errno != ENOENT || attempt == most_makings))
-      return std::strerror(errno);
+    else if (errno != EEXIST && errno != ENOENT)
+      fail(std::strerror(errno));
     if (::stat(folder.c_str(), &status) == 0) break;
-    if (errno != ENOENT || attempt == most_makings) return std::strerror(errno);
+    const int reason = errno;
+    std::error_code none;
+    if (reason != ENOENT || fs::is_symlink(folder, none)) fail(std::strerror(reason));
+    if (attempt == most_makings) throw base::Error(base::ErrorCode::not_found, "it is removed while it is made");
   }
-  if (!S_ISDIR(status.st_mode)) return "not a folder";
-  if (status.st_mode & S_IWOTH) return "every user may write to it";
-  return "";
+  if (!S_ISDIR(status.st_mode)) fail("not a folder");
+  if (status.st_mode & S_IWOTH) fail("every user may write to it");
 }
 
 std::pair<int64_t, int64_t> remove_earlier_records(const base::Path& folder) {

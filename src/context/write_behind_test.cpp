@@ -56,7 +56,7 @@ TEST_F(SlowDisk, GivesWhatWaitsOrIsBeingWrittenUntilItIsWritten) {
   WriteBehind writer(bytes_of_record, [this](const std::vector<PendingRecord>& records) { write(records); });
   std::vector<ChunkKey> keys(3);
   std::vector<PendingRecord> records = of_request(1, 2);
-  for (uint8_t i = 0; i < keys.size(); ++i) keys[i][0] = std::byte{i};
+  for (size_t i = 0; i < keys.size(); ++i) keys[i][0] = static_cast<std::byte>(i);
   for (size_t i = 0; i < records.size(); ++i) records[i].key = keys[i];
   const at::Tensor packed = records.front().packed;
   writer.push(std::move(records));
