@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <iterator>
 #include <optional>
-#include <span>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -11,7 +10,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/parse_values.h"
-#include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/documents.h"
 #include "cli/runtime.h"
@@ -73,9 +71,11 @@ bool keeps_projections(const Runtime& runtime, const std::vector<context::Chunk>
   for (const context::Chunk& chunk : chunks) rows.push_back(static_cast<int64_t>(chunk.ids.size()));
   const context::ProjectionStoreOptions& limits = runtime.projections->options();
   const int64_t bytes = model::page_projection_bytes(runtime.model, rows);
-  if (bytes > limits.max_bytes) {
+  constexpr int64_t most_beside_values = context::record_head_bytes + context::record_alignment;
+  const int64_t bytes_on_disk = bytes + std::ssize(rows) * most_beside_values;
+  if (bytes_on_disk > limits.max_bytes) {
     throw Error(ErrorCode::invalid_argument,
-                "--kept-disk: K and V of these documents take " + base::human_bytes(bytes) + ", more than " +
+                "--kept-disk: K and V of these documents take " + base::human_bytes(bytes_on_disk) + ", more than " +
                     base::human_bytes(limits.max_bytes) + ": give it more or fewer documents, or leave it out");
   }
   if (bytes < limits.least_bytes && asked != "auto")
@@ -84,22 +84,39 @@ bool keeps_projections(const Runtime& runtime, const std::vector<context::Chunk>
   return bytes >= limits.least_bytes;
 }
 
-// In pieces: K and V take several times the states' memory.
-void store_projections(const Runtime& runtime, const std::vector<context::Chunk>& chunks, int64_t tokens) {
-  constexpr size_t at_once = 128;
-  base::Progress progress("making K and V", tokens, "tokens");
-  for (size_t first = 0; first < chunks.size(); first += at_once) {
+using Clock = std::chrono::steady_clock;
+
+// Chunks into the store, and their K and V where those are kept too, while the states are at hand.
+void encode_chunks(const Runtime& runtime, const std::vector<context::Chunk>& chunks,
+                   const std::vector<std::string>& names, bool keeps_too, EncodingAccount& account) {
+  context::ContextStore& store = runtime.context_store();
+  const auto start = Clock::now();
+  Clock::duration for_kept{};
+  const int64_t keep_since = context::wall_clock();
+  const auto keep = [&](model::ContextStates states) {
+    const auto begun = Clock::now();
     base::throw_if_interrupted();
-    const auto some = std::span(chunks).subspan(first, std::min(at_once, chunks.size() - first));
-    model::ContextStates states = runtime.context_store().get_or_encode(some);
-    const int64_t rows = states.rows;
-    runtime.projections->store(std::move(states));
-    progress.advance(rows);
-  }
-  runtime.projections->flush();
+    runtime.projections->store(std::move(states), keep_since);
+    for_kept += Clock::now() - begun;
+  };
+  account.encoded = store.encode_missing(chunks, names, keeps_too ? keep : context::ContextStore::Use());
+  account.encoded_tokens = store.counters().encoded_tokens;
+  store.flush();
+  account.seconds = std::chrono::duration<double>(Clock::now() - start - for_kept).count();
+}
+
+// Until K and V are written. Errors: io where they are not.
+context::ProjectionCounters finish_projections(context::ProjectionStore& projections) {
+  projections.flush();
   base::throw_if_interrupted();
-  if (!runtime.projections->keeps())  // why, it has said
-    throw Error(ErrorCode::io, runtime.projections->options().folder.string() + ": K and V could not be kept");
+  const context::ProjectionCounters counters = projections.counters();
+  const std::string folder = projections.options().folder.string();
+  if (!projections.keeps()) throw Error(ErrorCode::io, folder + ": K and V could not be kept");  // why, it has said
+  if (counters.dropped > 0)
+    throw Error(ErrorCode::io, folder + ": K and V of " + std::to_string(counters.dropped) +
+                                   " chunks could not be kept, since another process held or removed the catalogue, "
+                                   "or there was no room; encode again");
+  return counters;
 }
 
 void encode(const EncodeOptions& options, const CommonOptions& common) {
@@ -116,12 +133,8 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
   const std::vector<context::Chunk> chunks = chunks_of(*runtime, documents, options.model.chunk_overlap);
   const bool keeps_too = keeps_projections(*runtime, chunks, options.model.kept_disk);
 
-  const auto start = std::chrono::steady_clock::now();
   EncodingAccount account;
-  account.encoded = store.encode_missing(chunks, names_of(documents));
-  account.encoded_tokens = store.counters().encoded_tokens;
-  store.flush();
-  account.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  encode_chunks(*runtime, chunks, names_of(documents), keeps_too, account);
   account.documents = static_cast<int64_t>(documents.size());
   account.chunks = static_cast<int64_t>(chunks.size());
   for (const context::Chunk& chunk : chunks) account.tokens += static_cast<int64_t>(chunk.ids.size());
@@ -132,10 +145,7 @@ void encode(const EncodeOptions& options, const CommonOptions& common) {
     throw Error(ErrorCode::io, common.chunks().string() + ": another process held or removed the catalogue; " +
                                    std::to_string(chunks_left_out) + " encoded chunks could not be kept; encode again");
   }
-  if (keeps_too) {
-    store_projections(*runtime, chunks, account.tokens);
-    account.kept = runtime->projections->counters();
-  }
+  if (keeps_too) account.kept = finish_projections(*runtime->projections);
   base::notice(encoding_line(account));
   if (!options.json) return;
   Json result = {{"folder", common.chunks().string()}, {"documents", account.documents},

@@ -13,8 +13,6 @@
 namespace cepe::context {
 namespace {
 
-constexpr size_t chunks_at_once = 256;  // of those that nobody is handed
-
 // What is used or written from here on is not evicted for what is asked for meanwhile.
 struct Started {
   std::mutex& mutex;
@@ -188,7 +186,8 @@ model::ContextStates ContextStore::get_or_encode(std::span<const Chunk> chunks, 
   return request(chunks, sources, started.time, true);
 }
 
-int64_t ContextStore::encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources) {
+int64_t ContextStore::encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources,
+                                     const Use& use) {
   const WrittenAtTheEnd written(*state_);
   const Started started(state_->mutex, state_->starts);
   const int64_t before = counters().encoded;
@@ -197,7 +196,10 @@ int64_t ContextStore::encode_missing(std::span<const Chunk> chunks, std::span<co
   base::Progress progress("encoding", tokens, "tokens");
   for (size_t first = 0; first < chunks.size(); first += chunks_at_once) {
     const auto part = chunks.subspan(first, std::min(chunks_at_once, chunks.size() - first));
-    progress.advance(request(part, sources, started.time, false).rows);
+    model::ContextStates states = request(part, sources, started.time, false);
+    const int64_t rows = states.rows;
+    if (use) use(std::move(states));
+    progress.advance(rows);
     if (!state_->keeps() && counters().encoded > before) break;
   }
   return counters().encoded - before;

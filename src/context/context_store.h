@@ -2,6 +2,7 @@
 // host memory, disk, perhaps a remote server), encodes what is missing and keeps it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -62,8 +63,12 @@ class ContextStore {
 
   // The same without handing anything out: memory does not grow with the number of chunks. Of more than the disk may
   // hold the beginning is kept, as of one request. Where the disk keeps nothing (any more; it is full), nor anything
-  // else does, it ends soon after the first chunks that are encoded in vain. How many were encoded.
-  int64_t encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources = {});
+  // else does, it ends soon after the first chunks that are encoded in vain. How many were encoded. `use`, if there is
+  // one, is given the states of so many at a time, in order.
+  using Use = std::function<void(model::ContextStates)>;
+  static constexpr size_t chunks_at_once = 128;
+  int64_t encode_missing(std::span<const Chunk> chunks, std::span<const std::string> sources = {},
+                         const Use& use = nullptr);
 
   // Until all that was encoded is on the disk.
   void flush();

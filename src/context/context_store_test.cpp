@@ -350,6 +350,22 @@ TEST_F(Store, WritesBehindAndIsDoneOnceItIsFlushedOrGone) {
   EXPECT_EQ(usage.documents[1].chunks, 3);
 }
 
+TEST_F(Store, GivesWhatItEncodesAheadToWhoeverHasAUseForItWithoutReadingItBack) {
+  StoreOptions chosen = options();
+  chosen.write_behind = true;
+  ContextStore store(adapter, chosen), other(adapter, {});
+  model::ContextStates given;
+  const auto use = [&](const model::ContextStates& part) {
+    for (const at::Tensor& page : part.pages) given.append(page);
+    given.keys.insert(given.keys.end(), part.keys.begin(), part.keys.end());
+  };
+  EXPECT_EQ(store.encode_missing(some_chunks(), {}, use), 5);
+  EXPECT_EQ(store.counters().disk.hits, 0);
+  const model::ContextStates expected = other.get_or_encode(some_chunks());
+  expect_same(given, expected);
+  EXPECT_EQ(given.keys.size(), expected.pages.size());
+}
+
 // No two of them are the same.
 std::vector<Chunk> many_chunks(int64_t count) {
   std::vector<Chunk> chunks;

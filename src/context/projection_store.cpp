@@ -70,13 +70,12 @@ bool ProjectionStore::is_worth_it(const model::ContextStates& context, std::span
 
 // Of each page of the context.
 std::vector<PendingRecord> ProjectionStore::records_of(const model::ContextStates& context,
-                                                       std::span<const int64_t> page_rows) const {
+                                                       std::span<const int64_t> page_rows, int64_t keep_since) const {
   std::vector<PendingRecord> records(context.pages.size());
-  const int64_t start = wall_clock();
   for (size_t i = 0; i < records.size(); ++i) {
     records[i].key = key_of(context.keys[i], *fingerprint_);
     records[i].shape = shape_of(model_, page_rows[i]);
-    records[i].keep_since = start;
+    records[i].keep_since = keep_since;
   }
   return records;
 }
@@ -101,6 +100,7 @@ void ProjectionStore::open() {
 // Gigabytes wait for minutes where the disk is slow.
 std::vector<ProjectionStore::Found> ProjectionStore::find_waiting(std::vector<PendingRecord>& records) {
   std::vector<ChunkKey> keys;
+  keys.reserve(records.size());
   for (const PendingRecord& record : records) keys.push_back(record.key);
   const std::vector<at::Tensor> waiting = writer_->find(keys);
   std::vector<Found> found;
@@ -142,23 +142,23 @@ void ProjectionStore::keep(model::ContextStates& context) {
   const at::NoGradGuard none;
   const std::vector<int64_t> page_rows = rows_of_pages(context);
   if (is_worth_it(context, page_rows))
-    return push(keep_all(context, page_rows, Patience::answers_wait), Patience::answers_wait);
+    return push(keep_all(context, page_rows, wall_clock(), Patience::answers_wait), Patience::answers_wait);
   model::keep_projections(context, model::cross_attention_blocks(model_), model::head_shape(model_.decoder.config),
                           at::kByte);
 }
 
-void ProjectionStore::store(model::ContextStates chunks) {
+void ProjectionStore::store(model::ContextStates chunks, int64_t keep_since) {
   const at::NoGradGuard none;
   if (chunks.keys.size() != chunks.pages.size())
     throw base::Error(base::ErrorCode::invalid_argument, "keys and values of chunks without keys cannot be stored");
-  push(keep_all(chunks, rows_of_pages(chunks), Patience::nobody_waits), Patience::nobody_waits);
+  push(keep_all(chunks, rows_of_pages(chunks), keep_since, Patience::nobody_waits), Patience::nobody_waits);
 }
 
 // Those that the disk has not, to be written.
-std::vector<PendingRecord> ProjectionStore::keep_all(model::ContextStates& context,
-                                                     std::span<const int64_t> page_rows, Patience patience) {
+std::vector<PendingRecord> ProjectionStore::keep_all(model::ContextStates& context, std::span<const int64_t> page_rows,
+                                                     int64_t keep_since, Patience patience) {
   open();
-  std::vector<PendingRecord> records = records_of(context, page_rows);
+  std::vector<PendingRecord> records = records_of(context, page_rows, keep_since);
   const std::vector<Found> found = find(records, patience);
   std::vector<bool> are_there;
   std::vector<int64_t> missing_rows;
@@ -213,18 +213,20 @@ ProjectionCounters ProjectionStore::counters() const {
 void ProjectionStore::write(const std::vector<PendingRecord>& records) {
   give_way();
   if (records.empty()) return disk_->flush();  // times of use, for which no answer waits
+  bool kept = false;
   try {
     std::vector<DiskTier::Item> items;
     items.reserve(records.size());
     for (const PendingRecord& record : records)
       items.push_back({record.key, record.shape, bytes_of(record.packed), ""});
-    if (!base::interrupted()) disk_->write(items, records.front().keep_since);
+    kept = !base::interrupted() && disk_->write(items, records.front().keep_since);
   } catch (const std::exception& error) {  // no memory, say: they are made again
     base::detail(options_.folder.string() + ": " + error.what());
   }
   {
     const std::scoped_lock lock(mutex_);
     written_ += static_cast<int64_t>(records.size());
+    if (!kept) counters_.dropped += static_cast<int64_t>(records.size());
   }
   written_changed_.notify_all();
 }

@@ -35,7 +35,7 @@ struct ProjectionStoreOptions {
 struct ProjectionCounters {
   int64_t read = 0;  // those that waited to be written, too
   int64_t made = 0;
-  int64_t dropped = 0;  // of those made: not written, since too much waited
+  int64_t dropped = 0;  // of those made: not written, since too much waited or the disk did not take them
 };
 
 class ProjectionStore {
@@ -48,12 +48,14 @@ class ProjectionStore {
   ProjectionStore& operator=(const ProjectionStore&) = delete;
 
   // As model::keep_projections in 8 bits. What the disk has of the pages is read, and what waits to be written is used;
-  // what neither has is made, and written soon after, on another thread. Contexts that are small, larger than the limit, or whose pages have no keys are
-  // made whole and not written. Any thread at any time.
+  // what neither has is made, and written soon after, on another thread. Contexts that are small, larger than the
+  // limit, or whose pages have no keys are made whole and not written. Any thread at any time.
   void keep(model::ContextStates& context);
   // Ahead of questions: what the disk has not of these chunks, however few, is made and written, whatever time the
-  // disk takes to read or write. Their states must have keys. Takes the memory of their keys and values. Any thread at any time.
-  void store(model::ContextStates chunks);
+  // disk takes to read or write. Their states must have keys. Takes the memory of their keys and values. Any thread at
+  // any time.
+  // What was stored since `keep_since` (nanoseconds since 1970) is not evicted for these.
+  void store(model::ContextStates chunks, int64_t keep_since);
   // Until all is written, or an interrupt.
   void flush();
   // False once it was said that nothing is kept, or before anything was asked for.
@@ -66,14 +68,15 @@ class ProjectionStore {
   enum class Patience { answers_wait, nobody_waits };
   void open();
   std::vector<PendingRecord> keep_all(model::ContextStates& context, std::span<const int64_t> page_rows,
-                                      Patience patience);
+                                      int64_t keep_since, Patience patience);
   void push(std::vector<PendingRecord> records, Patience patience);
   void write(const std::vector<PendingRecord>& records);
   std::vector<Found> find(std::vector<PendingRecord>& records, Patience patience);
   std::vector<Found> find_waiting(std::vector<PendingRecord>& records);
   bool find_on_disk(PendingRecord& record);
   bool is_worth_it(const model::ContextStates& context, std::span<const int64_t> page_rows) const;
-  std::vector<PendingRecord> records_of(const model::ContextStates& context, std::span<const int64_t> page_rows) const;
+  std::vector<PendingRecord> records_of(const model::ContextStates& context, std::span<const int64_t> page_rows,
+                                        int64_t keep_since) const;
 
   const model::CepeModel& model_;
   ProjectionStoreOptions options_;

@@ -197,16 +197,16 @@ TEST_F(Projections, AreStoredAheadOfQuestionsHoweverFew) {
   {
     ProjectionStore store(model, least);
     EXPECT_FALSE(store.keeps());
-    store.store(context(16));
+    store.store(context(16), wall_clock());
     store.flush();
-    store.store(context(45));
+    store.store(context(45), wall_clock());
     store.flush();
     EXPECT_TRUE(store.keeps());
     EXPECT_EQ(store.counters().made, 6);
     EXPECT_EQ(store.counters().read, 2) << "the first two chunks again";
     model::ContextStates unknown = context(16);
     unknown.keys.clear();
-    test::expect_error(base::ErrorCode::invalid_argument, "without keys", [&] { store.store(unknown); });
+    test::expect_error(base::ErrorCode::invalid_argument, "without keys", [&] { store.store(unknown, wall_clock()); });
   }
   model::ContextStates asked = context(45);
   EXPECT_EQ(keep(asked, options()).read, 6);
@@ -221,11 +221,49 @@ TEST_F(Projections, AreStoredAheadOfQuestionsHoweverSlowTheDisk) {
   slow.bytes_to_judge = 1;
   {
     ProjectionStore store(model, slow);
-    store.store(context(330));
+    store.store(context(330), wall_clock());
     EXPECT_EQ(store.counters().read, 37);
   }
   model::ContextStates asked = context(330);
   EXPECT_EQ(keep(asked, options()).read, 42);
+}
+
+// In the order in which a program stores a long document.
+TEST_F(Projections, OfOneRequestDoNotPushEachOtherOut) {
+  std::vector<int64_t> rows(42, 8);
+  rows.back() = 2;
+  const int64_t limit = model::page_projection_bytes(model, rows) + int64_t{42} * 192;
+  const auto chunks = split(ids, 8, 0);
+  const auto piece = [&](size_t first) { return states.get_or_encode(std::span(chunks).subspan(first, 14)); };
+  {
+    ProjectionStore store(model, options(limit));
+    const int64_t start = wall_clock();
+    for (const size_t first : {0, 14, 28}) store.store(piece(first), start);
+    store.flush();
+    EXPECT_EQ(store.counters().dropped, 0);
+  }
+  model::ContextStates asked = context(330);
+  EXPECT_EQ(keep(asked, options(limit)).read, 42);
+}
+
+TEST_F(Projections, ThatTheDiskDoesNotTakeAreCounted) {
+  model::ContextStates stored = context(19);
+  keep(stored, options());
+  sqlite3_vfs* system = sqlite3_vfs_find(nullptr);
+  const auto before = system->xSleep;
+  system->xSleep = [](sqlite3_vfs*, int microseconds) { return microseconds; };
+  testing::internal::CaptureStderr();
+  {
+    Database other(folder.path() / "kept" / Catalogue::file_name, nullptr);
+    const Transaction held(other);
+    ProjectionStore store(model, options());
+    store.store(context(45), wall_clock());
+    store.flush();
+    EXPECT_EQ(store.counters().made, 4);
+    EXPECT_EQ(store.counters().dropped, 4);
+  }
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("another process holds the catalogue"), std::string::npos);
+  system->xSleep = before;
 }
 
 TEST_F(Projections, AreMadeWhereTheDiskIsSlower) {
