@@ -19,12 +19,7 @@ TEST_F(SoakOnGpu, WhateverIsAskedTogetherEachAnswerIsTheOneAloneAndNothingIsLeft
                    .tolerance = 6e-2,  // rounding to bfloat16 moves the logits of so small a model by that much
                    .answers_that_part = 40});
   for (uint32_t seed = 0; seed < 4; ++seed) soak.run(seed);
-  EXPECT_GT(soak.answers, 300);
-  EXPECT_GT(soak.cancelled, 30);
-  EXPECT_GT(soak.thrown, 3);
-  EXPECT_GT(soak.sum.steps_by_tables, 1000);
-  EXPECT_GT(soak.sum.preemptions, 10);
-  EXPECT_GT(soak.sum.hot_contexts, 0);
+  soak.expect_everything_was_met();
 }
 
 }  // namespace

@@ -272,6 +272,16 @@ struct Soak : EngineBench {
     EXPECT_LE(parted, settings.answers_that_part);
   }
 
+  // After some seeds: what is meant to be met was.
+  void expect_everything_was_met() const {
+    EXPECT_GT(answers, 300);
+    EXPECT_GT(cancelled, 30);
+    EXPECT_GT(thrown, 3);
+    EXPECT_GT(sum.steps_by_tables, 1000);
+    EXPECT_GT(sum.preemptions, 10);
+    EXPECT_GT(sum.hot_contexts, 0);
+  }
+
   // A request that needs every block gets them, and nobody holds a context.
   void expect_nothing_left() {
     EXPECT_FALSE(engine->step());

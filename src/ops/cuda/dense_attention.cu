@@ -37,7 +37,7 @@ cudaError_t launch(const DenseAttentionRun& run, cudaStream_t stream) {
         !make_rows_map(run.keys, run.key_rows, run.groups * run.width, run.key_stride, Plan::half, keys) ||
         !make_rows_map(run.values, run.key_rows, run.groups * run.width, run.value_stride, Plan::half, values))
       return cudaErrorNotSupported;
-    const int64_t row_pairs = (run.query_rows + dense_attention_rows - 1) / dense_attention_rows;
+    const int64_t row_pairs = blocks_for(run.query_rows, dense_attention_rows);
     HopperAttributes attributes;
     const cudaLaunchConfig_t config =
         hopper_configuration(shape_of<Plan>, static_cast<int>(row_pairs * run.heads * run.parts), attributes, stream);

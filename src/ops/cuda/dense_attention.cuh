@@ -14,6 +14,7 @@
 #include "ops/cuda/approximate.cuh"
 #include "ops/cuda/eight_columns.cuh"
 #include "ops/cuda/fused_product.cuh"
+#include "ops/cuda/hidden_keys.cuh"
 #include "ops/cuda/paged_tiles.cuh"
 
 namespace cepe::ops::cuda {
@@ -135,15 +136,6 @@ __device__ inline void soften_tile(float (&scores)[64], float scale, DenseRow (&
       }
     }
     row.denominator = row.denominator * factors[below] + (sums[0] + sums[1]);
-  }
-}
-
-// Keys from the tile's `rows`-th on count for nothing.
-__device__ inline void hide_keys(float (&scores)[64], int rows) {
-  const int first = static_cast<int>(threadIdx.x) % 4 * 2;
-#pragma unroll
-  for (int i = 0; i < 64; ++i) {
-    if (first + i / 4 * 8 + i % 2 >= rows) scores[i] = -INFINITY;
   }
 }
 

@@ -25,6 +25,7 @@
 #include "ops/cuda/approximate.cuh"
 #include "ops/cuda/eight_columns.cuh"
 #include "ops/cuda/fused_product.cuh"
+#include "ops/cuda/hidden_keys.cuh"
 #include "ops/cuda/latent_tiles.cuh"
 
 namespace cepe::ops::cuda {
@@ -108,11 +109,7 @@ struct ScoreResult {
   __device__ void finish(float (&sums)[64], int half, int row, int column, Pair (&results)[32]) {
     constexpr float too_much = 0x1p40f;
     const int lane = static_cast<int>(threadIdx.x) % warp;
-    if (rows < key_tile) {
-#pragma unroll
-      for (int i = 0; i < 64; ++i)
-        if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= rows) sums[i] = -INFINITY;
-    }
+    if (rows < key_tile) hide_keys(sums, rows);
     float(&exponents)[2] = known[half];
     // The first tile may have had no row.
     bool again =
