@@ -4,9 +4,9 @@
 // a head over a part of the keys; one warp brings tiles of 128 keys, or values, by the copy engine into a ring, half of
 // each tile in either block, each half sent to both. A block's two warpgroups have 64 query rows each, in registers
 // with their sums: while the tensor cores take a tile's probabilities times its values, the exponentials of the next
-// tile's scores are taken. How near: 4,096 rows of 32 heads of 128 over 16,384 keys 694 TFLOP/s, over 65,536, where
-// power is the limit, 630 to 644; 745 over zeros. Width 64 is held back by the exponentials, 450. Tried: that the two
-// warpgroups take turns at the tensor cores (named barriers), nothing; queries in shared memory, 2 % more.
+// tile's scores are taken. How near: 4,096 rows of 32 heads of 128 over 16,384 keys 633 to 675 TFLOP/s, over 65,536,
+// where power is the limit, 630 to 639; 745 over zeros. Width 64 is held back by the exponentials, 450. Tried: that the
+// two warpgroups take turns at the tensor cores (named barriers), nothing; queries in shared memory, 2 % more.
 #pragma once
 
 #include <cuda.h>
