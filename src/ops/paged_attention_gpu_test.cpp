@@ -159,11 +159,13 @@ TEST_F(PagedAttentionOnGpu, ManySequencesOfDifferentLengths) {
 }
 
 // Where the kernel takes 64 query rows and 64 cached rows at once: one of each, a whole tile, one more, ends of pages
-// within a tile and within eight rows of it, more units than clusters.
+// within a tile and within eight rows of it, more units than clusters. Its shapes for up to 32, up to 64 and more query
+// rows.
 TEST_F(PagedAttentionOnGpu, LatentTilesOfEveryLength) {
   for (const int64_t width : {512, 576, 1024}) {
     for (const int64_t rows : {1, 7, 8, 63, 64, 65, 128, 256}) {
-      test::expect_paged({width, 1, true, {32, 65}, {{rows}, {256, rows, rows}}}, at::kBFloat16, device());
+      for (const int64_t most : {32, 64, 65})
+        test::expect_paged({width, 1, true, {32, most}, {{rows}, {256, rows, rows}}}, at::kBFloat16, device());
     }
     test::expect_paged({width, 1, true, {2048, 1}, {{256, 256, 41}, {256}}}, at::kBFloat16, device());
   }

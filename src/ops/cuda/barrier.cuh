@@ -25,16 +25,9 @@ __device__ inline void arrive_there(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 // Until the phase of that parity has ended. A fresh barrier's phase before the first counts as ended, with parity 1.
+// Shared memory is read afterwards, and nothing else that another block wrote: with .acquire.cluster, which would be
+// for that, every wait also empties the first-level cache.
 __device__ inline void wait_for(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-// The same where nothing is read afterwards that another block wrote: the copy engine's bytes are seen without more.
-__device__ inline void wait_in_block(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\n"
       "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"

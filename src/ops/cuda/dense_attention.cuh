@@ -233,7 +233,7 @@ __device__ void attend_dense_rows(const DenseAttentionRun& run, const DenseUnit&
   float factors[2];
   Turn<Plan::stages> turn;
   const auto come = [&] {
-    wait_in_block(memory.full(turn.stage), turn.parity);
+    wait_for(memory.full(turn.stage), turn.parity);
     const uint32_t stage = turn.stage;
     turn.next();
     return stage;
@@ -249,7 +249,7 @@ __device__ void attend_dense_rows(const DenseAttentionRun& run, const DenseUnit&
     if (tile == unit.tiles - 1 && rows_of_last < Plan::tile) hide_keys(products.scores, rows_of_last);
     soften_tile(products.scores, scale, rows, factors);
   };
-  wait_in_block(memory.queries_full(), 0);
+  wait_for(memory.queries_full(), 0);
   products.take_queries(memory, group);
   const uint32_t first = come();
   products.begin_scores(memory.tile(first));

@@ -86,7 +86,7 @@ __device__ void bring_product_rows(const ProductTiles& tiles, const ProductMemor
   for (int index = static_cast<int>(blockIdx.x) / 2; index < all; index += clusters) {
     const int row = product_tile<Plan>(tiles, index, rank).row;
     for (int block = 0; block < tiles.blocks; ++block, turn.next()) {
-      wait_in_block(memory.free(turn.stage), turn.parity ^ 1);
+      wait_for(memory.free(turn.stage), turn.parity ^ 1);
       const uint32_t full = memory.full(turn.stage);
       arrive_and_expect(full, Plan::stage_bytes);
       copy_box(memory.x(turn.stage), x, block * Plan::depth, row, 0, 0, 0, full);
@@ -109,7 +109,7 @@ __device__ void bring_product_weight(const ProductTiles& tiles, const ProductMem
     const auto half = next.half();
     next = rows_of(index + clusters);
     for (int block = 0; block < tiles.blocks; ++block, turn.next()) {
-      wait_in_block(memory.free(turn.stage), turn.parity ^ 1);
+      wait_for(memory.free(turn.stage), turn.parity ^ 1);
       half(block, memory.weight(turn.stage) + rank * Plan::half_bytes, memory.full(turn.stage));
     }
   }
@@ -132,7 +132,7 @@ __device__ void multiply_blocks(ProductSums& sums, int blocks, const ProductMemo
   const int lane = static_cast<int>(threadIdx.x) % warp;
   uint32_t before = 0;
   for (int block = 0; block < blocks; ++block, turn.next()) {
-    wait_in_block(memory.full(turn.stage), turn.parity);
+    wait_for(memory.full(turn.stage), turn.parity);
     const uint64_t x = matrix_at(memory.x(turn.stage), 16, 1024),
                    weight = matrix_at(memory.weight(turn.stage), 16, 1024);
     open_products();
@@ -247,7 +247,7 @@ __device__ void make_products(const ProductTiles& tiles, const ProductMemory<Pla
     result.begin(column);
     ProductSums sums;
     if (i > 0) {
-      wait_in_block(memory.turn(group), parity);
+      wait_for(memory.turn(group), parity);
       parity ^= 1;
     }
     multiply_blocks(sums, tiles.blocks, memory, rank, turn, [&] {

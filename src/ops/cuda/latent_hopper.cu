@@ -6,24 +6,27 @@
 namespace cepe::ops::cuda {
 namespace {
 
-template <class Few, class Many, class Use>
-auto with_rows(const PagedAttentionRun& run, const Use& use) {
-  return run.most_query_rows <= Few::rows ? use(Few{}) : use(Many{});
-}
-// Blocks of a cluster, rows of a unit, blocks of the queries that stay in registers, buffers of probabilities;
-// registers of the warpgroups of scores, of the first and the second of sums, and of copies.
+// Blocks of a cluster, rows of a unit, blocks of the queries that stay in registers, buffers of probabilities, whether
+// values are told of them at once; registers of the warpgroups of scores, of the first and the second of sums, and of
+// copies.
+using Few512 = LatentPlan<512, 1, 32, 5, 2, false, 152, 160, 160, 40>;
+using Many512 = LatentPlan<512, 1, 64, 5, 1, false, 152, 160, 160, 40>;
+using Few576 = LatentPlan<576, 1, 32, 1, 2, true, 120, 192, 160, 40>;
+using More576 = LatentPlan<576, 1, 64, 1, 2, true, 120, 192, 160, 40>;
+using Many576 = LatentPlan<576, 1, 64, 0, 1, false, 120, 192, 160, 40>;
+using Few1024 = LatentPlan<1024, 2, 32, 4, 2, false, 152, 160, 160, 40>;
+using Many1024 = LatentPlan<1024, 2, 64, 6, 1, false, 168, 160, 160, 24>;
+
 template <class Use>
 auto with_plan(const PagedAttentionRun& run, const Use& use) {
+  const bool few = run.most_query_rows <= Few512::rows;
   switch (run.width) {
     case 512:
-      return with_rows<LatentPlan<512, 1, 32, 5, 1, 152, 160, 160, 40>,
-                       LatentPlan<512, 1, 64, 5, 1, 152, 160, 160, 40>>(run, use);
+      return few ? use(Few512{}) : use(Many512{});
     case 576:
-      return with_rows<LatentPlan<576, 1, 32, 0, 1, 120, 192, 160, 40>,
-                       LatentPlan<576, 1, 64, 0, 1, 120, 192, 160, 40>>(run, use);
+      return few ? use(Few576{}) : run.most_query_rows <= More576::rows ? use(More576{}) : use(Many576{});
     default:
-      return with_rows<LatentPlan<1024, 2, 32, 4, 2, 152, 160, 160, 40>,
-                       LatentPlan<1024, 2, 64, 6, 1, 168, 160, 160, 24>>(run, use);
+      return few ? use(Few1024{}) : use(Many1024{});
   }
 }
 

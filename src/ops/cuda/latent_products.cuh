@@ -238,7 +238,7 @@ __device__ inline void bring_exponentials(const PagedAttentionRun& run, const La
     const int row = (unit.row_pair * 2 + static_cast<int>(rank)) * Plan::rows;
     const int page = shape.tiles_per_page * key_tile, end = (unit.last_page - run.first_page[0]) * page;
     for (int key = (unit.first_page - run.first_page[0]) * page; key < end; key += Plan::depth, turn.next()) {
-      wait_in_block(ring.free(turn.stage), turn.parity ^ 1);
+      wait_for(ring.free(turn.stage), turn.parity ^ 1);
       arrive_and_expect(ring.full(turn.stage), Plan::stage_bytes);
       copy_box(ring.stage(turn.stage), exponentials, key, row, 0, 0, 0, ring.full(turn.stage));
     }
@@ -266,7 +266,7 @@ __device__ inline void bring_values(const PagedAttentionRun& run, const LatentPr
       next_address = run.keys[following];
       next_rows = run.rows[following];
       for (int box = 0; box < boxes; ++box, turn.next()) {
-        wait_in_block(ring.free(turn.stage), turn.parity ^ 1);
+        wait_for(ring.free(turn.stage), turn.parity ^ 1);
         arrive_and_expect(ring.full(turn.stage), Plan::value_stage_bytes);
         CopyRows{states, box_of<Plan::value_depth>(run, address, page_rows, box)}(
             block, ring.stage(turn.stage) + rank * Plan::half_bytes, ring.full(turn.stage));
@@ -345,7 +345,7 @@ __device__ inline void add_value_tiles(const LatentProducts& shape, const ValueM
 #pragma unroll
     for (int half = 0; half < 2; ++half, turns.exponentials.next()) {
       const uint32_t stage = turns.exponentials.stage;
-      wait_in_block(powers.full(stage), turns.exponentials.parity);
+      wait_for(powers.full(stage), turns.exponentials.parity);
       const int own = thread / warp * 16 + lane % 16;
       const uint32_t from = powers.stage(stage) + (group * 64 + own) * 128;
 #pragma unroll
@@ -359,7 +359,7 @@ __device__ inline void add_value_tiles(const LatentProducts& shape, const ValueM
       }
 #pragma unroll
       for (int k = 0; k < 2; ++k, turns.values.next()) {
-        wait_in_block(values.full(turns.values.stage), turns.values.parity);
+        wait_for(values.full(turns.values.stage), turns.values.parity);
         const uint64_t block = matrix_at(values.stage(turns.values.stage), Plan::box_bytes, 1024);
         open_products();
 #pragma unroll

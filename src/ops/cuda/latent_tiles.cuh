@@ -20,14 +20,15 @@ inline constexpr int group_warps = 4;   // of a warpgroup
 // that add up values: where they are odd, the first has one block of 64 more.
 // rows_: query rows of a unit; the tensor cores always take 64, of which the others are whatever lies there.
 // held_: columns of the queries that stay in registers (the others lie in shared memory), in blocks of 64; buffers_: of
-// probabilities.
-template <int width_, int cluster_, int rows_, int held_, int buffers_, int score_registers_, int first_registers_,
-          int second_registers_, int copy_registers_>
+// probabilities; told_at_once_: of them, instead of when the next tile's scores are done.
+template <int width_, int cluster_, int rows_, int held_, int buffers_, bool told_at_once_, int score_registers_,
+          int first_registers_, int second_registers_, int copy_registers_>
 struct LatentPlan {
   static constexpr int width = width_, cluster = cluster_, rows = rows_, tile = 64;
   static constexpr int blocks = width / box_columns / cluster, columns = blocks * box_columns;
   static constexpr int first_blocks = (blocks + 1) / 2, second_blocks = blocks / 2;  // of each warpgroup of sums
   static constexpr int held = held_, held_steps = held * 4, laid = blocks - held, buffers = buffers_;
+  static constexpr bool told_at_once = told_at_once_;
   static constexpr int score_registers = score_registers_, first_registers = first_registers_;
   static constexpr int second_registers = second_registers_;
   static constexpr int copy_registers = copy_registers_, threads = 4 * group_warps * warp;
