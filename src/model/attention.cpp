@@ -8,32 +8,21 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <span>
 
 #include "model/paged_cache.h"
 #include "model/step_tables.h"
 #include "ops/dense_attention.h"
 #include "ops/device.h"
+#include "ops/paged_attention.h"
 #include "ops/row_attention.h"
 
 namespace cepe::model {
 namespace {
-
-// Heads of one group become rows: [T, H, D] -> [G, (H/G) * T, D]. Exact wherever all query rows see the same keys, and
-// it reads each key once for the whole group.
-at::Tensor fold_groups(const at::Tensor& queries, int64_t groups) {
-  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2);
-  return queries.reshape({rows, groups, heads / groups, width}).permute({1, 2, 0, 3}).reshape({groups, -1, width});
-}
-
-at::Tensor unfold_groups(const at::Tensor& folded, int64_t rows) {
-  const int64_t groups = folded.size(0), width = folded.size(2);
-  return folded.reshape({groups, -1, rows, width}).permute({2, 0, 1, 3}).reshape({rows, -1, width});
-}
 
 // Whether the row kernel serves: nothing differentiated, on the CPU. At any number of rows it is about twice as fast
 // there as LibTorch's fused attention (docs/performance.md), and it reads keys and values in the type in which they are
@@ -66,20 +55,12 @@ at::Tensor attend_grouped(const at::Tensor& queries, const at::Tensor& keys, con
                                           grouped && keys.size(1) != heads);
 }
 
+// queries [T, H, D] -> output [T, H, D] float32, log-sum-exp [T, H].
 ops::PartialAttention page_attention(const at::Tensor& queries, std::span<const ops::RowPage> pages, double scale) {
-  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2),
-                groups = pages.front().keys.size(1);
-  // Query rows of a group, all tokens: [T, G, H/G, D] -> [T * H/G, G, D].
-  const at::Tensor folded = queries.to(at::kFloat)
-                                .reshape({rows, groups, heads / groups, width})
-                                .transpose(1, 2)
-                                .reshape({-1, groups, width})
-                                .contiguous();
+  const at::Tensor folded = ops::rows_of_groups(queries.to(at::kFloat), pages.front().keys.size(1));
   const ops::RowAttention result = ops::row_attention(folded, pages, scale);
-  const auto by_head = [&](const at::Tensor& x) {
-    return x.reshape({rows, heads / groups, groups, -1}).transpose(1, 2).reshape({rows, heads, -1});
-  };
-  return {by_head(result.output), by_head(result.log_sum_exp).squeeze(-1)};
+  const auto by_head = [&](const at::Tensor& x) { return ops::heads_of_groups(x, queries.size(0)); };
+  return {by_head(result.output), by_head(result.log_sum_exp.unsqueeze(-1)).squeeze(-1)};
 }
 
 // Whether LibTorch's fused kernels serve, which also give their log-sum-exp: a newer GPU's, of 16-bit types, without a
@@ -131,17 +112,15 @@ std::optional<at::Tensor> attend_behind(const at::Tensor& queries, const at::Ten
                                         double scale) {
   const int64_t rows = queries.size(0), before = keys.size(0) - rows;
   const auto seen_by_all = [&](const at::Tensor& x) { return x.narrow(0, 0, before); };
-  if (!takes_fused_kernel(queries, keys) ||
-      !ops::takes_dense_attention(queries, seen_by_all(keys), seen_by_all(values)))
-    return std::nullopt;
+  if (!takes_fused_kernel(queries, keys)) return std::nullopt;
+  const auto seen = ops::dense_attention(queries, seen_by_all(keys), seen_by_all(values), scale);
+  if (!seen) return std::nullopt;
   const auto own = [&](const at::Tensor& x) {
     return x.narrow(0, x.size(0) - rows, rows).transpose(0, 1).unsqueeze(0);
   };
   const auto found =
       at::_scaled_dot_product_flash_attention(own(queries), own(keys), own(values), 0.0, true, false, scale);
-  const ops::PartialAttention all =
-      ops::merge_attention(ops::dense_attention(queries, seen_by_all(keys), seen_by_all(values), scale),
-                           of_one(std::get<0>(found), std::get<1>(found)));
+  const ops::PartialAttention all = ops::merge_attention(*seen, of_one(std::get<0>(found), std::get<1>(found)));
   return all.output.transpose(0, 1).to(queries.scalar_type());
 }
 
@@ -179,10 +158,10 @@ at::Tensor attend_all(const at::Tensor& queries, const at::Tensor& keys, const a
     attention.read(keys, values);
     return attention.output();
   }
-  const at::Tensor folded = fold_groups(queries.to(keys.scalar_type()), keys.size(1)).unsqueeze(0);
+  const at::Tensor folded = ops::fold_groups(queries.to(keys.scalar_type()), keys.size(1)).unsqueeze(0);
   const at::Tensor attended = at::scaled_dot_product_attention(
       folded, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), {}, 0.0, false, scale);
-  return unfold_groups(attended.squeeze(0), queries.size(0)).to(queries.scalar_type());
+  return ops::unfold_groups(attended.squeeze(0), queries.size(0)).to(queries.scalar_type());
 }
 
 at::Tensor attend_causal(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, double scale,
@@ -290,9 +269,9 @@ void AttentionInParts::read(const at::Tensor& keys, const at::Tensor& values) {
     return add({by_row.output.transpose(0, 1), by_row.log_sum_exp.transpose(0, 1)});
   }
   const at::Tensor queries = queries_.to(keys.scalar_type());
-  if (!takes_fused_kernel(queries, keys) || ops::takes_dense_attention(queries, keys, values))
-    return add(ops::dense_attention(queries, keys, values, scale_));
-  if (!folded_.defined()) folded_ = fold_groups(queries, keys.size(1));
+  if (!takes_fused_kernel(queries, keys)) return add(ops::composed_attention(queries, keys, values, scale_));
+  if (const auto part = ops::dense_attention(queries, keys, values, scale_)) return add(*part);
+  if (!folded_.defined()) folded_ = ops::fold_groups(queries, keys.size(1));
   const int64_t rows = keys.size(0), round = takes_cudnn(folded_) ? rows / round_keys * round_keys : 0;
   const auto part = [&](int64_t first, int64_t count) {
     if (count > 0) add(fused_attention(folded_, keys.narrow(0, first, count), values.narrow(0, first, count), scale_));
@@ -306,11 +285,11 @@ void AttentionInParts::add(const ops::PartialAttention& part) {
 }
 
 at::Tensor AttentionInParts::output() const {
-  return unfold_groups(total_.output.to(queries_.scalar_type()), queries_.size(0));
+  return ops::unfold_groups(total_.output.to(queries_.scalar_type()), queries_.size(0));
 }
 
 at::Tensor AttentionInParts::log_sum_exp() const {
-  return unfold_groups(total_.log_sum_exp.unsqueeze(-1), queries_.size(0)).squeeze(-1);
+  return ops::unfold_groups(total_.log_sum_exp.unsqueeze(-1), queries_.size(0)).squeeze(-1);
 }
 
 }  // namespace cepe::model

@@ -5,7 +5,6 @@
 
 #include "model/layout.h"
 #include "ops/merge_attention.h"
-#include "ops/paged_attention.h"
 
 namespace cepe::model {
 

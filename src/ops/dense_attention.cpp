@@ -70,9 +70,7 @@ PartialAttention attend_on_gpu(const at::Tensor& queries, const at::Tensor& keys
   return all;
 }
 
-}  // namespace
-
-bool takes_dense_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values) {
+bool takes_kernel(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values) {
   constexpr int64_t least_rows = 129;  // as many as one thread block has: LibTorch's flash is as fast
   const at::Device device = queries.device();
   return device.is_cuda() && cuda::kernels() && suits_copies(queries, device) && suits_copies(keys, device) &&
@@ -82,15 +80,28 @@ bool takes_dense_attention(const at::Tensor& queries, const at::Tensor& keys, co
          cuda::kernels()->dense_attention_units(queries.size(2), device.index()) > 0;
 }
 
-PartialAttention dense_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                 double scale) {
-  if (takes_dense_attention(queries, keys, values)) return attend_on_gpu(queries, keys, values, scale);
-  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2), groups = keys.size(1);
-  // The heads of a group one after the other: [G, H / G * T, D].
-  const at::Tensor grouped = queries.to(at::kFloat)
-                                 .reshape({rows, groups, heads / groups, width})
-                                 .permute({1, 2, 0, 3})
-                                 .reshape({groups, -1, width});
+}  // namespace
+
+at::Tensor fold_groups(const at::Tensor& queries, int64_t groups) {
+  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2);
+  return queries.reshape({rows, groups, heads / groups, width}).permute({1, 2, 0, 3}).reshape({groups, -1, width});
+}
+
+at::Tensor unfold_groups(const at::Tensor& folded, int64_t rows) {
+  const int64_t groups = folded.size(0), width = folded.size(2);
+  return folded.reshape({groups, -1, rows, width}).permute({2, 0, 1, 3}).reshape({rows, -1, width});
+}
+
+std::optional<PartialAttention> dense_attention(const at::Tensor& queries, const at::Tensor& keys,
+                                                const at::Tensor& values, double scale) {
+  if (!takes_kernel(queries, keys, values)) return std::nullopt;
+  return attend_on_gpu(queries, keys, values, scale);
+}
+
+PartialAttention composed_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                    double scale) {
+  const int64_t rows = queries.size(0), heads = queries.size(1), width = queries.size(2);
+  const at::Tensor grouped = fold_groups(queries.to(at::kFloat), keys.size(1));
   const at::Tensor scores = at::matmul(grouped, keys.to(at::kFloat).permute({1, 2, 0})) * scale;
   const at::Tensor log_sum_exp = at::logsumexp(scores, {-1});
   const at::Tensor output =

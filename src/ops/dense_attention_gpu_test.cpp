@@ -38,7 +38,7 @@ class DenseAttentionOnGpu : public test::OnGpu {
     return {inputs.queries.to(device()), inputs.keys.to(device()), inputs.values.to(device())};
   }
   static PartialAttention attend(const Inputs& inputs, double scale) {
-    return dense_attention(inputs.queries, inputs.keys, inputs.values, scale);
+    return dense_attention(inputs.queries, inputs.keys, inputs.values, scale).value();
   }
   static void expect_near(const PartialAttention& found, const PartialAttention& expected) {
     ASSERT_EQ(found.output.sizes(), expected.output.sizes());
@@ -49,9 +49,7 @@ class DenseAttentionOnGpu : public test::OnGpu {
     EXPECT_LE((found.log_sum_exp.cpu() - expected.log_sum_exp).abs().max().item<float>(), 2e-3);
   }
   static void expect_kernel_as_composition(const Inputs& inputs, double scale) {
-    const Inputs on_device = there(inputs);
-    ASSERT_TRUE(takes_dense_attention(on_device.queries, on_device.keys, on_device.values));
-    expect_near(attend(on_device, scale), attend(inputs, scale));
+    expect_near(attend(there(inputs), scale), composed_attention(inputs.queries, inputs.keys, inputs.values, scale));
   }
 };
 
@@ -79,9 +77,8 @@ TEST_F(DenseAttentionOnGpu, RowsMayStandApart) {
   const auto part = [&](int64_t first, int64_t count) { return fused.narrow(1, first, count); };
   const at::Tensor on_device = fused.to(device());
   const auto there = [&](int64_t first, int64_t count) { return on_device.narrow(1, first, count); };
-  ASSERT_TRUE(takes_dense_attention(there(0, 6), there(6, 2), there(8, 2)));
-  expect_near(dense_attention(there(0, 6), there(6, 2), there(8, 2), 0.1),
-              dense_attention(part(0, 6), part(6, 2), part(8, 2), 0.1));
+  expect_near(attend({there(0, 6), there(6, 2), there(8, 2)}, 0.1),
+              composed_attention(part(0, 6), part(6, 2), part(8, 2), 0.1));
 }
 
 // Scores that grow from tile to tile, far beyond what exp takes, and very small ones.
@@ -106,10 +103,10 @@ TEST_F(DenseAttentionOnGpu, NaNOfAKeyReachesItsHeadsAlone) {
   EXPECT_FALSE(found.narrow(0, 0, 2).any().item<bool>());
 }
 
-TEST_F(DenseAttentionOnGpu, OthersAreComposed) {
+TEST_F(DenseAttentionOnGpu, OthersAreNotTaken) {
   const Inputs taken = there(inputs_of({160, 2, 2, 300, 64}));
   const auto takes = [](const Inputs& inputs) {
-    return takes_dense_attention(inputs.queries, inputs.keys, inputs.values);
+    return dense_attention(inputs.queries, inputs.keys, inputs.values, 0.1).has_value();
   };
   EXPECT_TRUE(takes(taken));
   EXPECT_FALSE(takes(there(inputs_of({160, 2, 2, 300, 96}))));
