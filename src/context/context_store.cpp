@@ -224,20 +224,4 @@ StoreCounters ContextStore::counters() const {
   return counters;
 }
 
-StoreUsage store_usage(const base::Path& folder) {
-  if (!base::may_be_there(folder)) return {};
-  DiskTierOptions options;
-  options.folder = folder;
-  const DiskUsage usage = DiskTier(options).usage();
-  return {usage.chunks, usage.bytes};
-}
-
-StoreUsage clear_store(const base::Path& folder) {
-  if (!base::may_be_there(folder)) return {};
-  DiskTierOptions options;
-  options.folder = folder;
-  const DiskUsage usage = DiskTier(options).clear();
-  return {usage.chunks, usage.bytes};
-}
-
 }  // namespace cepe::context

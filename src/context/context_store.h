@@ -92,11 +92,4 @@ at::ScalarType stored_type(const model::Encoder& encoder);
 // arithmetic (packed, bfloat16, float32), format version, the type in which they are kept.
 base::Digest encoder_fingerprint(const model::Encoder& encoder, StateType type = StateType::automatic);
 
-struct StoreUsage {
-  int64_t chunks = 0, bytes = 0;
-};
-StoreUsage store_usage(const base::Path& folder);
-// Removes every kept chunk and nothing else. Returns what was removed.
-StoreUsage clear_store(const base::Path& folder);
-
 }  // namespace cepe::context

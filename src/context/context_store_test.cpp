@@ -1,10 +1,8 @@
 #include "context/context_store.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -33,6 +31,7 @@ namespace fs = std::filesystem;
 
 using test::encoder_vocabulary;
 using test::encoder_width;
+using test::kept_chunks;
 using test::some_chunks;
 using test::some_ids;
 using test::tiny_adapter;
@@ -162,8 +161,8 @@ TEST_F(Store, TwoStoresShareAFolder) {
   const model::ContextStates first = one.get_or_encode(some_chunks());
   expect_same(other.get_or_encode(some_chunks()), first);
   EXPECT_EQ(other.counters().encoded, 0);
-  EXPECT_EQ(store_usage(folder).chunks, 5);
-  EXPECT_EQ(clear_store(folder).chunks, 5);
+  EXPECT_EQ(kept_chunks(folder), 5);
+  EXPECT_EQ(DiskTier(DiskTierOptions{folder}).clear().chunks, 5);
   expect_same(other.get_or_encode(some_chunks()), first);
   EXPECT_EQ(other.counters().encoded, 5);
 }
@@ -178,7 +177,7 @@ TEST_F(Store, NamesTheDocumentOfAnIdOutsideTheVocabulary) {
   test::expect_error(ErrorCode::invalid_argument, "document 4", [&] {
     store.get_or_encode(std::vector<Chunk>{{{}, 4}});
   });
-  EXPECT_EQ(store_usage(folder).chunks, 0);
+  EXPECT_EQ(kept_chunks(folder), 0);
 }
 
 TEST_F(Store, RefusesAChunkLongerThanTheEncoderReads) {
@@ -337,11 +336,11 @@ TEST_F(Store, WritesBehindAndIsDoneOnceItIsFlushedOrGone) {
     ContextStore store(adapter, chosen);
     EXPECT_EQ(store.encode_missing(some_chunks(), names), 5);
     store.flush();
-    EXPECT_EQ(store_usage(folder).chunks, 5);
+    EXPECT_EQ(kept_chunks(folder), 5);
     EXPECT_EQ(store.encode_missing(some_chunks(), names), 0);
     store.get_or_encode(split(some_ids(8, 40), 8, 0));
   }
-  EXPECT_EQ(store_usage(folder).chunks, 6);
+  EXPECT_EQ(kept_chunks(folder), 6);
   DiskTierOptions disk;
   disk.folder = folder;
   const DiskUsage usage = DiskTier(disk).usage();
@@ -416,14 +415,14 @@ TEST_F(Store, EndsSoonAfterTheDiskIsFullWhenItEncodesAhead) {
   base::catch_interrupts();
   ContextStore store(adapter, {folder, int64_t{1} << 30, 1});
   std::thread watcher([&] {
-    while (store_usage(folder).chunks == 0) std::this_thread::yield();
+    while (kept_chunks(folder) == 0) std::this_thread::yield();
     ::raise(SIGINT);
   });
   int status = 1;
   try {
     store.get_or_encode(chunks);
   } catch (const base::Interrupted&) {
-    const int64_t kept = store_usage(folder).chunks;
+    const int64_t kept = kept_chunks(folder);
     const bool some = kept > 0 && kept < static_cast<int64_t>(chunks.size());
     status = some && kept == store.counters().encoded ? 0 : 2;
   }

@@ -37,9 +37,4 @@ at::Tensor PageArena::take(int64_t rows) {
 
 int64_t PageArena::slots() const { return slots_->memory.size(0); }
 
-int64_t PageArena::free_slots() const {
-  const std::scoped_lock lock(slots_->mutex);
-  return static_cast<int64_t>(slots_->free.size());
-}
-
 }  // namespace cepe::context

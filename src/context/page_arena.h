@@ -17,7 +17,6 @@ class PageArena {
   // [rows, E], uninitialised; undefined where no slot is free or the page is larger than one.
   at::Tensor take(int64_t rows);
   int64_t slots() const;
-  int64_t free_slots() const;
 
  private:
   struct Slots;

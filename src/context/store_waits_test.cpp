@@ -7,6 +7,7 @@
 
 #include "context/context_store.h"
 #include "context/projection_store.h"
+#include "disk_records.h"
 #include "temporary_folder.h"
 #include "tiny_encoder.h"
 #include "tiny_models.h"
@@ -69,7 +70,7 @@ TEST(StoreWaits, ForNoOtherTextWithStates) {
   EXPECT_EQ(store.counters().encoded, 1);
   store.flush();
   EXPECT_EQ(store.left_out(), 0);
-  EXPECT_EQ(store_usage(chunks).chunks, 6);
+  EXPECT_EQ(test::kept_chunks(chunks), 6);
   EXPECT_GT(last_use(chunks), before);
 }
 

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "base/files.h"
 #include "context/disk_tier.h"
 
 namespace cepe::test {
@@ -43,5 +44,10 @@ inline Found find(context::DiskTier& tier, int number) {
   return values == record_values(number) ? Found::right : Found::wrong;
 }
 inline bool has(context::DiskTier& tier, int number) { return find(tier, number) == Found::right; }
+
+// Chunks kept in a folder that need not be there yet.
+inline int64_t kept_chunks(const base::Path& folder) {
+  return base::may_be_there(folder) ? context::DiskTier(context::DiskTierOptions{folder}).usage().chunks : 0;
+}
 
 }  // namespace cepe::test
