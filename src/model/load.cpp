@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -139,6 +140,7 @@ SelfAttention load_self_attention(WeightReader& reader, const DecoderConfig& con
 
 DecoderLayer load_layer(WeightReader& reader, const DecoderConfig& config, const DecoderNames& names,
                         const LayerNames& parts) {
+  base::throw_if_interrupted();
   const auto norm = [&](const std::string& name) {
     return name.empty() ? Norm{} : reader.norm(name, config.width, config.norm_eps, config.norm);
   };
@@ -253,6 +255,7 @@ Encoder load_encoder(WeightReader& reader, const EncoderConfig& config, const st
   encoder.embedding = config.shares_embeddings ? decoder->embedding
                                                : reader.linear({prefix + "embed_tokens"}, {config.vocabulary}, width);
   for (int64_t i = 0; i < config.layers; ++i) {
+    base::throw_if_interrupted();
     const std::string name = prefix + "layers." + std::to_string(i) + ".";
     EncoderLayer layer;
     layer.attention_norm = reader.norm(name + "input_layernorm", width, config.norm_eps);
@@ -272,6 +275,7 @@ Encoder load_encoder(WeightReader& reader, const EncoderConfig& config, const st
 
 CrossAttention load_cross_attention(WeightReader& reader, const DecoderConfig& decoder, int64_t encoder_width,
                                     int64_t layer) {
+  base::throw_if_interrupted();
   const std::string name = "model.layers." + std::to_string(layer) + ".cross_attn.";
   const int64_t query_rows = decoder.heads * decoder.head_width, key_rows = decoder.groups * decoder.head_width;
   CrossAttention block;

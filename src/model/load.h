@@ -1,4 +1,5 @@
 // From files to models: Hugging Face folders and GGUF files alike, published CEPE folders, adapter folders.
+// Whatever loads weights throws base::Interrupted after Ctrl-C, before the next layer.
 #pragma once
 
 #include <optional>

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <string>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "expect_error.h"
 #include "model/initialise_random.h"
 #include "model/save.h"
@@ -43,6 +45,14 @@ TEST_F(LoadedFolder, EndTokensOfTheGenerationConfigAddToThoseOfTheModels) {
     write_generation_config(silent);
     EXPECT_THAT(open().decoder.eos, ElementsAre(3)) << silent;
   }
+}
+
+TEST_F(LoadedFolder, LoadingStopsAtCtrlC) {
+  base::catch_interrupts();
+  std::raise(SIGINT);
+  EXPECT_THROW(load_model(open(), {}), base::Interrupted);
+  EXPECT_TRUE(base::forget_interrupt());
+  EXPECT_FALSE(load_model(open(), {}).decoder.layers.empty());
 }
 
 TEST_F(LoadedFolder, AnEncoderOfStageMlmIsNoModel) {
