@@ -207,9 +207,8 @@ TEST_F(Batching, WhatAnExceptionLeftBehindIsGone) {
   Engine engine(model, tokenizer, options());
   Request failing = request(6, 50);
   failing.on_step = [](const Step&) -> bool { throw std::runtime_error("the reader is gone"); };
-  engine.submit(failing);
-  EXPECT_THROW(engine.generate(request(30, 20)), std::runtime_error) << "another's, while it waits";
-  EXPECT_FALSE(engine.step()) << "nothing is left of either";
+  EXPECT_THROW(engine.generate(failing), std::runtime_error);
+  EXPECT_FALSE(engine.step()) << "nothing is left of it";
   EXPECT_EQ(engine.generate(request(3, 4)).tokens.size(), 4U);
 }
 

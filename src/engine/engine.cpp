@@ -252,11 +252,13 @@ void Engine::require_room(const Request& request) const {
                                             " in all: ask for fewer tokens or give the cache more");
 }
 
-RequestId Engine::submit(Request request) {
+RequestId Engine::submit(Request request) { return enter(std::move(request))->id; }
+
+std::shared_ptr<Job> Engine::enter(Request request) {
   check(request);
   // Not the job's: an answer whose window slid leaves it, and so does one whose K and V were made.
   ContextPointer context = std::move(request.context);
-  const auto job = std::make_shared<Job>();
+  auto job = std::make_shared<Job>();
   job->request = std::move(request);
   const Request& its = job->request;
   auto first = std::make_unique<Sequence>(job, 0, std::move(context), *tokenizer_);
@@ -268,7 +270,7 @@ RequestId Engine::submit(Request request) {
   job->id = next_request_++;
   open_.emplace(job->id, job);
   arrived_.push_back(std::move(first));
-  return job->id;
+  return job;
 }
 
 bool Engine::cancel(RequestId id) {
@@ -313,14 +315,16 @@ std::vector<Completion> Engine::generate_samples(Request request) {
     ++done;
     if (also) also(completion);
   };
-  const RequestId id = submit(std::move(request));
+  const std::shared_ptr<Job> job = enter(std::move(request));
   try {
     while (done < found.size()) {
       base::throw_if_interrupted();
-      step_once();
+      std::exception_ptr of_any;
+      step_once(of_any);
+      if (job->failure) std::rethrow_exception(job->failure);
     }
   } catch (...) {
-    discard(id);  // its callbacks refer to this frame
+    discard(job->id);  // its callbacks refer to this frame
     throw;
   }
   return found;

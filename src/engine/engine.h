@@ -102,20 +102,21 @@ class Engine {
   RequestId submit(Request request);
   // One pass for whoever is next. False where nothing is left to do. An exception of a callback, or of a sequence whose
   // pass fails also when it is alone, ends its answer as cancelled and is thrown on when the step is done: others go on
-  // with the next.
+  // with the next. Where memory is refused that is out_of_memory, and no request is lost but those that it ended.
   bool step();
   // Any thread. Its answers end as cancelled, and its blocks are free, before the next pass. False where there is no
   // such request, or none any more.
   bool cancel(RequestId id);
 
-  // submit and step until it is done; other requests go on meanwhile, those that other threads submit too. Throws
-  // base::Interrupted after Ctrl-C.
+  // submit and step until it is done; other requests go on meanwhile, those that other threads submit too. Throws what
+  // its own callbacks throw and what fails for it or for all, as step(); answers of others that fail end as cancelled,
+  // which their on_finish is told. base::Interrupted after Ctrl-C.
   Completion generate(const Request& request);
   std::vector<Completion> generate_samples(Request request);  // [request.samples]
 
   // ln p(ids[t + 1] | ids[0..t], context()) for t = first .. T-2: [T - 1 - first] float32. In pieces of prefill_rows,
   // so that logits stay small. Errors: invalid_argument (nothing to score, more tokens than the model's positions, ids
-  // outside the vocabulary), base::Interrupted after Ctrl-C.
+  // outside the vocabulary), out_of_memory, base::Interrupted after Ctrl-C.
   at::Tensor score(std::span<const text::Token> ids, int64_t first = 0) const;
 
   EngineCounters counters() const;
@@ -133,6 +134,7 @@ class Engine {
   void extend_kept(model::ContextStates& joined, model::ContextStates& added) const;
   ContextPointer extended(const ContextPointer& context, model::ContextStates added) const;
   int64_t kept_budget() const;
+  std::shared_ptr<Job> enter(Request request);
   void discard(RequestId id);
   void leave(Job& job);
   // engine_step.cpp
@@ -140,17 +142,17 @@ class Engine {
   Sequence& sequence_of(const Scheduled& rows) { return *sequences_.at(rows.age); }
   Sequence& add_sequence(std::unique_ptr<Sequence> sequence);
   void take_in(std::exception_ptr& error);
-  void drop_finished();
-  void drop_all_finished();
+  void drop_finished(std::exception_ptr& error);
+  void drop_all_finished(std::exception_ptr& error);
   void keep_hot();
   void count_passes(std::span<const Scheduler::Piece> pieces);
   void slide(Sequence& sequence);
   void slide_windows(std::exception_ptr& error);
   bool grow(int64_t slots);
-  bool reserve();
-  void give_up_beyond(int64_t slots);
+  bool reserve(std::exception_ptr& error);
+  void give_up_beyond(int64_t slots, std::exception_ptr& error);
   void advance(std::exception_ptr& error);
-  bool step_once();
+  bool step_once(std::exception_ptr& error);
   void pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled, std::exception_ptr& error);
   void run(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
   void run_pieces(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
@@ -158,12 +160,13 @@ class Engine {
       std::span<const Scheduler::Piece> pieces);
   bool takes_step(const Scheduler::Piece& piece);
   bool run_step(std::span<const Scheduler::Piece> pieces, std::vector<Sampled>& sampled);
-  void fork(const Sampled& parent, std::vector<Sampled>& sampled);
-  void draw(std::span<const Sampled> sampled, std::exception_ptr& callback_error);
-  void sample(std::vector<Sampled>& sampled);
+  void fork(const Sampled& parent, std::vector<Sampled>& sampled, std::exception_ptr& error);
+  void draw(std::span<const Sampled> sampled, std::exception_ptr& error);
+  void sample(std::vector<Sampled>& sampled, std::exception_ptr& error);
   void copy_block(int32_t from, int32_t to);
   model::CrossAttentionInput cross(std::vector<const model::ContextStates*> contexts) const;
   model::KvCache make_cache(int64_t slots) const;
+  at::Tensor scores_of(std::span<const text::Token> ids, int64_t first) const;  // engine_score.cpp
 
   const model::CepeModel* model_;
   const text::Tokenizer* tokenizer_;

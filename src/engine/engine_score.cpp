@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "engine/engine.h"
+#include "engine/plain_error.h"
 #include "engine/token_ids.h"
 
 namespace cepe::engine {
@@ -47,6 +48,11 @@ at::Tensor Engine::score(std::span<const text::Token> ids, int64_t first) const 
                                                  std::to_string(model_->decoder.config.max_positions));
   }
   check_ids(ids, model_->decoder.config.vocabulary);
+  return plainly([&] { return scores_of(ids, first); });
+}
+
+at::Tensor Engine::scores_of(std::span<const text::Token> ids, int64_t first) const {
+  const auto length = static_cast<int64_t>(ids.size());
   const at::Device device = model_->decoder.device();
   const model::CrossAttentionInput input = cross({context_.get()});
   model::KvCache cache = make_cache(length);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "context/chunk.h"
+#include "engine/plain_error.h"
 #include "engine/sampled.h"
 #include "engine/stepping.h"
 #include "ops/device.h"
@@ -21,6 +22,12 @@ namespace cepe::engine {
 namespace {
 
 constexpr size_t most_drawn = 64;  // rows of logits at one time: a request may ask for thousands of answers
+
+// Notes with which error an answer of the job failed: for who asked, and as the step's where it is the first.
+void note(Job& job, const std::exception_ptr& failure, std::exception_ptr& error) {
+  if (!job.failure) job.failure = failure;
+  if (!error) error = failure;
+}
 
 }  // namespace
 
@@ -45,13 +52,13 @@ void Engine::take_in(std::exception_ptr& error) {
       sequence.begin(model_->decoder.config.vocabulary, model_->decoder.device());
     } catch (...) {
       sequence.finish = Finish::cancelled;
-      if (!error) error = std::current_exception();
+      note(*sequence.job, current_plainly(), error);
     }
   }
 }
 
 // Takes out what has ended, then tells of it: the callback may ask for more, or end others.
-void Engine::drop_finished() {
+void Engine::drop_finished(std::exception_ptr& error) {
   std::vector<std::unique_ptr<Sequence>> ended;
   for (auto at = sequences_.begin(); at != sequences_.end();) {
     if (!at->second->ended()) {
@@ -63,22 +70,20 @@ void Engine::drop_finished() {
     ended.push_back(std::move(at->second));
     at = sequences_.erase(at);
   }
-  std::exception_ptr first_error;
   for (const auto& sequence : ended) {
     try {
       sequence->conclude();
     } catch (...) {
-      if (!first_error) first_error = std::current_exception();
+      note(*sequence->job, std::current_exception(), error);
     }
   }
-  if (first_error) std::rethrow_exception(first_error);
 }
 
 // And of whoever, of those that are there now, a callback ends meanwhile.
-void Engine::drop_all_finished() {
+void Engine::drop_all_finished(std::exception_ptr& error) {
   const uint64_t newer = next_age_;
   const auto has_ended = [](const auto& entry) { return entry.second->ended(); };
-  do drop_finished();
+  do drop_finished(error);
   while (std::any_of(sequences_.begin(), sequences_.lower_bound(newer), has_ended));
 }
 
@@ -124,7 +129,7 @@ void Engine::slide_windows(std::exception_ptr& error) {
       slide(*sequence);
     } catch (...) {
       sequence->finish = Finish::cancelled;
-      if (!error) error = std::current_exception();
+      note(*sequence->job, current_plainly(), error);
     }
   }
 }
@@ -138,8 +143,9 @@ void Engine::pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sa
     run(pieces, sampled);
   } catch (const std::exception& failure) {
     if (pieces.size() == 1) {
-      sequence_of(*pieces.front().sequence).finish = Finish::cancelled;
-      if (!error) error = std::current_exception();
+      Sequence& sequence = sequence_of(*pieces.front().sequence);
+      sequence.finish = Finish::cancelled;
+      note(*sequence.job, current_plainly(), error);
       return;
     }
     base::detail(std::string("engine: a pass over several sequences failed, they go one by one: ") + failure.what());
@@ -155,9 +161,12 @@ void Engine::pass(std::vector<Scheduler::Piece> pieces, std::vector<Sampled>& sa
 
 // The passes of a step, and the next tokens.
 void Engine::advance(std::exception_ptr& error) {
-  std::vector<Scheduler::Piece> pieces;
-  do pieces = scheduler_.plan();
-  while (!reserve());
+  std::vector<Scheduler::Piece> pieces = scheduler_.plan();
+  while (!reserve(error)) {
+    drop_finished(error);
+    if (sequences_.empty()) return;
+    pieces = scheduler_.plan();
+  }
   std::vector<Sampled> sampled;
   std::erase_if(pieces, [&](const Scheduler::Piece& piece) {
     if (piece.count > 0) return false;
@@ -171,30 +180,32 @@ void Engine::advance(std::exception_ptr& error) {
     } else {
       pass(std::move(pieces), sampled, error);
     }
-    sample(sampled);
+    sample(sampled, error);
   } catch (...) {  // a text that was read and has no next token is read again
     for (const auto& [age, sequence] : sequences_)
       if (sequence->rows.pending() == 0) scheduler_.forget(sequence->rows);
     throw;
   }
-  drop_finished();
+  drop_finished(error);
 }
 
 bool Engine::step() {
   const Stepping stepping(stepping_, between_steps_);
-  return step_once();
+  std::exception_ptr error;
+  const bool more = step_once(error);
+  if (error) std::rethrow_exception(error);
+  return more;
 }
 
-bool Engine::step_once() {
+// `error`: the first of those with which single answers ended (Job::failure). What fails for all is thrown.
+bool Engine::step_once(std::exception_ptr& error) {
   const at::NoGradGuard none;
-  std::exception_ptr error;
   take_in(error);
-  drop_all_finished();
+  drop_all_finished(error);
   keep_hot();
   slide_windows(error);
-  if (error) drop_all_finished();
+  if (error) drop_all_finished(error);
   if (!sequences_.empty()) advance(error);
-  if (error) std::rethrow_exception(error);
   const std::lock_guard lock(mutex_);
   return !sequences_.empty() || !arrived_.empty();
 }
@@ -221,7 +232,7 @@ bool Engine::grow(int64_t slots) {
 }
 
 // The cache gets the blocks that were taken. False where there is no memory for them: whoever had one lost it.
-bool Engine::reserve() {
+bool Engine::reserve(std::exception_ptr& error) {
   const int64_t needed = pool_.reach() * block_rows, there = cache_.slots();
   if (needed <= there) return true;
   // What the largest request may come to need, so that it grows once; where steps are recorded, which has to be done
@@ -238,12 +249,12 @@ bool Engine::reserve() {
   do {
     if (grow(wanted) || grow(needed)) return true;
   } while (hot_.forget());
-  give_up_beyond(there);
+  give_up_beyond(there, error);
   return false;
 }
 
-// The cache stays as it is: whoever has blocks beyond waits, and whoever could never come to its end is refused.
-void Engine::give_up_beyond(int64_t slots) {
+// The cache stays as it is: whoever has blocks beyond waits, and whoever could never come to its end is ended.
+void Engine::give_up_beyond(int64_t slots, std::exception_ptr& error) {
   const int64_t blocks = std::max<int64_t>(slots / block_rows, padding_block_ + 1);
   for (const auto& [age, sequence] : sequences_) {
     if (std::ranges::any_of(sequence->rows.blocks, [&](int32_t block) { return block >= blocks; }))
@@ -253,20 +264,16 @@ void Engine::give_up_beyond(int64_t slots) {
     const std::lock_guard lock(mutex_);  // submit() asks for it
     pool_.shrink(blocks);
   }
-  std::exception_ptr error;
   take_in(error);  // who came before that
-  int64_t most = 0;
   for (const auto& [age, sequence] : sequences_) {
     const int64_t rows = rows_of(sequence->job->request);
-    if (scheduler_.fits(rows)) continue;
+    if (sequence->ended() || scheduler_.fits(rows)) continue;
     sequence->finish = Finish::cancelled;
-    most = std::max(most, rows);
+    const base::Error refusal(base::ErrorCode::out_of_memory, "a request needs a self-attention cache of " +
+                                                                  std::to_string(rows) + " rows; there is memory for " +
+                                                                  std::to_string(slots) + ": ask for fewer tokens");
+    note(*sequence->job, std::make_exception_ptr(refusal), error);
   }
-  if (most > 0)
-    throw base::Error(base::ErrorCode::out_of_memory, "a request needs a self-attention cache of " +
-                                                          std::to_string(most) + " rows; there is memory for " +
-                                                          std::to_string(slots));
-  if (error) std::rethrow_exception(error);
 }
 
 void Engine::copy_block(int32_t from, int32_t to) {
@@ -278,7 +285,7 @@ void Engine::copy_block(int32_t from, int32_t to) {
 
 // The other answers to a prompt that has just been read: they go on from the same row. Where as many run as may, the
 // next one waits with that row, and the others begin with it.
-void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
+void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled, std::exception_ptr& error) {
   Sequence& from = *parent.sequence;
   while (from.forks > 0 && !from.ended()) {
     const int64_t sample = from.job->request.samples - from.forks;
@@ -290,7 +297,8 @@ void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
     other.tokens = from.tokens;  // a window that slid before the first token
     other.rows.length = other.rows.text = from.rows.length;
     const bool runs = scheduler_.fork(other.rows, from.rows);
-    if (other.rows.cached % block_rows != 0 && reserve()) copy_block(from.rows.blocks.back(), other.rows.blocks.back());
+    if (other.rows.cached % block_rows != 0 && reserve(error))
+      copy_block(from.rows.blocks.back(), other.rows.blocks.back());
     if (runs) {
       sampled.push_back({&other, parent.logits, parent.masses});
     } else {
@@ -302,7 +310,7 @@ void Engine::fork(const Sampled& parent, std::vector<Sampled>& sampled) {
 }
 
 // All of their next tokens, or an error and none.
-void Engine::draw(std::span<const Sampled> sampled, std::exception_ptr& callback_error) {
+void Engine::draw(std::span<const Sampled> sampled, std::exception_ptr& error) {
   std::vector<at::Tensor> rows;
   std::vector<Sampler*> samplers;
   std::vector<int64_t> alternatives;
@@ -312,7 +320,7 @@ void Engine::draw(std::span<const Sampled> sampled, std::exception_ptr& callback
     alternatives.push_back(one.sequence->job->request.log_probabilities);
   }
   const std::vector<Choice> choices =
-      choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives);
+      plainly([&] { return choose(rows.size() == 1 ? rows.front() : at::cat(rows, 0), samplers, alternatives); });
   for (size_t i = 0; i < sampled.size(); ++i) {
     Sequence& sequence = *sampled[i].sequence;
     if (sequence.ended()) continue;  // cancelled, by another's callback or another thread
@@ -320,23 +328,19 @@ void Engine::draw(std::span<const Sampled> sampled, std::exception_ptr& callback
     try {
       sequence.accept(choices[i], window_of(sequence.job->request));
     } catch (...) {
-      if (!callback_error) callback_error = std::current_exception();
+      note(*sequence.job, std::current_exception(), error);
     }
   }
 }
 
-void Engine::sample(std::vector<Sampled>& sampled) {
+void Engine::sample(std::vector<Sampled>& sampled, std::exception_ptr& error) {
   if (sampled.empty()) return;
   for (size_t i = 0, count = sampled.size(); i < count; ++i) {
     const Sampled parent = sampled[i];
-    fork(parent, sampled);
+    plainly([&] { fork(parent, sampled, error); });
   }
-  std::exception_ptr first_error;
   for (size_t first = 0; first < sampled.size(); first += most_drawn)
-    draw(std::span(sampled).subspan(first, std::min(most_drawn, sampled.size() - first)), first_error);
-  if (!first_error) return;
-  drop_finished();
-  std::rethrow_exception(first_error);
+    draw(std::span(sampled).subspan(first, std::min(most_drawn, sampled.size() - first)), error);
 }
 
 }  // namespace cepe::engine

@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -201,6 +202,42 @@ TEST_F(Failures, ASeedDrawsTheSameTokensWhereMemoryWasShortOnce) {
     }
   }
   EXPECT_GT(drawn_again, 20);
+}
+
+// Whichever allocation is refused: the caller is told in plain words, and whoever did not fail by it is answered.
+TEST_F(Failures, MemoryThatIsRefusedIsToldInPlainWordsAndNoRequestIsLost) {
+  const auto expect_plain = [](const base::Error& error) {
+    EXPECT_EQ(error.code(), base::ErrorCode::out_of_memory);
+    EXPECT_EQ(std::string(error.what()).find("Exception raised"), std::string::npos) << error.what();
+  };
+  const std::vector<text::Token> text = ids(9);
+  Request asked = request(5, 3);
+  asked.samples = 2;
+  int told = 0;
+  bool refused = true;
+  for (int64_t allocation = 0; refused; ++allocation) {
+    Engine engine(model, tokenizer);
+    size_t ended = 0;
+    asked.on_finish = [&](const Completion&) { ++ended; };
+    for (int i = 0; i < 2; ++i) engine.submit(asked);
+    std::optional<test::RefusedAllocation> memory(std::in_place, allocation);
+    for (bool more = true; more;) {
+      try {
+        more = engine.step();
+        if (!more) engine.score(text);
+      } catch (const base::Error& error) {
+        expect_plain(error);
+        ++told;
+      } catch (const std::exception& error) {
+        FAIL() << allocation << ": " << error.what();
+      }
+    }
+    refused = memory->refused();
+    memory.reset();
+    EXPECT_EQ(ended, 4u) << allocation;
+    EXPECT_EQ(engine.score(text).numel(), 8);
+  }
+  EXPECT_GT(told, 20);
 }
 
 // The two kinds of passes round differently: which one a row takes must not depend on the memory of the moment.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -57,6 +58,31 @@ TEST_F(Misuse, ACallbackThatStepsItsEngineIsToldAndTheOthersAreAnswered) {
     while (engine.step()) {
     }
     EXPECT_EQ(found.tokens, alone.tokens);
+  }
+}
+
+TEST_F(Misuse, GenerateThrowsWhatItsOwnCallbacksThrowAndNothingOfOthers) {
+  for (const bool at_the_end : {false, true}) {
+    const auto failing = [&](const std::string& text) {
+      Request request = this->request(3, 2);
+      if (at_the_end) {
+        request.on_finish = [text](const Completion&) { throw std::runtime_error(text); };
+      } else {
+        request.on_step = [text](const Step&) -> bool { throw std::runtime_error(text); };
+      }
+      return request;
+    };
+    Engine engine(model, tokenizer);
+    engine.submit(failing("of another"));
+    EXPECT_EQ(engine.generate(request(5, 8)).tokens.size(), 8u);
+    engine.submit(failing("of another"));
+    try {
+      engine.generate(failing("its own"));
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "its own");
+    }
+    EXPECT_FALSE(engine.step());
   }
 }
 

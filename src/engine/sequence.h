@@ -20,6 +20,7 @@ struct Job {
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   int64_t answers = 1;                  // that have begun and not ended
   std::atomic<bool> cancelled = false;  // any thread
+  std::exception_ptr failure;           // the first with which an answer ended, or that a callback threw
 };
 
 struct Sequence {

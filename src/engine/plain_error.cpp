@@ -1,0 +1,40 @@
+#include "engine/plain_error.h"
+
+#include <c10/util/Exception.h>
+
+#include <new>
+#include <string>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "ops/device.h"
+
+namespace cepe::engine {
+
+void rethrow_plainly() {
+  try {
+    throw;
+  } catch (const base::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    if (ops::is_out_of_memory(error))
+      throw base::Error(base::ErrorCode::out_of_memory,
+                        "no memory for what the engine was to compute: keep fewer K and V (EngineOptions::kept_bytes), "
+                        "give the cache fewer rows (cache_rows), read fewer rows at a time (prefill_rows), or ask for "
+                        "fewer answers at one time");
+    const auto* torch = dynamic_cast<const c10::Error*>(&error);
+    if (!torch) throw;
+    throw base::Error(base::ErrorCode::internal,
+                      std::string("the engine's computation failed: ") + torch->what_without_backtrace());
+  }
+}
+
+std::exception_ptr current_plainly() {
+  try {
+    rethrow_plainly();
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+}  // namespace cepe::engine
