@@ -80,7 +80,8 @@ void add_adapter(CLI::App& program, CommonOptions& common) {
   CLI::App* init =
       add_command(*group, "init", "Make an untrained adapter, to be trained or to measure speed and memory", example,
                   common, [options, &common] { initialise(*options, common); });
-  init->add_option("-m,--model", options->model, "folder, .gguf file or org/name [SmolLM2-135M-Instruct]");
+  init->add_option("-m,--model", options->model, "folder, .gguf file or org/name [SmolLM2-135M-Instruct]")
+      ->check(not_empty());
   init->add_option("--encoder-layers", options->shape.encoder_layers,
                    "of the decoder's first layers, made bidirectional")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
@@ -102,8 +103,9 @@ void add_adapter(CLI::App& program, CommonOptions& common) {
       add_command(*group, "quantise", "Keep a trained adapter's weights in 8 bits, with a scale for each row",
                   "cepe adapter quantise runs/smollm2/cepe/result --output smollm2-adapter", common,
                   [packing, &common] { quantise(*packing, common); });
-  quantised->add_option("adapter", packing->adapter, "folder of a dense adapter")->required();
-  quantised->add_option("-m,--model", packing->model, "its decoder: folder, .gguf file or org/name [the default]");
+  quantised->add_option("adapter", packing->adapter, "folder of a dense adapter")->check(not_empty())->required();
+  quantised->add_option("-m,--model", packing->model, "its decoder: folder, .gguf file or org/name [the default]")
+      ->check(not_empty());
   quantised->add_option("-o,--output", packing->output, "folder to make")->required();
   quantised->add_flag("--force", packing->force, "write into a folder that is not empty");
 }

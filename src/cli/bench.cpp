@@ -295,6 +295,7 @@ void add_bench(CLI::App& program, CommonOptions& common) {
           ->add_option("-d,--document", options->document.documents,
                        "instead of random ids: a file or folder whose first tokens are the context, stored beforehand; "
                        "tells how soon a first question about it is answered, and a further one")
+          ->check(not_empty())
           ->group(group)
           ->excludes("--shape")
           ->excludes("--sequences")

@@ -194,6 +194,7 @@ void add_chat(CLI::App& program, CommonOptions& common) {
       command->get_footer());
   add_model_options(*command, options->model);
   command->add_option("-d,--document", options->documents, "file or folder; may be given again")
+      ->check(not_empty())
       ->allow_extra_args(false)
       ->group("Input");
   command->add_option("--system", options->system, "system message")->group("Input");

@@ -51,6 +51,7 @@ void add_common_options(CLI::App& command, CommonOptions& common) {
       ->capture_default_str()
       ->group(group);
   command.add_option("--cache-dir", common.cache_folder, "models and encoded chunks [$CEPE_CACHE_DIR, ~/.cache/cepe]")
+      ->check(not_empty())
       ->group(group);
   command.add_flag("-q,--quiet", common.quiet, "warnings and errors only")->group(group);
   command.add_flag("-v,--verbose", common.verbose, "say more")->group(group);
@@ -86,6 +87,13 @@ void apply(const CommonOptions& common) {
   // Both may be set once only in a process, before the first parallel work.
   at::set_num_interop_threads(1);
   if (common.threads > 0) at::set_num_threads(common.threads);
+}
+
+CLI::Validator not_empty() {
+  const auto refusal = [](const std::string& text) {
+    return text.empty() ? "'' is no name (of a shell variable that is not set?)" : std::string();
+  };
+  return CLI::Validator(refusal, "");
 }
 
 CLI::Validator not_negative() { return CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()); }

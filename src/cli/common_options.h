@@ -34,6 +34,8 @@ void add_common_options(CLI::App& command, CommonOptions& common);
 // Log level and threads, before a body runs. Errors: invalid_argument.
 void apply(const CommonOptions& common);
 
+// Any text but the empty one, which as the name of a file, folder or model is mostly a shell variable that is not set.
+CLI::Validator not_empty();
 CLI::Validator not_negative();  // a whole number from 0 on
 // A whole number from 0 to 2^64 - 1; CLI11 takes what is beyond for the largest.
 CLI::Validator seed_range();

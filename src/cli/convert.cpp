@@ -74,8 +74,9 @@ void add_convert(CLI::App& program, CommonOptions& common) {
       "folder into a safetensors folder (blocks become float32, or bfloat16 with --dtype bfloat16)",
       "cepe convert CEPE-LLaMA-2-7B --output cepe-llama-2-7b", common,
       [options, &common] { convert(*options, common); });
-  command->add_option("MODEL", options->model, "folder, .gguf file or org/name")->required();
-  command->add_option("-a,--adapter", options->adapter, "adapter folder to join with a decoder folder");
+  command->add_option("MODEL", options->model, "folder, .gguf file or org/name")->check(not_empty())->required();
+  command->add_option("-a,--adapter", options->adapter, "adapter folder to join with a decoder folder")
+      ->check(not_empty());
   command->add_option("-o,--output", options->output, "folder to make")->required();
   command->add_flag("--force", options->force, "write into a folder that is not empty");
 }

@@ -103,11 +103,15 @@ void add_build(CLI::App& group, CommonOptions& common) {
   command
       ->add_option("--text", options->texts,
                    "documents: .jsonl, .jsonl.zst, .jsonl.gz, text files, or folders of these; may be given again")
+      ->check(not_empty())
       ->required();
   command->add_option("-o,--output", options->output, "folder to make, or to go on with")->required();
   add_corpus_options(*command, options->corpus);
-  command->add_option("-m,--model", options->model, "whose tokenizer [SmolLM2-135M-Instruct]")->group("Model");
+  command->add_option("-m,--model", options->model, "whose tokenizer [SmolLM2-135M-Instruct]")
+      ->check(not_empty())
+      ->group("Model");
   command->add_option("--tokenizer", options->tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf")
+      ->check(not_empty())
       ->group("Model");
 }
 

@@ -87,15 +87,18 @@ void add_data_import(CLI::App& group, CommonOptions& common) {
       group, "import", "A corpus from token ids in MDS folders (a document a sample) or .npy files of documents",
       "cepe data import --mds redpajama/train --model meta-llama/Llama-2-7b-hf --output redpajama-train", common,
       [options, &common] { import(*options, common); });
-  command->add_option("--mds", options->mds, "folders with index.json, or folders of these");
-  command->add_option("--npy", options->npy, "files of [number of documents][lengths][tokens]");
+  command->add_option("--mds", options->mds, "folders with index.json, or folders of these")->check(not_empty());
+  command->add_option("--npy", options->npy, "files of [number of documents][lengths][tokens]")->check(not_empty());
   command->add_option("-o,--output", options->output, "folder to make, or to go on with")->required();
   command->add_option("--domain", options->corpus.domain, "of all documents [the samples' own, else the name]");
   command->add_option("--shard-tokens", options->corpus.shard_tokens, "tokens of a file")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->capture_default_str();
-  command->add_option("-m,--model", options->model, "whose ids they are [SmolLM2-135M-Instruct]")->group("Model");
+  command->add_option("-m,--model", options->model, "whose ids they are [SmolLM2-135M-Instruct]")
+      ->check(not_empty())
+      ->group("Model");
   command->add_option("--tokenizer", options->tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf")
+      ->check(not_empty())
       ->group("Model");
 }
 
@@ -105,9 +108,11 @@ void add_data_export(CLI::App& group, CommonOptions& common) {
       add_command(group, "export", "A corpus as an MDS folder of samples, or as a .npy file of documents",
                   "cepe data export books --mds books-mds --tokens 4096 --previous-tokens 4096", common,
                   [options] { export_corpus(*options); });
-  command->add_option("FOLDER", options->folder, "a corpus, made by data build")->required();
-  command->add_option("--mds", options->mds, "folder to make: samples of prev_token_ids, token_ids and domain");
-  command->add_option("--npy", options->npy, "file to make: [number of documents][lengths][tokens]");
+  command->add_option("FOLDER", options->folder, "a corpus, made by data build")->check(not_empty())->required();
+  command->add_option("--mds", options->mds, "folder to make: samples of prev_token_ids, token_ids and domain")
+      ->check(not_empty());
+  command->add_option("--npy", options->npy, "file to make: [number of documents][lengths][tokens]")
+      ->check(not_empty());
   command->add_option("--tokens", options->tokens, "token_ids of a sample, and the step from one to the next")
       ->check(CLI::Range(int64_t{1}, most_tokens))
       ->capture_default_str();

@@ -85,7 +85,7 @@ void verify_corpus(const CorpusOptions& options) {
 }
 
 void add_options(CLI::App& command, CorpusOptions& options) {
-  command.add_option("FOLDER", options.folder, "a corpus, made by data build")->required();
+  command.add_option("FOLDER", options.folder, "a corpus, made by data build")->check(not_empty())->required();
   command.add_flag("--json", options.json, "one JSON object instead of text");
 }
 

@@ -163,7 +163,10 @@ void add_encode(CLI::App& program, CommonOptions& common) {
   CLI::App* command = add_command(
       program, "encode", "Encode documents ahead of the questions about them; what is encoded already is left as it is",
       "cepe encode book.txt notes/", common, [options, &common] { encode(*options, common); });
-  command->add_option("FILES", options->documents, "files, folders or - (standard input)")->required()->group("Input");
+  command->add_option("FILES", options->documents, "files, folders or - (standard input)")
+      ->check(not_empty())
+      ->required()
+      ->group("Input");
   command->add_flag("--json", options->json, "the counts as one JSON object on standard output");
   add_model_options(*command, options->model);
   add_store_options(*command, options->model);

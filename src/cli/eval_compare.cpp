@@ -173,9 +173,10 @@ void add_eval_compare(CLI::App& group, CommonOptions& common) {
       group, "compare",
       "Change of perplexity from one output of eval lm --json --by-document to others, paired by document",
       "cepe eval compare own.jsonl other-1.jsonl other-2.jsonl --json", common, [options] { compare(*options); });
-  command->add_option("A", options->first, "the output from which changes are counted")->required();
+  command->add_option("A", options->first, "the output from which changes are counted")->check(not_empty())->required();
   command
       ->add_option("B", options->second, "the output compared with it; of several, each document's mean nll is taken")
+      ->check(not_empty())
       ->required();
   command->add_option("--lengths", options->lengths,
                       "pairs A:B of context lengths to compare, such as 0:8K,2K:8K; default: the equal ones");

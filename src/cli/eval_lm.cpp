@@ -114,6 +114,7 @@ void add_protocol_options(CLI::App& command, EvalLmOptions& options) {
   command
       .add_option("--text", options.texts,
                   "documents: .jsonl, .jsonl.zst, .jsonl.gz, a text file or a folder of these; may be given again")
+      ->check(not_empty())
       ->required()
       ->allow_extra_args(false)
       ->group(group);

@@ -290,10 +290,13 @@ void add_generate(CLI::App& program, CommonOptions& common) {
           "-d,--document", options->documents,
           "file, folder or - (standard input); may be given again. Without a prompt the end of the last one is "
           "continued")
+      ->check(not_empty())
       ->allow_extra_args(false)
       ->group("Input");
   command->add_option("-p,--prompt", options->prompt, "what the decoder continues or answers")->group("Input");
-  command->add_option("--prompt-file", options->prompt_file, "the same from a file [standard input]")->group("Input");
+  command->add_option("--prompt-file", options->prompt_file, "the same from a file [standard input]")
+      ->check(not_empty())
+      ->group("Input");
   command->add_flag("--chat", options->chat, "the prompt is a message to an assistant (the model's chat template)")
       ->group("Input");
   command->add_option("--system", options->system, "system message, with --chat")->group("Input");

@@ -227,7 +227,8 @@ void add_info(CLI::App& program, CommonOptions& common) {
   CLI::App* command =
       add_command(program, "info", "What a model holds, and the memory it takes at context lengths up to 1M tokens",
                   "cepe info Qwen/Qwen3-0.6B", common, [options, &common] { info(*options, common); });
-  CLI::Option* model = command->add_option("MODEL", options->model.model, "the same as --model")->group("Model");
+  CLI::Option* model =
+      command->add_option("MODEL", options->model.model, "the same as --model")->check(not_empty())->group("Model");
   add_model_options(*command, options->model);
   model->excludes(command->get_option("--model"));
   command->add_flag("--json", options->json, "one JSON object instead of text");

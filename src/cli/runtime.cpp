@@ -107,18 +107,22 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("-m,--model", options.model,
                   "folder, .gguf file, or org/name in the Hugging Face cache [SmolLM2-135M-Instruct]")
+      ->check(not_empty())
       ->group(group);
   command
       .add_option("-a,--adapter", options.adapter,
                   "folder with encoder and cross-attention, or none [the one that comes with the default model]")
+      ->check(not_empty())
       ->group(group);
   command
       .add_option("--tokenizer", options.tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf [the model's]")
+      ->check(not_empty())
       ->group(group);
   command
       .add_option("--calibration", options.calibration,
                   "with --dtype fp8: a text like those that will be read; weights are rounded so that the model's "
                   "answers over it change least [to the nearest]")
+      ->check(not_empty())
       ->group(group);
   command.add_flag("--allow-mismatch", options.allow_mismatch, "take an adapter that was made for another decoder")
       ->group(group);

@@ -106,7 +106,7 @@ void add_tokenize(CLI::App& program, CommonOptions& common) {
                                   "cepe tokenize \"How many tokens are these?\"", common,
                                   [options, &common] { tokenize(*options, common); });
   command->add_option("TEXT", options->text, "what to tokenize, itself and not the name of a file [standard input]");
-  command->add_option("--file", options->file, "a file with what to tokenize");
+  command->add_option("--file", options->file, "a file with what to tokenize")->check(not_empty());
   CLI::Option* decode = command->add_flag("--decode", options->decode, "the input is token ids: print their text");
   command->add_flag("--count", options->count, "only how many tokens there are")->excludes(decode);
   command
@@ -114,8 +114,11 @@ void add_tokenize(CLI::App& program, CommonOptions& common) {
                  "add what the model puts around a text, and take spelled-out special tokens for real ones")
       ->excludes(decode);
   command->add_flag("--json", options->json, "one JSON object instead of text");
-  command->add_option("-m,--model", options->model.model, "whose tokenizer [SmolLM2-135M-Instruct]")->group("Model");
+  command->add_option("-m,--model", options->model.model, "whose tokenizer [SmolLM2-135M-Instruct]")
+      ->check(not_empty())
+      ->group("Model");
   command->add_option("--tokenizer", options->model.tokenizer, "folder, tokenizer.json, tokenizer.model or .gguf")
+      ->check(not_empty())
       ->group("Model");
 }
 

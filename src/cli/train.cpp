@@ -81,7 +81,9 @@ void add_train(CLI::App& program, CommonOptions& common) {
   CLI::App* app = add_command(program, "train", "Train an adapter, an encoder or a decoder by a recipe",
                               "cepe train recipes/tiny/decoder.yaml data.corpus=my-corpus output=my-run", common,
                               [command, &common] { run_train(*command, common); });
-  app->add_option("recipe", command->recipe, "YAML file (docs/training.md; recipes/ has some)")->required();
+  app->add_option("recipe", command->recipe, "YAML file (docs/training.md; recipes/ has some)")
+      ->check(not_empty())
+      ->required();
   app->add_option("settings", command->overrides, "fields set anew: optimiser.rate=1e-4 phases.0.steps=100 ...");
   app->add_option("--stop-after", command->stop_after,
                   "seconds; then a checkpoint is saved, and the same command goes on from there; 0: never")

@@ -142,6 +142,17 @@ class Errors(ProgramTest):
             outcome = self.refuse_generate([], option, value)
             self.assertIn(option, outcome.err)
 
+    def test_an_empty_name_is_refused_by_its_option_and_is_not_the_default(self):
+        for option, *command in (("MODEL", "info", ""), ("--model", "info", "--model", ""),
+                                 ("--file", "tokenize", "--model", self.model, "--file", ""),
+                                 ("--text", "eval", "lm", "--model", self.model, "--text", ""),
+                                 ("--document", "generate", "--model", self.model, "--document", ""),
+                                 ("--adapter", "chat", "--model", self.model, "--adapter", ""),
+                                 ("--cache-dir", "store", "ls", "--cache-dir", ""), ("recipe", "train", ""),
+                                 ("FILES", "encode", "--model", self.model, "")):
+            self.refuse([option + ": ", "'' is no name"], *command, stdin="")
+        self.assertEqual(self.succeed("tokenize", "--model", self.model, "--count", "").out, "0\n")
+
     def test_wrong_size_of_the_cache_is_named(self):
         self.refuse_generate("--cache-size 'lots'", "--adapter", self.adapter, "--cache-size", "lots")
 
