@@ -99,6 +99,7 @@ void add_train(CLI::App& program, CommonOptions& common) {
   app->add_flag("--allow-mismatch", command->allow_mismatch,
                 "take a corpus of another tokenizer than the decoder's, or other data or another decoder than the run "
                 "began with");
+  app->get_option("--dtype")->description("not here: the recipe says it (decoder.dtype=float32 or bfloat16)");
   app->add_flag("--print-recipe", command->print, "every field with its value and what it is, and nothing else");
 }
 
