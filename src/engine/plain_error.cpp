@@ -6,7 +6,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/interrupt.h"
 #include "ops/device.h"
 
 namespace cepe::engine {
@@ -19,9 +18,8 @@ void rethrow_plainly() {
   } catch (const std::exception& error) {
     if (ops::is_out_of_memory(error))
       throw base::Error(base::ErrorCode::out_of_memory,
-                        "no memory for what the engine was to compute: keep fewer K and V (EngineOptions::kept_bytes), "
-                        "give the cache fewer rows (cache_rows), read fewer rows at a time (prefill_rows), or ask for "
-                        "fewer answers at one time");
+                        "not enough memory for this step: choose a smaller or quantised model or a shorter text, keep "
+                        "fewer K and V (--kept-memory), ask for fewer answers at one time, or end other programs");
     const auto* torch = dynamic_cast<const c10::Error*>(&error);
     if (!torch) throw;
     throw base::Error(base::ErrorCode::internal,

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "base/error.h"
 #include "model/attention.h"
@@ -154,6 +155,8 @@ at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const 
 }  // namespace
 
 const std::shared_ptr<const ops::PageTable>& ContextStates::table() const {
+  static std::mutex making;  // of any context's: engines on several threads may share one
+  const std::lock_guard lock(making);
   if (!table_) {
     std::vector<std::vector<ops::RowPage>> one(1);
     for (const at::Tensor& page : pages) one.front().push_back({page.unsqueeze(1), page.unsqueeze(1)});

@@ -59,7 +59,7 @@ struct ContextStates {
   };
   std::vector<Projected> kept;
 
-  // The pages as kernels read them; made when first asked for (one thread at a time), dropped by append.
+  // The pages as kernels read them; made when first asked for, by any thread, dropped by append.
   const std::shared_ptr<const ops::PageTable>& table() const;
 
   int64_t state_width() const;  // E; there is a page
