@@ -202,6 +202,27 @@ TEST_F(PagedAttentionOnGpu, VeryManyLatentRowsOfOneSequence) {
   }
 }
 
+// One sequence, the whole device's: fewer tiles than blocks and more, one tile, an odd number of them; parts without a
+// row; rows of no sequence; more query rows than a unit has.
+TEST_F(PagedAttentionOnGpu, LatentRowsOfOneSequence) {
+  std::vector<std::vector<int64_t>> sequences = {{}, {1}, {64, 64, 63}};
+  for (const size_t pages : {1, 32, 33, 70}) sequences.emplace_back(pages, 256);
+  sequences.emplace_back(60, 1);
+  sequences.back().front() = 256;
+  std::fill_n(sequences.back().begin() + 20, 15, 0);
+  sequences.emplace_back();
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<int64_t> pages = many_pages();
+    sequences.back().insert(sequences.back().end(), pages.begin(), pages.end());
+  }
+  for (const int64_t width : {512, 576, 1024}) {
+    for (const auto& pages : sequences) {
+      for (const int64_t rows : {1, 16, 17, 33, 64, 65})
+        test::expect_paged({width, 1, true, {rows}, {pages}}, at::kBFloat16, device(), rows % 2 * 3);
+    }
+  }
+}
+
 // What attention and then its product with each head's matrix are, the same bits where row_product has that: heads of a
 // group, none and few cached rows, parts of all multiprocessors.
 TEST_F(PagedAttentionOnGpu, LatentRowsGoIntoHeads) {
