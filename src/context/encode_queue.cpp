@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "ops/shared_cores.h"
+
 namespace cepe::context {
 
 FlightPointer EncodeQueue::join(const ChunkKey& key) {
@@ -66,6 +68,7 @@ void EncodeQueue::encode_batch(std::unique_lock<std::mutex>& lock) {
   std::exception_ptr error;
   std::vector<at::Tensor> states(batch.size());
   try {
+    const ops::WorkOfAllThreads work;
     states = encode_(batch);
   } catch (...) {
     error = std::current_exception();

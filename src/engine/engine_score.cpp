@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/plain_error.h"
 #include "engine/token_ids.h"
+#include "ops/shared_cores.h"
 
 namespace cepe::engine {
 namespace {
@@ -59,6 +60,7 @@ at::Tensor Engine::scores_of(std::span<const text::Token> ids, int64_t first) co
   std::vector<at::Tensor> scores;
   for (int64_t row = 0; row < length - 1; row += options_.prefill_rows) {
     base::throw_if_interrupted();
+    const ops::WorkOfAllThreads work;
     const int64_t count = std::min(options_.prefill_rows, length - 1 - row);
     const auto piece = ids.subspan(static_cast<size_t>(row), static_cast<size_t>(count));
     const at::Tensor hidden =

@@ -17,6 +17,7 @@
 #include "engine/sampled.h"
 #include "engine/stepping.h"
 #include "ops/device.h"
+#include "ops/shared_cores.h"
 
 namespace cepe::engine {
 namespace {
@@ -200,6 +201,7 @@ bool Engine::step() {
 // `error`: the first of those with which single answers ended (Job::failure). What fails for all is thrown.
 bool Engine::step_once(std::exception_ptr& error) {
   const at::NoGradGuard none;
+  const ops::WorkOfAllThreads work;
   take_in(error);
   drop_all_finished(error);
   keep_hot();
