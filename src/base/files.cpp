@@ -100,7 +100,10 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
   if (::fstat(file.get(), &status) != 0) fail_to(path, "read");
   if (S_ISDIR(status.st_mode))
     throw Error(ErrorCode::invalid_argument, path.string() + ": this is a folder; expected a file");
-  if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::invalid_argument, path.string() + ": not a regular file");
+  if (!S_ISREG(status.st_mode)) {
+    const char* what = S_ISDIR(status.st_mode) ? ": this is a folder; expected a file" : ": not a regular file";
+    throw Error(ErrorCode::invalid_argument, path.string() + what);
+  }
   if (status.st_size == 0) return;
   mapping_ = Mapping(file.get(), static_cast<size_t>(status.st_size));
   if (mapping_.bytes().empty()) fail_to(path, "map");

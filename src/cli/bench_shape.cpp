@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "base/error.h"
 #include "base/memory.h"
 #include "cli/runtime.h"
 #include "cli/shape_bench.h"
@@ -13,9 +14,23 @@ namespace cepe::cli {
 
 using base::Json;
 
+namespace {
+
+void check_dtype(const std::string& dtype, at::Device device) {
+  const std::string drawn = device.is_cpu() ? "float32" : "bfloat16";
+  if ((dtype != "float32" && dtype != "bfloat16") || dtype == drawn) return;
+  throw base::Error(base::ErrorCode::invalid_argument, "--dtype " + dtype + ": with --shape, weights on " +
+                                                           device.str() + " are " + drawn +
+                                                           ", or quantised to fp8, int8 or int4");
+}
+
+}  // namespace
+
 Json measure_shape(const BenchShapeOptions& options, const CommonOptions& common) {
   const at::NoGradGuard none;
-  ShapeBench bench(options, open_device(common.device), model::quantised_format(weight_type(common.dtype)));
+  const at::Device device = open_device(common.device);
+  check_dtype(common.dtype, device);
+  ShapeBench bench(options, device, model::quantised_format(weight_type(common.dtype)));
   bench.encode(bench.tokens(ShapeBench::chunks_at_once * ShapeBench::chunk));  // loads kernels
   if (bench.wants("encode")) measure_encoding(bench);
   if (bench.wants("forward")) measure_forward(bench);

@@ -109,17 +109,20 @@ void add_data_export(CLI::App& group, CommonOptions& common) {
                   "cepe data export books --mds books-mds --tokens 4096 --previous-tokens 4096", common,
                   [options] { export_corpus(*options); });
   command->add_option("FOLDER", options->folder, "a corpus, made by data build")->check(not_empty())->required();
-  command->add_option("--mds", options->mds, "folder to make: samples of prev_token_ids, token_ids and domain")
-      ->check(not_empty());
+  CLI::Option* mds =
+      command->add_option("--mds", options->mds, "folder to make: samples of prev_token_ids, token_ids and domain")
+          ->check(not_empty());
   command->add_option("--npy", options->npy, "file to make: [number of documents][lengths][tokens]")
       ->check(not_empty());
   command->add_option("--tokens", options->tokens, "token_ids of a sample, and the step from one to the next")
       ->check(CLI::Range(int64_t{1}, most_tokens))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(mds);
   command->add_option("--previous-tokens", options->previous, "prev_token_ids of a sample; 0: no such column")
       ->check(CLI::Range(int64_t{0}, most_tokens))
-      ->capture_default_str();
-  command->add_flag("--zstd", options->zstd, "compressed shards");
+      ->capture_default_str()
+      ->needs(mds);
+  command->add_flag("--zstd", options->zstd, "compressed shards")->needs(mds);
   command->add_flag("--force", options->force, "write into a folder that is not empty, or over a file");
 }
 

@@ -216,6 +216,12 @@ std::string info_text(const Json& info) {
 }
 
 void info(const InfoOptions& options, const CommonOptions& common) {
+  if (!options.model.calibration.empty()) {
+    throw base::Error(
+        base::ErrorCode::invalid_argument,
+        "--calibration " + options.model.calibration +
+            ": no weights are read here, so none are rounded; give it to the command that uses the model");
+  }
   const Json result = info_json(options.model, common);
   write_output(options.json ? result.dump(1, ' ', false, Json::error_handler_t::replace) + "\n" : info_text(result));
 }

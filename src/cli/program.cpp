@@ -14,13 +14,13 @@
 #include "cli/cut_files.h"
 #include "cli/processor.h"
 #include "cli/standard_streams.h"
+#include "engine/plain_error.h"
 #include "ops/device.h"
 
 namespace cepe::cli {
 namespace {
 
-constexpr const char* out_of_memory_remedy =
-    "not enough memory; choose a smaller or quantised model or a shorter text, or end other programs";
+Failure out_of_memory() { return {"not enough memory: " + std::string(engine::memory_remedy), exit_failure}; }
 
 // What CLI11 says of a wrong command line, with the command whose --help tells more.
 int report_command_line(const CLI::App& program, const CLI::ParseError& error) {
@@ -66,12 +66,12 @@ Failure explain(const std::exception_ptr& error) {
   } catch (const base::Error& known) {
     return {known.what(), known.is_users() ? exit_mistake : exit_failure};
   } catch (const c10::Error& torch) {
-    if (ops::is_out_of_memory(torch)) return {out_of_memory_remedy, exit_failure};
+    if (ops::is_out_of_memory(torch)) return out_of_memory();
     return {std::string("a defect of the program: ") + torch.what_without_backtrace(), exit_failure};
   } catch (const std::filesystem::filesystem_error& file) {
     return {file.path1().string() + ": " + file.code().message(), exit_failure};
   } catch (const std::exception& other) {
-    if (ops::is_out_of_memory(other)) return {out_of_memory_remedy, exit_failure};
+    if (ops::is_out_of_memory(other)) return out_of_memory();
     return {std::string("a defect of the program: ") + other.what(), exit_failure};
   }
 }

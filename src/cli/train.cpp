@@ -45,6 +45,10 @@ void check_options(const TrainCommand& command, const CommonOptions& common) {
   if (common.dtype != "auto")
     throw Error(ErrorCode::invalid_argument, "--dtype " + common.dtype + ": here the recipe says it: decoder.dtype=" +
                                                  (common.dtype == "float32" ? "float32" : "bfloat16"));
+  if (command.export_only && command.print)
+    throw Error(ErrorCode::invalid_argument, "--export and --print-recipe: give one of them");
+  if (command.export_only && command.stop_after > 0)
+    throw Error(ErrorCode::invalid_argument, "--export trains nothing that --stop-after could stop: give one of them");
   if (std::isnan(command.stop_after)) throw Error(ErrorCode::invalid_argument, "--stop-after nan: expected seconds");
 }
 

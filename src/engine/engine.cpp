@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "engine/check_context.h"
+#include "engine/plain_error.h"
 #include "engine/sequence.h"
 #include "engine/stepping.h"
 #include "engine/token_ids.h"
@@ -130,12 +131,12 @@ void Engine::set_context(model::ContextStates context) {
     context_.swap(next);
   };
   set(std::make_shared<const model::ContextStates>());
-  set(prepared(std::move(context)));
+  set(plainly([&] { return prepared(std::move(context)); }));
 }
 
 ContextPointer Engine::prepare(model::ContextStates context) const {
   const auto outside = outside_steps();
-  return prepared(std::move(context));
+  return plainly([&] { return prepared(std::move(context)); });
 }
 
 ContextPointer Engine::prepared(model::ContextStates context) const {

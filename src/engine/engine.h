@@ -87,8 +87,8 @@ class Engine {
   // A context that requests may share. Where the cost model says so and the budget allows, K and V of all layers are
   // projected now and kept, or later, when the context has been asked often enough to pay for it (hot_contexts.h; not
   // with batch_invariant, where nothing may depend on who asked before). Errors: invalid_argument without an adapter,
-  // and for states that are not its encoder's or were moved from; out_of_memory where K and V must be kept: with path
-  // kept, or batch_invariant.
+  // and for states that are not its encoder's or were moved from; out_of_memory, which K and V are a reason for only
+  // where they must be kept: with path kept, or batch_invariant.
   ContextPointer prepare(model::ContextStates context) const;
   // The context of all further requests that bring none (an empty one = none). The one before goes first: its K and V
   // are room for those of this one. Errors: as prepare; there is none then.

@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine_bench.h"
 #include "expect_error.h"
+#include "ops/int8_rows.h"
 #include "refused_allocation.h"
 #include "short_memory.h"
 
@@ -24,6 +25,11 @@ struct ShortMemory : test::ShortMemory {
               int64_t refused = std::numeric_limits<int64_t>::max())
       : test::ShortMemory(row_bytes * rows, row_bytes * block_rows, spared, refused) {}
 };
+
+void expect_told_plainly(const base::Error& error) {
+  EXPECT_EQ(error.code(), base::ErrorCode::out_of_memory);
+  EXPECT_EQ(std::string(error.what()).find("Exception raised"), std::string::npos) << error.what();
+}
 
 struct Failures : testing::Test, test::EngineBench {
   struct Outcome {
@@ -206,10 +212,6 @@ TEST_F(Failures, ASeedDrawsTheSameTokensWhereMemoryWasShortOnce) {
 
 // Whichever allocation is refused: the caller is told in plain words, and whoever did not fail by it is answered.
 TEST_F(Failures, MemoryThatIsRefusedIsToldInPlainWordsAndNoRequestIsLost) {
-  const auto expect_plain = [](const base::Error& error) {
-    EXPECT_EQ(error.code(), base::ErrorCode::out_of_memory);
-    EXPECT_EQ(std::string(error.what()).find("Exception raised"), std::string::npos) << error.what();
-  };
   const std::vector<text::Token> text = ids(9);
   Request asked = request(5, 3);
   asked.samples = 2;
@@ -226,7 +228,7 @@ TEST_F(Failures, MemoryThatIsRefusedIsToldInPlainWordsAndNoRequestIsLost) {
         more = engine.step();
         if (!more) engine.score(text);
       } catch (const base::Error& error) {
-        expect_plain(error);
+        expect_told_plainly(error);
         ++told;
       } catch (const std::exception& error) {
         FAIL() << allocation << ": " << error.what();
@@ -238,6 +240,38 @@ TEST_F(Failures, MemoryThatIsRefusedIsToldInPlainWordsAndNoRequestIsLost) {
     EXPECT_EQ(engine.score(text).numel(), 8);
   }
   EXPECT_GT(told, 20);
+}
+
+// A context's K and V, or its pages where they are unpacked, and the threads that make them.
+TEST_F(Failures, MemoryThatIsRefusedWhileAContextIsPreparedIsToldInPlainWords) {
+  const model::ContextStates exact = states(ids(30));
+  model::ContextStates packed;
+  for (const at::Tensor& page : exact.pages) packed.append(ops::int8_rows(page));
+  using Path = model::CrossAttentionPath;
+  int told = 0;
+  for (const auto& [context, path] : {std::pair(exact, Path::kept), std::pair(packed, Path::projected)}) {
+    EngineOptions options;
+    options.path = path;
+    bool refused = true;
+    for (int64_t allocation = 0; refused; ++allocation) {
+      Engine engine(model, tokenizer, options);
+      std::optional<test::RefusedAllocation> memory(std::in_place, allocation);
+      try {
+        if (allocation % 2 == 0) engine.prepare(context);
+        if (allocation % 2 == 1) engine.set_context(context);
+      } catch (const base::Error& error) {
+        expect_told_plainly(error);
+        ++told;
+      } catch (const std::exception& error) {
+        FAIL() << allocation << ": " << error.what();
+      }
+      refused = memory->refused();
+      memory.reset();
+      engine.set_context(context);
+      EXPECT_EQ(engine.context().rows, 30);
+    }
+  }
+  EXPECT_GT(told, 4);
 }
 
 // The two kinds of passes round differently: which one a row takes must not depend on the memory of the moment.

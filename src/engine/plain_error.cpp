@@ -2,7 +2,6 @@
 
 #include <c10/util/Exception.h>
 
-#include <new>
 #include <string>
 
 #include "base/error.h"
@@ -18,8 +17,8 @@ void rethrow_plainly() {
   } catch (const std::exception& error) {
     if (ops::is_out_of_memory(error))
       throw base::Error(base::ErrorCode::out_of_memory,
-                        "not enough memory for this step: choose a smaller or quantised model or a shorter text, keep "
-                        "fewer K and V (--kept-memory), ask for fewer answers at one time, or end other programs");
+                        "not enough memory: keep fewer K and V (--kept-memory), ask for fewer answers at one time, " +
+                            std::string(memory_remedy));
     const auto* torch = dynamic_cast<const c10::Error*>(&error);
     if (!torch) throw;
     throw base::Error(base::ErrorCode::internal,

@@ -2,9 +2,14 @@
 #pragma once
 
 #include <exception>
+#include <string_view>
 #include <utility>
 
 namespace cepe::engine {
+
+// What helps where memory was refused, whoever asked for it.
+inline constexpr std::string_view memory_remedy =
+    "choose a smaller or quantised model or a shorter text, or end other programs";
 
 // Within a catch block: throws the exception there on, LibTorch's as base::Error and without its stack trace:
 // out_of_memory with the remedy where memory was refused, else internal.

@@ -152,6 +152,8 @@ WindowSet draw_windows(data::DocumentReader& reader, const text::Tokenizer& toke
   }
   const std::string needed = std::to_string(room_of(options) + options.decoder_tokens) + " tokens";
   require(set.documents + set.too_short > 0, "there are no documents in the texts");
+  require(set.documents > 0 || set.longest > 0,
+          "the texts are empty: there is no token in any of their " + std::to_string(set.too_short) + " documents");
   require(set.documents > 0, "no document has the " + needed + " needed (" + needed_of(options) + "); the longest of " +
                                  std::to_string(set.too_short) + " has " + std::to_string(set.longest) +
                                  ". Give longer texts or smaller numbers");

@@ -288,6 +288,7 @@ TEST_F(WindowsOfACorpus, SaysWhatIsMissing) {
         draw({"short", "too"}, options);
       });
   expect_error(ErrorCode::invalid_argument, "there are no documents", [&] { draw({}, options); });
+  expect_error(ErrorCode::invalid_argument, "the texts are empty", [&] { draw({"", ""}, options); });
   const std::string enough(40, 'a');
   options.source = ContextSource::other;
   expect_error(ErrorCode::invalid_argument, "at least 2 documents", [&] { draw({enough, "short"}, options); });

@@ -16,6 +16,10 @@ namespace cepe::formats {
 [[noreturn]] inline void fail_corrupt(const std::string& where, const std::string& what) {
   throw base::Error(base::ErrorCode::corrupt, where + ": " + what);
 }
+// Where bytes are missing, or are not those that were written.
+[[noreturn]] inline void fail_damaged(const std::string& where, const std::string& what) {
+  fail_corrupt(where, what + "; the file seems cut short or damaged: fetch or copy it again");
+}
 [[noreturn]] inline void fail_unsupported(const std::string& where, const std::string& what) {
   throw base::Error(base::ErrorCode::unsupported, where + ": " + what);
 }
@@ -37,7 +41,7 @@ class ByteReader {
   // Errors: corrupt, naming `what` and the position.
   std::span<const std::byte> take(uint64_t count, std::string_view what) {
     if (count > left()) {
-      fail_corrupt(where_, "ends inside " + std::string(what) + ": " + std::to_string(count) +
+      fail_damaged(where_, "ends inside " + std::string(what) + ": " + std::to_string(count) +
                                " bytes wanted at byte " + std::to_string(position_) + ", " + std::to_string(left()) +
                                " left");
     }

@@ -39,8 +39,8 @@ std::string_view read_string(ByteReader& reader, std::string_view what) {
 std::string read_name(ByteReader& reader, const char* what) {
   const auto size = reader.read<uint64_t>(what);
   if (size > max_name_bytes) {
-    fail_corrupt(reader.where(), std::string(what) + " of " + std::to_string(size) + " bytes at byte " +
-                                     std::to_string(reader.position()) + "; at most " + std::to_string(max_name_bytes));
+    fail_damaged(reader.where(), std::string(what) + " of " + std::to_string(size) + " bytes at byte " +
+                                     std::to_string(reader.position()) + ", at most " + std::to_string(max_name_bytes));
   }
   const auto name = reader.text(size, what);
   if (!is_utf8(name)) fail_corrupt(reader.where(), std::string(what) + " " + in_quotes(name) + " is not UTF-8");
@@ -96,7 +96,7 @@ class MetadataReader {
       case ValueType::float64:
         return reader_.read<double>(what_);
     }
-    fail_corrupt(reader_.where(), what_ + " has the unknown value type " + std::to_string(type));
+    fail_damaged(reader_.where(), what_ + " has the unknown value type " + std::to_string(type));
   }
 
   bool read_boolean() {
@@ -112,7 +112,7 @@ class MetadataReader {
     const auto type = reader_.read<uint32_t>(what_);
     const auto count = reader_.read<uint64_t>(what_);
     if (count > reader_.left()) {  // an element takes a byte or more
-      fail_corrupt(reader_.where(), what_ + ": an array of " + std::to_string(count) + " elements in the " +
+      fail_damaged(reader_.where(), what_ + ": an array of " + std::to_string(count) + " elements in the " +
                                         std::to_string(reader_.left()) + " bytes left");
     }
     base::Json array = base::Json::array();
@@ -190,7 +190,7 @@ void place(Placed& placed, std::span<const std::byte> data, uint64_t alignment, 
   }
   const auto size = static_cast<uint64_t>(*bytes);
   if (placed.offset > data.size() || size > data.size() - placed.offset) {
-    fail_corrupt(where, what + ": " + std::to_string(size) + " bytes at offset " + std::to_string(placed.offset) +
+    fail_damaged(where, what + ": " + std::to_string(size) + " bytes at offset " + std::to_string(placed.offset) +
                             " lie outside the " + std::to_string(data.size()) + " bytes of data");
   }
   view.bytes = data.subspan(placed.offset, size);
@@ -226,8 +226,8 @@ Counts read_head(ByteReader& reader) {
   const auto tensors = reader.read<uint64_t>("the number of tensors");
   const auto keys = reader.read<uint64_t>("the number of metadata keys");
   // The shortest key with its value takes 13 bytes, the shortest tensor description 24.
-  if (keys > reader.left() / 13) fail_corrupt(reader.where(), std::to_string(keys) + " metadata keys do not fit in it");
-  if (tensors > reader.left() / 24) fail_corrupt(reader.where(), std::to_string(tensors) + " tensors do not fit in it");
+  if (keys > reader.left() / 13) fail_damaged(reader.where(), std::to_string(keys) + " metadata keys do not fit in it");
+  if (tensors > reader.left() / 24) fail_damaged(reader.where(), std::to_string(tensors) + " tensors do not fit in it");
   return {tensors, keys};
 }
 

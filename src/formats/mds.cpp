@@ -79,7 +79,7 @@ MdsSamples::MdsSamples(std::span<const std::byte> bytes, const MdsShard& shard, 
   ByteReader reader(bytes, where);
   const auto samples = reader.read<uint32_t>("the number of samples");
   if (samples != shard.samples) {
-    fail_corrupt(where, std::to_string(samples) + " samples; index.json says " + std::to_string(shard.samples));
+    fail_damaged(where, std::to_string(samples) + " samples where index.json says " + std::to_string(shard.samples));
   }
   reader.take((uint64_t{samples} + 1) * 4, "the samples' offsets");
 }
@@ -98,7 +98,7 @@ std::vector<std::span<const std::byte>> MdsSamples::at(int64_t sample) const {
   const std::string here = where_ + ", sample " + std::to_string(sample);
   const uint32_t begin = offset(sample), end = offset(sample + 1);
   if (begin > end || end > bytes_.size()) {
-    fail_corrupt(here, "stands from byte " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
+    fail_damaged(here, "stands from byte " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
                            std::to_string(bytes_.size()));
   }
   ByteReader reader(bytes_.subspan(begin, end - begin), here);

@@ -35,12 +35,11 @@ std::optional<std::string> digest(const std::string& algorithm, std::span<const 
 
 void check(const MdsFile& file, std::span<const std::byte> bytes, const std::string& where) {
   if (bytes.size() != static_cast<size_t>(file.bytes)) {
-    fail_corrupt(where, std::to_string(bytes.size()) + " bytes; index.json says " + std::to_string(file.bytes));
+    fail_damaged(where, std::to_string(bytes.size()) + " bytes where index.json says " + std::to_string(file.bytes));
   }
   for (const auto& [algorithm, wanted] : file.hashes) {
     const std::optional<std::string> found = digest(algorithm, bytes);
-    if (found && *found != wanted)
-      fail_corrupt(where, "its " + algorithm + " differs from index.json: the file is damaged");
+    if (found && *found != wanted) fail_damaged(where, "its " + algorithm + " differs from index.json");
   }
 }
 
@@ -58,12 +57,12 @@ std::string unpack(std::span<const std::byte> packed, size_t size, const std::st
     status = ZSTD_decompressStream(stream.get(), &output, &input);
     const bool stuck = output.pos == before && input.pos == input.size;
     out.resize(output.pos);
-    if (ZSTD_isError(status)) fail_corrupt(where, std::string("damaged zstd data: ") + ZSTD_getErrorName(status));
+    if (ZSTD_isError(status)) fail_damaged(where, std::string("damaged zstd data: ") + ZSTD_getErrorName(status));
     if (out.size() > size)
-      fail_corrupt(where, "unpacks to more than the " + std::to_string(size) + " bytes of index.json");
+      fail_damaged(where, "unpacks to more than the " + std::to_string(size) + " bytes of index.json");
     if (stuck || (status == 0 && input.pos == input.size)) break;
   }
-  if (status != 0) fail_corrupt(where, "the zstd data is cut short");
+  if (status != 0) fail_damaged(where, "the zstd data ends too soon");
   return out;
 }
 

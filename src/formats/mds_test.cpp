@@ -164,7 +164,7 @@ TEST_F(MdsFolder, ADamagedShardIsNamed) {
     std::string content = good;
     return content.replace(at, 4, FileBytes().value(value).string());
   };
-  expect_corrupt("51 samples; index.json says 50", patched(0, 51));
+  expect_corrupt("51 samples where index.json says 50", patched(0, 51));
   expect_corrupt("sample 0: stands from byte", patched(4, 0xffffffff));
   expect_corrupt("sample 49: stands from byte", patched(4 + 50 * 4, 0xffffffff));
   expect_corrupt("offsets", good.substr(0, 100));
@@ -198,7 +198,7 @@ TEST(Mds, PackedDataNeverUnpacksToMoreThanTheIndexSays) {
   index["shards"][0]["raw_data"]["bytes"] = 100000;
   folder.write("index.json", index.dump());
   folder.write("shard.00000.mds.zstd", packed.substr(0, packed.size() - 5));
-  expect_error(ErrorCode::corrupt, "cut short", [&] { read_folder(folder.path()); });
+  expect_error(ErrorCode::corrupt, "ends too soon", [&] { read_folder(folder.path()); });
 }
 
 TEST(Xxh64, TheSpecificationsValues) {

@@ -108,7 +108,7 @@ NumpyArray checked_array(const NumpyType& type, std::vector<int64_t> shape, std:
   const std::optional<int64_t> count = checked_count(shape);
   const auto size = static_cast<uint64_t>(type.size);
   if (!count || static_cast<uint64_t>(*count) != bytes.size() / size || bytes.size() % size != 0) {
-    fail_corrupt(where, "shape " + shape_text(shape) + " of " + code_of(type) + " does not go with " +
+    fail_damaged(where, "shape " + shape_text(shape) + " of " + code_of(type) + " does not go with " +
                             std::to_string(bytes.size()) + " bytes of data");
   }
   return {type, std::move(shape), bytes};

@@ -48,7 +48,7 @@ TensorView parse_entry(const base::Json& entry, std::span<const std::byte> data,
   range.begin = size_value(offsets[0], where, "data_offsets");
   range.end = size_value(offsets[1], where, "data_offsets");
   if (range.begin > range.end || range.end > data.size()) {
-    fail_corrupt(where, "data_offsets [" + std::to_string(range.begin) + ", " + std::to_string(range.end) +
+    fail_damaged(where, "data_offsets [" + std::to_string(range.begin) + ", " + std::to_string(range.end) +
                             "] lie outside the " + std::to_string(data.size()) + " bytes of data");
   }
   const auto bytes = checked_bytes(*type, view.shape);
@@ -74,7 +74,7 @@ void check_tiling(std::vector<Range>& ranges, const std::vector<NamedTensor>& te
     expected = range.end;
   }
   if (expected != data_size) {
-    fail_corrupt(where, "the tensors end at byte " + std::to_string(expected) + " of the data, which has " +
+    fail_damaged(where, "the tensors end at byte " + std::to_string(expected) + " of the data, which has " +
                             std::to_string(data_size));
   }
 }

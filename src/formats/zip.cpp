@@ -32,13 +32,13 @@ struct Directory {
 std::span<const std::byte> from(std::span<const std::byte> archive, uint64_t offset, const std::string& where,
                                 const char* what) {
   if (offset > archive.size()) {
-    fail_corrupt(where, std::string(what) + " at byte " + std::to_string(offset) + ", beyond the end of the file");
+    fail_damaged(where, std::string(what) + " at byte " + std::to_string(offset) + ", beyond the end of the file");
   }
   return archive.subspan(offset);
 }
 
 void expect_signature(ByteReader& reader, uint32_t wanted, const char* what) {
-  if (reader.read<uint32_t>(what) != wanted) fail_corrupt(reader.where(), std::string(what) + " lacks its signature");
+  if (reader.read<uint32_t>(what) != wanted) fail_damaged(reader.where(), std::string(what) + " lacks its signature");
 }
 
 // The end record is the last thing but a comment of at most 65535 bytes.
@@ -50,11 +50,11 @@ size_t find_end(std::span<const std::byte> archive, const std::string& where) {
     reader.take(16, "end record");
     if (reader.read<uint16_t>("end record") == back - end_size) return archive.size() - back;
   }
-  fail_corrupt(where, "no zip end record (is the file complete?)");
+  fail_damaged(where, "no zip end record");
 }
 
 Directory read_end64(std::span<const std::byte> archive, size_t end, const std::string& where) {
-  if (end < locator64_size) fail_corrupt(where, "no room for the zip64 locator");
+  if (end < locator64_size) fail_damaged(where, "no room for the zip64 locator");
   ByteReader locator(archive.subspan(end - locator64_size, locator64_size), where);
   expect_signature(locator, locator64_signature, "zip64 locator");
   locator.take(4, "zip64 locator");
@@ -176,7 +176,7 @@ void check_disjoint(const std::vector<ZipEntry>& entries, const std::string& whe
 
 void check_sum(const ZipEntry& entry, const std::byte* contents, const std::string& where) {
   const auto sum = ::crc32_z(0, reinterpret_cast<const Bytef*>(contents), entry.size);
-  if (sum != entry.checksum) fail_corrupt(where, "zip entry " + in_quotes(entry.name) + ": its checksum is wrong");
+  if (sum != entry.checksum) fail_damaged(where, "zip entry " + in_quotes(entry.name) + ": its checksum is wrong");
 }
 
 struct Inflater {
@@ -221,7 +221,7 @@ std::vector<ZipEntry> read_zip(std::span<const std::byte> archive, const std::st
   const Directory directory = read_end(archive, where);
   const auto rest = from(archive, directory.offset, where, "central directory");
   if (directory.size > rest.size() || directory.entries > directory.size / central_size) {
-    fail_corrupt(where, "a central directory of " + std::to_string(directory.entries) + " entries in " +
+    fail_damaged(where, "a central directory of " + std::to_string(directory.entries) + " entries in " +
                             std::to_string(directory.size) + " bytes does not fit the file");
   }
   ByteReader reader(rest.first(directory.size), where);
@@ -244,7 +244,7 @@ std::unique_ptr<std::byte[]> unpack(const ZipEntry& entry, const std::string& wh
   if (!entry.deflated) {
     std::copy(entry.data.begin(), entry.data.end(), contents.get());
   } else if (!inflate_into(entry.data, contents.get(), entry.size)) {
-    fail_corrupt(where, "zip entry " + in_quotes(entry.name) + ": its compressed contents are damaged or not " +
+    fail_damaged(where, "zip entry " + in_quotes(entry.name) + ": its compressed contents are damaged or not " +
                             std::to_string(entry.size) + " bytes");
   }
   check_sum(entry, contents.get(), where);

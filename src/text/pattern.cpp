@@ -2,6 +2,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <time.h>
 
 #include <algorithm>
 
@@ -18,6 +19,21 @@ using base::ErrorCode;
 constexpr size_t longest_expression = size_t{64} << 10;
 // Short texts take no time, and the end of an answer is decoded after an interrupt.
 constexpr size_t uninterrupted_bytes = size_t{16} << 10;
+
+// PCRE2 cannot be stopped, and each step may read the whole text. So a search begins at a few places with a few steps
+// for each, which the words of a text never need, and goes on with twice as many after a look at the clock.
+constexpr size_t places_at_first = 64;
+constexpr uint32_t steps_at_first = 64;
+constexpr double characters_between_looks = 1 << 30;
+// A hundred times what the expressions of published models take, and several times that without compiled code.
+constexpr double seconds_for_any_text = 1, seconds_a_byte = 1e-6;
+
+// Of the processor for this thread: a machine with much else to do takes no text less.
+double thread_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 // White_Space and \w as Oniguruma knows them; PCRE2's own classes differ in a few characters.
 constexpr std::string_view space_members =
@@ -89,7 +105,18 @@ std::string translate(std::string_view expression, const std::string& where) {
   return out;
 }
 
-std::shared_ptr<const void> compile(const std::string& expression, const std::string& where) {
+// Whether a search from a later place finds what one from an earlier place would have found there: not where the
+// expression asks for the place or ends a whole search.
+bool can_search_by_places(std::string_view translated) {
+  return translated.find("\\G") == std::string_view::npos && translated.find("(*") == std::string_view::npos;
+}
+
+struct Compiled {
+  std::shared_ptr<const void> code;
+  bool by_places;
+};
+
+Compiled compile(const std::string& expression, const std::string& where) {
   if (expression.size() > longest_expression) {
     throw Error(ErrorCode::unsupported, where + ": a regular expression of " + std::to_string(expression.size()) +
                                             " bytes; at most " + std::to_string(longest_expression) + " are supported");
@@ -101,7 +128,8 @@ std::shared_ptr<const void> compile(const std::string& expression, const std::st
       pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
   pcre2_set_parens_nest_limit(context.get(), 50);
   // Ruby's ^ and $ always match at lines.
-  constexpr uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+  constexpr uint32_t options =
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options,
                                    &problem, &at, context.get());
   if (!code) {
@@ -114,7 +142,7 @@ std::shared_ptr<const void> compile(const std::string& expression, const std::st
     pcre2_code_free(const_cast<pcre2_code*>(static_cast<const pcre2_code*>(pointer)));
   });
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where it fails the interpreter matches
-  return owner;
+  return {std::move(owner), can_search_by_places(translated)};
 }
 
 }  // namespace
@@ -122,6 +150,9 @@ std::shared_ptr<const void> compile(const std::string& expression, const std::st
 struct Matcher::State {
   pcre2_match_data* data = nullptr;
   pcre2_match_context* context = nullptr;
+  double begun = thread_seconds();
+  size_t bytes = 0;     // of all texts so far
+  double unlooked = 0;  // characters that may have been read since the clock was
 };
 
 Pattern Pattern::literal(std::string text) {
@@ -134,7 +165,9 @@ Pattern Pattern::regex(const std::string& expression, const std::string& where) 
   Pattern pattern;
   pattern.source_ = expression;
   pattern.where_ = where;
-  pattern.code_ = compile(expression, where);
+  const Compiled compiled = compile(expression, where);
+  pattern.code_ = compiled.code;
+  pattern.by_places_ = compiled.by_places;
   return pattern;
 }
 
@@ -159,6 +192,55 @@ Matcher::~Matcher() {
   pcre2_match_context_free(state_->context);
 }
 
+void Matcher::refuse(const std::string& why) const {
+  throw Error(ErrorCode::unsupported,
+              pattern_.where_ + ": the regular expression '" + pattern_.source_.substr(0, 200) + "' " + why);
+}
+
+// So many steps may each have read so many characters.
+void Matcher::charge(double steps, size_t characters) {
+  state_->unlooked += steps * static_cast<double>(characters);
+  if (state_->unlooked < characters_between_looks) return;
+  state_->unlooked = 0;
+  const double allowed = seconds_for_any_text + seconds_a_byte * static_cast<double>(state_->bytes);
+  if (thread_seconds() - state_->begun <= allowed) return;
+  refuse("takes too long: more than " + std::to_string(static_cast<int64_t>(allowed)) + " s for " +
+         std::to_string(state_->bytes) + " bytes of text; take another tokenizer, or a text of shorter lines");
+}
+
+// The first match from `at` on: what pcre2_match gives for all places and steps.
+int Matcher::find_next(std::string_view text, size_t at) {
+  const auto* code = static_cast<const pcre2_code*>(pattern_.code_.get());
+  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  // A sound expression takes a few steps a character; ten times as many are a trap.
+  const auto most_steps = static_cast<uint32_t>(std::min<size_t>(100'000 + 20 * text.size(), 100'000'000));
+  size_t places = pattern_.by_places_ ? places_at_first : text.size() + 1;
+  uint32_t steps = steps_at_first;
+  while (true) {
+    if (text.size() > uninterrupted_bytes) base::throw_if_interrupted();
+    size_t next = std::min(at + places, text.size() + 1);
+    while (next < text.size() && (static_cast<unsigned char>(text[next]) & 0xc0) == 0x80) ++next;
+    pcre2_set_offset_limit(state_->context, next - 1);
+    pcre2_set_match_limit(state_->context, steps);
+    uint32_t options = PCRE2_NO_UTF_CHECK;
+    int found = pcre2_match(code, subject, text.size(), at, options, state_->data, state_->context);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
+      options |= PCRE2_NO_JIT;
+      found = pcre2_match(code, subject, text.size(), at, options, state_->data, state_->context);
+    }
+    charge(found < 0 ? static_cast<double>(next - at) * steps : 1, text.size() - at);
+    if (found == PCRE2_ERROR_NOMATCH && next <= text.size()) {
+      at = next;
+      places *= 2;
+    } else if (found == PCRE2_ERROR_MATCHLIMIT && steps < most_steps) {
+      if (pattern_.by_places_) places = std::max<size_t>(places / 2, 1);
+      steps = std::min(2 * steps, most_steps);
+    } else {
+      return found;
+    }
+  }
+}
+
 void Matcher::find_all(std::string_view text, std::vector<Range>& matches) {
   matches.clear();
   if (pattern_.is_literal()) {
@@ -169,31 +251,15 @@ void Matcher::find_all(std::string_view text, std::vector<Range>& matches) {
     }
     return;
   }
-  const auto* code = static_cast<const pcre2_code*>(pattern_.code_.get());
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  // A sound expression takes a few steps a character; ten times as many are a trap.
-  pcre2_set_match_limit(state_->context,
-                        static_cast<uint32_t>(std::min<size_t>(100'000 + 20 * text.size(), 100'000'000)));
+  state_->bytes += text.size();
   size_t last_end = 0;
   for (size_t at = 0; at <= text.size();) {
-    if (text.size() > uninterrupted_bytes) base::throw_if_interrupted();
-    int found = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, state_->data, state_->context);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-      found =
-          pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, state_->data, state_->context);
-    }
+    const int found = find_next(text, at);
     if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0) {
-      throw Error(ErrorCode::unsupported,
-                  pattern_.where_ + ": the regular expression '" + pattern_.source_.substr(0, 200) +
-                      "' needs too many steps for this text (PCRE2 " + std::to_string(found) + ")");
-    }
+    if (found < 0) refuse("needs too many steps for this text (PCRE2 " + std::to_string(found) + ")");
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(state_->data);
     const Range match{offsets[0], offsets[1]};
-    if (match.end < match.begin || match.begin < last_end) {  // \K can move the start
-      throw Error(ErrorCode::unsupported, pattern_.where_ + ": the regular expression '" +
-                                              pattern_.source_.substr(0, 200) + "' yields matches out of order");
-    }
+    if (match.end < match.begin || match.begin < last_end) refuse("yields matches out of order");  // \K can move it
     matches.push_back(match);
     last_end = match.end;
     at = match.end;

@@ -1,6 +1,6 @@
 // What a tokenizer splits or replaces by: a literal text or a regular expression (PCRE2, compiled just in time).
-// Expressions come from files of strangers: each match has a step limit, so none takes exponential time. One that looks
-// far ahead from every place still takes the square of a text's length.
+// Expressions come from files of strangers: each match has a limit of steps, so that none takes exponential time, and
+// all matches together one of time that grows with the text, for those that look far ahead from every place.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +34,7 @@ class Pattern {
   std::string source_;
   std::string where_;
   std::shared_ptr<const void> code_;  // pcre2_code; null for a literal
+  bool by_places_ = false;            // whether a search may be made from some places after the other
 };
 
 // Finds the matches of one pattern; keeps what matching needs between texts. One thread at a time.
@@ -44,11 +45,15 @@ class Matcher {
   Matcher(const Matcher&) = delete;
   Matcher& operator=(const Matcher&) = delete;
   // All matches in order, none overlapping; `matches` is cleared first. `text` is UTF-8.
-  // Errors: unsupported where the expression needs too many steps; base::Interrupted (long texts).
+  // Errors: unsupported where the expression needs too many steps, or too much of the thread's time for what this
+  // matcher has been given so far; base::Interrupted (long texts).
   void find_all(std::string_view text, std::vector<Range>& matches);
 
  private:
   struct State;
+  int find_next(std::string_view text, size_t at);
+  void charge(double steps, size_t characters);
+  [[noreturn]] void refuse(const std::string& why) const;
   const Pattern& pattern_;
   std::unique_ptr<State> state_;
 };

@@ -65,6 +65,37 @@ TEST(Pattern, ACatastrophicExpressionIsAnErrorAndNotAHang) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
+// By many matches, within one, and without any.
+TEST(Pattern, AnExpressionThatReadsTheWholeTextFromEveryPlaceIsAnErrorInATimeThatGrowsWithTheText) {
+  for (const char* expression : {"a(?=[^b]*b)|a", "(?:a(?=[^b]*b)|a)+", "[ax](?=[^b]*b)"}) {
+    const auto pattern = Pattern::regex(expression, "tokenizer.json: pre_tokenizer");
+    const auto start = std::chrono::steady_clock::now();
+    try {
+      matches(pattern, std::string(300'000, 'a'));
+      ADD_FAILURE() << expression;
+    } catch (const base::Error& error) {
+      EXPECT_NE(std::string(error.what()).find("tokenizer.json: pre_tokenizer"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find(expression), std::string::npos) << error.what();
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30)) << expression;
+  }
+}
+
+// A search goes from a few places to the next, and on with more steps.
+TEST(Pattern, AMatchIsFoundHoweverFarItIsAndHoweverManyStepsItTakes) {
+  std::string text;
+  for (int i = 0; i < 300; ++i) text += "\xE2\x82\xAC";
+  text += "1" + std::string(5000, 'b') + "c";
+  const std::string far = text + text;
+  const Strings numbers = {"1", "1"};
+  EXPECT_EQ(matches(Pattern::regex("[0-9]", "test"), far), numbers);
+  EXPECT_EQ(matches(Pattern::regex("(?<=\\x{20ac})1", "test"), far), numbers);
+  EXPECT_EQ(matches(Pattern::regex("1(?=(?:b|bb)*c)", "test"), far), numbers);
+  EXPECT_EQ(matches(Pattern::regex("(?:b|x)+c$", "test"), far), Strings{std::string(5000, 'b') + "c"});
+  EXPECT_EQ(matches(Pattern::regex("\\G[0-9]", "test"), far), Strings{});
+  EXPECT_EQ(matches(Pattern::regex("x?", "test"), std::string(200, 'a')).size(), 201u);
+}
+
 TEST(Pattern, WhatCannotBeTranslatedIsRefused) {
   EXPECT_THROW(Pattern::regex(R"([\p{L}&&[^a]])", "test"), base::Error);
   EXPECT_THROW(Pattern::regex("(", "test"), base::Error);

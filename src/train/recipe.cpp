@@ -399,7 +399,25 @@ void validate(const Recipe& recipe) {
   check_validation(recipe);
 }
 
+namespace {
+
+// Nothing but blank lines and comments.
+bool says_nothing(const std::string& yaml) {
+  bool in_comment = false;
+  return std::all_of(yaml.begin(), yaml.end(), [&](char c) {
+    in_comment = c != '\n' && (in_comment || c == '#');
+    return in_comment || c == ' ' || c == '\t' || c == '\r' || c == '\n';
+  });
+}
+
+}  // namespace
+
 Recipe read_recipe(const std::string& yaml, const std::string& where, const std::vector<std::string>& overrides) {
+  if (overrides.empty() && says_nothing(yaml)) {
+    throw base::Error(
+        base::ErrorCode::invalid_argument,
+        where + ": the recipe is empty; begin with one of recipes/, docs/training.md tells what is in it");
+  }
   Recipe recipe;
   base::read_settings(yaml, where, overrides, recipe);
   return recipe;

@@ -110,6 +110,8 @@ class Data(ProgramTest):
         self.succeed("data", "import", "--npy", self.root / "own.npy", "--model", self.model, "--output",
                      self.root / "back")
         self.assertEqual((self.root / "back/tokens-00000.bin").read_bytes(), (own / "tokens-00000.bin").read_bytes())
+        for option in (("--zstd",), ("--tokens", "3"), ("--previous-tokens", "3")):
+            self.refuse("requires --mds", "data", "export", own, "--npy", self.root / "other.npy", *option)
         self.succeed("data", "export", own, "--mds", self.root / "mds", "--tokens", "3", "--previous-tokens", "4", "--zstd")
         self.succeed("data", "import", "--mds", self.root / "mds", "--model", self.model, "--output", self.root / "samples")
         self.assertEqual((self.root / "samples/tokens-00000.bin").read_bytes()[::2], b"abcdefgdefghij")

@@ -183,6 +183,17 @@ class Errors(ProgramTest):
         copied = self.succeed("convert", self.model, "--output", self.root / "copied", "--dtype", "bfloat16")
         self.assertIn("--dtype bfloat16: without effect", copied.err)
 
+    def test_a_type_of_weights_that_a_command_does_not_make_is_refused(self):
+        for dtype in ("fp8", "int8", "int4"):
+            self.refuse([f"--dtype {dtype}", "--int8"], "adapter", "init", "--model", self.model, "--dtype", dtype,
+                        "--output", self.root / "rounded")
+        self.refuse(["--dtype int4", "8 bits"], "adapter", "quantise", self.adapter, "--model", self.model, "--dtype",
+                    "int4", "--output", self.root / "rounded")
+        self.assertFalse((self.root / "rounded").exists())
+        self.refuse(["--dtype bfloat16", "float32"], "bench", "--shape", "tiny", "--device", "cpu", "--dtype", "bfloat16")
+        text = self.write("calibration.txt", "text")
+        self.refuse("--calibration", "info", self.model, "--dtype", "fp8", "--calibration", text)
+
     def test_contradictions_are_refused(self):
         self.refuse_generate(["--no-cache", "--remote-store"], "--no-cache", "--remote-store", "redis://localhost")
         self.refuse_generate("--prompt-file", "--prompt-file", self.write("p.txt", "x"))

@@ -43,6 +43,11 @@ class Eval(ProgramTest):
         self.assertIn("warning: --by-document: document 'book 3' occurs twice", twice.err)
         self.refuse("'book 3' occurs twice", "eval", "compare", *[self.write("twice.jsonl", twice.out)] * 2)
 
+    def test_texts_and_outputs_that_hold_nothing_are_told_so(self):
+        empty = self.write("empty.txt", "")
+        self.refuse("the texts are empty", "eval", "lm", "--model", self.model, "--text", empty, "--context-tokens", "0")
+        self.refuse("this is a folder; expected a file", "eval", "compare", self.root, self.root)
+
     def test_quantised_weights_score_nearly_the_same(self):
         exact = self.measure()
         for dtype, tolerance in (("int8", 0.05), ("fp8", 0.2), ("int4", 0.5)):

@@ -207,6 +207,13 @@ class Refused(Training):
         self.refuse("did you mean 'rate'?", *self.arguments("wrong", "optimiser.rat=1"))
         self.assertFalse((self.root / "wrong").exists())
 
+    def test_an_empty_recipe_and_options_that_exclude_each_other_are_told(self):
+        empty = self.write("empty.yaml", "\n# later\n")
+        self.refuse(["empty.yaml: the recipe is empty", "docs/training.md"], "train", empty)
+        self.refuse("this is a folder", "train", self.root)
+        self.refuse("--export and --print-recipe", *self.arguments("none"), "--export", "--print-recipe")
+        self.refuse("--export trains nothing", *self.arguments("none"), "--export", "--stop-after", "5")
+
     def test_another_recipe_in_the_same_folder_is_refused_by_what_differs(self):
         self.succeed(*self.arguments("same", "phases.0.steps=1", "phases.1.steps=1"))
         self.refuse(["same", "another recipe", "rate: 0.005", "rate: 0.5", "another output folder"],
