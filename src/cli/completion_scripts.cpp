@@ -16,22 +16,31 @@ std::string plain(std::string text) {
   return text;
 }
 
+// CLI11 keeps the allowed values only in words: {a,b}.
+std::vector<std::string> values_of(const CLI::Option& option) {
+  std::vector<std::string> values;
+  const std::string type = option.get_type_name();
+  const size_t open = type.find('{'), close = type.find('}');
+  if (open == std::string::npos || close == std::string::npos) return values;
+  for (size_t at = open + 1; at < close;) {
+    const size_t end = std::min(type.find(',', at), close);
+    values.push_back(type.substr(at, end - at));
+    at = end + 1;
+  }
+  return values;
+}
+
 void describe_into(const CLI::App& command, const std::string& path, std::vector<CommandDescription>& out) {
   CommandDescription one;
   one.path = path;
   one.description = command.get_description();
   for (const CLI::Option* option : command.get_options()) {
-    if (option->get_lnames().empty()) continue;
-    one.options.push_back(
-        {"--" + option->get_lnames().front(), option->get_description(), option->get_type_size_max() > 0, {}});
-    // CLI11 keeps the allowed values only in words: {a,b}.
-    const std::string type = option->get_type_name();
-    const size_t open = type.find('{'), close = type.find('}');
-    if (open == std::string::npos || close == std::string::npos) continue;
-    for (size_t at = open + 1; at < close;) {
-      const size_t end = std::min(type.find(',', at), close);
-      one.options.back().values.push_back(type.substr(at, end - at));
-      at = end + 1;
+    if (!option->get_lnames().empty()) {
+      one.options.push_back({"--" + option->get_lnames().front(), option->get_description(),
+                             option->get_type_size_max() > 0, values_of(*option)});
+    } else if (option->get_positional()) {
+      one.takes_words = true;
+      one.words = values_of(*option);
     }
   }
   const auto below = command.get_subcommands([](const CLI::App*) { return true; });
@@ -55,6 +64,13 @@ std::string option_names(const CommandDescription& command) {
   std::vector<std::string> names = command.commands;
   for (const auto& option : command.options) names.push_back(option.name);
   return joined(names);
+}
+
+// Where a word may be a file, options are told only once a dash is typed. No words: files, in the end.
+std::string bash_words(const CommandDescription& command) {
+  std::string options = "words='" + option_names(command) + "'";
+  if (!command.takes_words) return options;
+  return "if [[ \"$word\" == -* ]]; then " + options + "; else words='" + joined(command.words) + "'; fi";
 }
 
 // Which command is being typed: the words that are names of commands, one level after another.
@@ -87,7 +103,7 @@ std::string bash_script(const std::vector<CommandDescription>& commands) {
   }
   script += "  esac\n  local words=\"\"\n  case \"$at\" in\n";
   for (const CommandDescription& command : commands)
-    script += "    \"" + command.path + "\") words='" + option_names(command) + "' ;;\n";
+    script += "    \"" + command.path + "\") " + bash_words(command) + " ;;\n";
   return script +
          "  esac\n  mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$word\")\n"
          "  [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n}\n"
@@ -102,7 +118,8 @@ std::string zsh_script(const std::vector<CommandDescription>& commands) {
   for (const CommandDescription& command : commands) {
     script += "    '" + command.path + "')\n";
     if (!command.commands.empty()) script += "      compadd -- " + joined(command.commands) + "\n";
-    script += "      _arguments '*:file:_files'";
+    const std::string words = command.words.empty() ? "file:_files" : "value:(" + joined(command.words) + ")";
+    script += "      _arguments '*:" + words + "'";
     for (const auto& option : command.options) {
       script += " \\\n        '*" + option.name + "[" + plain(option.description) + "]";
       if (option.takes_value)
@@ -137,6 +154,7 @@ std::string fish_script(const std::vector<CommandDescription>& commands) {
           .append(plain(found->description))
           .append("'\n");
     }
+    if (!command.words.empty()) script += start + "-f -a '" + joined(command.words) + "'\n";
     for (const auto& option : command.options) {
       script += start + "-l " + option.name.substr(2);
       if (option.takes_value) script += option.values.empty() ? " -r" : " -x -a '" + joined(option.values) + "'";

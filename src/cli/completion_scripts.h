@@ -17,6 +17,8 @@ struct CommandDescription {
     std::vector<std::string> values;  // where only these are taken
   };
   std::vector<Option> options;
+  bool takes_words = false;           // without an option's name: a file, say
+  std::vector<std::string> words;     // where only these are taken
   std::vector<std::string> commands;  // names below this one
 };
 

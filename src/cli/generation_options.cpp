@@ -118,6 +118,11 @@ void check_answer(const GenerationOptions& options) {
 
 void check_answer_of(const Runtime& runtime, const GenerationOptions& options) {
   decoder_window(options, runtime.source.decoder.max_positions, false);
+  const int64_t least = leading_ids(*runtime.tokenizer) + 2;  // one that leaves the window, and one that stays
+  if (options.endless && options.decoder_tokens > 0 && options.decoder_tokens < least) {
+    throw Error(ErrorCode::invalid_argument, "--decoder-tokens " + std::to_string(options.decoder_tokens) +
+                                                 ": with --endless it must be at least " + std::to_string(least));
+  }
   const int64_t vocabulary = runtime.source.decoder.vocabulary;
   for (const auto& [token, bias] : parse_logit_bias(options.logit_bias)) {
     if (token < vocabulary) continue;

@@ -2,7 +2,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/runtime.h"
 #include "cli/standard_streams.h"
@@ -70,11 +69,8 @@ void run_train(const TrainCommand& command, const CommonOptions& common) {
   if (const c10::Device first = options.devices.front(); first.is_cuda())
     options.device_memory = [first] { return ops::peak_device_bytes(first).value_or(0); };
   const train::TrainResult result = train::train(recipe, options);
+  if (!result.finished) return;  // at which step, it has said
   const base::Path output = recipe.output;
-  if (!result.finished) {
-    base::notice("stopped after step " + std::to_string(result.steps) + "; the same command goes on from there");
-    return;
-  }
   write_output((output / "result").string() + "\n");
 }
 

@@ -123,13 +123,18 @@ Path chunks_folder(const Path& cache_folder) { return cache_folder / "chunks"; }
 Path kept_folder(const Path& cache_folder) { return cache_folder / "kept"; }
 
 std::unique_ptr<text::Tokenizer> load_tokenizer_at(const Path& path) {
-  if (path.extension() != ".gguf") return text::load_tokenizer(path);
-  return text::load_gguf_tokenizer(formats::Checkpoint::open(path));
+  if (path.extension() == ".gguf") return text::load_gguf_tokenizer(formats::Checkpoint::open(path));
+  try {
+    return text::load_tokenizer(path);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::not_found) throw;
+    throw Error(error.code(), std::string(error.what()) + "; --tokenizer names a folder or file that has one");
+  }
 }
 
 std::unique_ptr<text::Tokenizer> open_tokenizer(const OpenOptions& options, const model::ModelSource& source) {
   if (!options.tokenizer.empty()) return load_tokenizer_at(options.tokenizer);
-  return source.checkpoint.is_gguf() ? text::load_gguf_tokenizer(source.checkpoint) : text::load_tokenizer(source.path);
+  return source.checkpoint.is_gguf() ? text::load_gguf_tokenizer(source.checkpoint) : load_tokenizer_at(source.path);
 }
 
 std::optional<Path> find_adapter(const OpenOptions& options) {

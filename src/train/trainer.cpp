@@ -127,6 +127,22 @@ class Trainer {
     if (const Replica& replica = replicas_.first(); replica.device.is_cpu())
       check_micro_batch_memory(*replica.trainee, recipe_, base::available_bytes());
     RunLog log(recipe_, step_, count(optimiser().parameters()), {options_.devices.size(), options_.device_memory});
+    try {
+      return go_on(log);
+    } catch (const base::Interrupted&) {
+      // In the midst of a step nothing has changed yet: it is made anew when the run goes on, and so is a validation.
+      if (step_ > 0 && checkpoints_.newest() != step_) save();
+      if (step_ > 0) tell_where_it_stopped();
+      throw;
+    }
+  }
+
+ private:
+  int64_t vocabulary() const { return corpus_ ? corpus_->vocabulary() : 0; }
+  Optimiser& optimiser() { return replicas_.first().optimiser; }
+
+  // All steps that are left, and the result. Errors: Interrupted at Ctrl-C; what was done may not be saved yet.
+  TrainResult go_on(RunLog& log) {
     const auto start = Clock::now();
     auto last_saved = start;
     double loss = 0;
@@ -135,35 +151,33 @@ class Trainer {
       save();
     }
     while (step_ < recipe_.steps()) {
-      try {
-        loss = one_step(log);
-        owes_validation_ =
-            recipe_.validation.steps > 0 && (step_ % recipe_.validation.steps == 0 || step_ == recipe_.steps());
-        if (owes_validation_) validate_now(log);
-      } catch (const base::Interrupted&) {
-        // In the midst of a step nothing has changed yet: it is made anew when the run goes on, and so is a validation.
-        if (step_ > 0 && checkpoints_.newest() != step_) save();
-        throw;
-      }
+      loss = one_step(log);
+      owes_validation_ =
+          recipe_.validation.steps > 0 && (step_ % recipe_.validation.steps == 0 || step_ == recipe_.steps());
+      if (owes_validation_) validate_now(log);
+      base::throw_if_interrupted();
       const bool out_of_time = options_.stop_after_seconds > 0 && seconds_since(start) >= options_.stop_after_seconds;
-      const bool stops = base::interrupted() || (out_of_time && step_ < recipe_.steps());
+      const bool stops = out_of_time && step_ < recipe_.steps();
       const CheckpointSettings& when = recipe_.checkpoint;
       if (stops || (when.steps > 0 && step_ % when.steps == 0) ||
           (when.minutes > 0 && seconds_since(last_saved) >= 60 * when.minutes)) {
         save();
         last_saved = Clock::now();
       }
-      if (base::interrupted()) throw base::Interrupted();
-      if (stops) return {step_, false, loss};
+      if (stops) {
+        tell_where_it_stopped();
+        return {step_, false, loss};
+      }
     }
     if (checkpoints_.newest() != step_) save();
     write_result();
     return {step_, true, loss};
   }
 
- private:
-  int64_t vocabulary() const { return corpus_ ? corpus_->vocabulary() : 0; }
-  Optimiser& optimiser() { return replicas_.first().optimiser; }
+  // Once the checkpoint of this step is on the disk.
+  void tell_where_it_stopped() const {
+    base::notice("stopped after step " + std::to_string(step_) + "; the same command goes on from there");
+  }
 
   void write_result() {
     export_trained(base::Path(recipe_.output) / "result", *replicas_.first().trainee,

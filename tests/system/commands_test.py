@@ -526,10 +526,19 @@ class Commands(ProgramTest):
             script = self.write(f"completion.{shell}", self.succeed("completion", shell).out)
             if shutil.which(shell):
                 subprocess.run([shell, "-n", script], check=True)
-        script = self.root / "completion.bash"
-        ask = f'source {script}; COMP_WORDS=(cepe store cl); COMP_CWORD=2; _cepe; echo "${{COMPREPLY[@]}}"'
-        answer = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
-        self.assertEqual(answer.stdout.strip(), "clear")
+
+    def test_bash_completes_commands_options_values_and_files(self):
+        script = self.write("completion.bash", self.succeed("completion", "bash").out)
+        folder = self.root / "completed"
+        folder.mkdir()
+        (folder / "a book.txt").write_text("text")
+        for words, expected in (("store cl", "clear"), ("generate --docu", "--document"), ("completion ''", "bash zsh fish"),
+                                ("encode ''", "a book.txt"), ("encode a", "a book.txt"), ("encode --js", "--json"),
+                                ("generate --document ''", "a book.txt"), ("encode --state-type i", "int8")):
+            ask = (f'source {script}; COMP_WORDS=(cepe {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _cepe; '
+                   'echo "${COMPREPLY[@]}"')
+            answer = subprocess.run(["bash", "-c", ask], cwd=folder, capture_output=True, text=True, check=True)
+            self.assertEqual(answer.stdout.strip(), expected, words)
 
 
 class DefaultModel(ProgramTest):

@@ -49,6 +49,12 @@ class Errors(ProgramTest):
 
     def test_missing_tokenizer(self):
         self.refuse("nowhere: no such file", "info", self.model, "--tokenizer", "nowhere")
+        bare = self.changed_model("without-tokenizer")
+        (bare / "tokenizer.json").unlink()
+        document = self.write("text.txt", "text")
+        for command in (("generate", "--prompt", "abc"), ("tokenize", "abc"), ("eval", "lm", "--text", document),
+                        ("data", "build", "--text", document, "--output", self.root / "corpus")):
+            self.refuse(["without-tokenizer: no tokenizer", "--tokenizer names"], *command, "--model", bare)
 
     def test_missing_adapter(self):
         self.refuse_generate(["nowhere", "cepe adapter init"], "--adapter", "nowhere")

@@ -105,6 +105,7 @@ class Generate(ProgramTest):
         self.assertIsNone(slid["attribution"]["documents"][0]["document"], "what was said went to the encoder")
         self.assertAlmostEqual(sum(one["mass"] for one in slid["attribution"]["chunks"]), 1, places=4)
         self.refuse(["--adapter"], "generate", "--model", self.model, "--adapter", "none", "--prompt", "Q", "--endless")
+        self.refuse("--decoder-tokens 1: with --endless it must be at least 2", *arguments, "--decoder-tokens", "1")
 
     def test_without_a_prompt_the_end_of_the_document_is_continued(self):
         book = self.write("continued.txt", BOOK)

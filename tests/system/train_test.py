@@ -171,6 +171,8 @@ class Stopped(Training):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, err)
+        self.assertIn(f"stopped after step {self.steps_in(output)[-1]}; the same command goes on from there",
+                      err.decode())
         return out
 
     def test_ctrl_c_does_not_wait_for_the_end_of_a_long_step(self):
