@@ -54,8 +54,8 @@ struct Endless {
 struct Request {
   std::vector<text::Token> prompt;  // at least one token
   Sampling sampling;
-  int64_t max_tokens = 128;
-  std::vector<std::string> stop;             // generation ends before the first of these
+  int64_t max_tokens = 128;                  // an answer of none ends at once, without a pass
+  std::vector<std::string> stop;             // generation ends before the first of these; empty ones mean nothing
   std::vector<text::Token> end_tokens;       // end-of-sequence ids
   int64_t log_probabilities = -1;            // how many alternatives; -1 = none at all
   std::function<bool(const Step&)> on_step;  // called a token; false ends that answer. May cancel requests

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
-#include <ATen/ops/argsort.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/exp.h>
@@ -63,6 +62,12 @@ at::Tensor order_of(const at::Tensor& logits) {
   return ascending.to(at::kLong).mul_(int64_t{1} << 32).add_(ids);
 }
 
+Candidates best_of(const at::Tensor& logits, int64_t most) {
+  const at::Tensor order = order_of(logits);
+  const at::Tensor ids = most < logits.size(1) ? std::get<1>(at::topk(order, most)) : order.argsort(1, true);
+  return {logits.gather(1, ids), ids};
+}
+
 // As many of the best as any row may take.
 Candidates candidates(const at::Tensor& logits, std::span<Sampler* const> samplers) {
   int64_t most = 0;
@@ -71,9 +76,7 @@ Candidates candidates(const at::Tensor& logits, std::span<Sampler* const> sample
     most = wanted == 0 ? logits.size(1) : std::max(most, wanted);
     if (wanted == 0) break;
   }
-  const at::Tensor order = order_of(logits);
-  const at::Tensor ids = most < logits.size(1) ? std::get<1>(at::topk(order, most)) : order.argsort(1, true);
-  return {logits.gather(1, ids), ids};
+  return best_of(logits, most);
 }
 
 // Rows with a temperature: logits [R, V] -> tokens [R] int64. The inverse of the cumulative distribution of what top-k,
@@ -126,13 +129,13 @@ at::Tensor chosen_tokens(const at::Tensor& logits, std::span<Sampler* const> sam
   return chosen.index_copy(0, places, draw(logits.index_select(0, places), drawing));
 }
 
-// [R, 2 + 2 * most] float64: token, its log-probability, the best tokens, theirs.
+// [R, 2 + 2 * n] float64: token, its log-probability, the n best tokens, theirs; n = most, or all.
 at::Tensor with_log_probabilities(const at::Tensor& logits, const at::Tensor& chosen, int64_t most) {
   const at::Tensor values = at::log_softmax(logits, 1);
   const at::Tensor tokens = chosen.unsqueeze(1);
-  const auto [best, ids] = at::topk(values, std::min(most, values.size(1)));
+  const at::Tensor ids = best_of(logits, most).ids;
   return at::cat({tokens.to(at::kDouble), values.gather(1, tokens).to(at::kDouble), ids.to(at::kDouble),
-                  best.to(at::kDouble)},
+                  values.gather(1, ids).to(at::kDouble)},
                  1)
       .to(at::kCPU)
       .contiguous();

@@ -68,8 +68,9 @@ class Sampler {
 inline constexpr text::Token no_token = -1;
 
 struct Choice {
-  text::Token token = 0;                               // no_token where one of the logits is NaN
-  std::vector<TokenLogProbability> log_probabilities;  // [0] the token itself, then the best; empty unless asked for
+  text::Token token = 0;  // no_token where one of the logits is NaN
+  // [0] the token itself, then the best, of equals the smaller id first; empty unless asked for.
+  std::vector<TokenLogProbability> log_probabilities;
 };
 
 // One token for each row of logits [R, V] float32; samplers [R]; alternatives [R]: how many log-probabilities beside

@@ -1,5 +1,5 @@
 // Perplexity of the last tokens of a decoder window, given more and more of the text before it as context. The same
-// target tokens are scored for every length, so that nothing but the context differs (METHOD: language modelling).
+// target tokens are scored for every length, so that nothing but the context differs (arXiv 2402.16617).
 #pragma once
 
 #include <cstdint>

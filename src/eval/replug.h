@@ -1,5 +1,5 @@
 // RePlug (arXiv 2301.12652), a peer: every passage is put before the input in a row of its own, and the next-token
-// distributions are averaged with softmax(retrieval score).
+// distributions are averaged with softmax(retrieval score). Of the library: no command of the program does it.
 #pragma once
 
 #include <ATen/core/Tensor.h>

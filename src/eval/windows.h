@@ -1,6 +1,6 @@
 // Which tokens an evaluation of language modelling scores, and which text before them is its context: windows drawn
-// from documents. The same windows serve every length of context, so that nothing but the context differs (METHOD:
-// language modelling).
+// from documents. The same windows serve every length of context, so that nothing but the context differs (arXiv
+// 2402.16617).
 #pragma once
 
 #include <cstdint>

@@ -26,11 +26,14 @@ struct AdapterConfig {
 // Errors: corrupt (field by name), not_found, unsupported (a LoRA/PEFT folder, another format_version).
 AdapterConfig read_adapter_config(const base::Path& folder);
 
-// The adapter for this decoder. Errors: mismatch (both names) unless options.allow_mismatch; missing tensors; shapes.
+// The adapter for this decoder. Errors: those of read_adapter_config; mismatch (both names) unless
+// options.allow_mismatch, and always for layers or shared embeddings that the decoder has not; not_found with the list
+// of missing tensors; corrupt for one of another shape.
 Adapter load_adapter(const base::Path& folder, const Decoder& decoder, const LoadOptions& options);
 
-// Writes the folder: float32 or bfloat16 weights as they are, or int8 rows (value = weight * weight_scale[row], norms
-// float32).
+// Writes the folder, which is made where it is missing: float32 or bfloat16 weights as they are, or int8 rows (value =
+// weight * weight_scale[row], norms float32). Errors: unsupported for an adapter that was loaded packed; those of
+// formats::write_safetensors.
 struct SaveOptions {
   bool int8_rows = false;
   bool trained = true;

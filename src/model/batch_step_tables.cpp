@@ -2,7 +2,6 @@
 #include "model/batch_step_tables.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>

@@ -157,12 +157,12 @@ at::Tensor attend(const CrossAttention& block, const at::Tensor& queries, const 
 const std::shared_ptr<const ops::PageTable>& ContextStates::table() const {
   static std::mutex making;  // of any context's: engines on several threads may share one
   const std::lock_guard lock(making);
-  if (!table_) {
+  if (!table_.made) {
     std::vector<std::vector<ops::RowPage>> one(1);
     for (const at::Tensor& page : pages) one.front().push_back({page.unsqueeze(1), page.unsqueeze(1)});
-    table_ = std::make_shared<ops::PageTable>(ops::page_table(one, pages.front().device()));
+    table_.made = std::make_shared<ops::PageTable>(ops::page_table(one, pages.front().device()));
   }
-  return table_;
+  return table_.made;
 }
 
 int64_t ContextStates::Projected::bytes() const {
@@ -173,7 +173,7 @@ int64_t ContextStates::state_width() const { return ops::row_width(pages.front()
 
 void ContextStates::append(const at::Tensor& page) {
   if (page.size(0) == 0) return;
-  table_.reset();
+  table_.made.reset();
   pages.push_back(page);
   rows += page.size(0);
 }

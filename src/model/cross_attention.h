@@ -1,7 +1,7 @@
 // The cross-attention block that CEPE adds to a decoder layer: h += o * softmax(q k / sqrt(D)) v with q from the
 // layer's hidden rows, k and v from the encoder's states. No rotary embedding, no causal mask, no biases.
 //
-// k and v are linear in the states, so the same sum can be had in three ways (METHOD: chosen by cost, see
+// k and v are linear in the states, so the same sum can be had in three ways (chosen by cost, see
 // cost_model.h):
 //   projected  K and V of one layer at a time, in tiles merged by log-sum-exp, thrown away
 //   absorbed   score = (Wk_g^T q_h) . state, out_h = Wv_g * sum(a * state): the states are read as they are
@@ -59,7 +59,8 @@ struct ContextStates {
   };
   std::vector<Projected> kept;
 
-  // The pages as kernels read them; made when first asked for, by any thread, dropped by append.
+  // The pages as kernels read them; made when first asked for, by any thread, dropped by append. There is a page. A
+  // copy makes its own: it may be taken while another thread asks.
   const std::shared_ptr<const ops::PageTable>& table() const;
 
   int64_t state_width() const;  // E; there is a page
@@ -67,7 +68,19 @@ struct ContextStates {
   void append(const at::Tensor& page);
 
  private:
-  mutable std::shared_ptr<const ops::PageTable> table_;
+  struct Table {
+    Table() = default;
+    Table(const Table& /*others*/) {}
+    Table(Table&&) noexcept = default;
+    Table& operator=(const Table& others) {
+      if (this != &others) made.reset();
+      return *this;
+    }
+    Table& operator=(Table&&) noexcept = default;
+    ~Table() = default;
+    std::shared_ptr<const ops::PageTable> made;
+  };
+  mutable Table table_;
 };
 
 // What the last row of a sequence gave to each page of its context: the softmax's mass, mean over heads, added up over
@@ -102,12 +115,13 @@ double scale_of(const HeadShape& shape);  // of scores: 1 / sqrt(D)
 CrossAttentionCost cost_of(const ContextStates& context, int64_t rows, const HeadShape& shape);
 
 // normed [N, C]: the hidden rows after block.norm -> what is added to the hidden rows [N, C]. `layer` counts
-// cross-attention layers from 0 (index into ContextStates::kept).
+// cross-attention layers from 0 (index into ContextStates::kept). Errors: invalid_argument where the path is kept and a
+// context has no K and V.
 at::Tensor forward(const CrossAttention& block, const at::Tensor& normed, const BatchLayout& layout,
                    const CrossAttentionInput& input, const HeadShape& shape, int64_t layer);
 
-// The three ways, for one sequence: queries [T, H, D] -> [T, H, D] of the queries' type. `absorbed` and `projected`
-// need block.key and block.value, `kept` a context with kept[layer].
+// Two of the ways, for one sequence: queries [T, H, D] -> [T, H, D] of the queries' type. The context has a page.
+// (Kept K and V are read by attend_all, those in 8 bits by ops::int8_attention.)
 at::Tensor attend_projected(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
                             const HeadShape& shape);
 at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& queries, const ContextStates& context,
@@ -117,7 +131,7 @@ at::Tensor attend_absorbed(const CrossAttention& block, const at::Tensor& querie
 at::Tensor absorbed_queries(const CrossAttention& block, const at::Tensor& queries, const HeadShape& shape);
 
 // Fills context.kept for all blocks (those not nullptr, in order), K and V in `type`; at::kByte: in 8 bits, on a CPU
-// only.
+// only. Whatever is thrown (LibTorch's, without memory), nothing is kept then.
 void keep_projections(ContextStates& context, std::span<const CrossAttention* const> blocks, const HeadShape& shape,
                       at::ScalarType type);
 

@@ -2,7 +2,6 @@
 // blocks, where there are any, are handed in from outside: without them this is exactly the original model.
 #pragma once
 
-#include <span>
 #include <string>
 #include <vector>
 
@@ -51,7 +50,7 @@ struct Decoder {
 at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache,
                    const CrossAttentionInput& cross = {}, bool recompute = false);
 
-// Logits of hidden rows [n, C] -> [n, V] float32 (the type of the product on request of training: float32 always).
+// Logits of hidden rows [n, C] after the final norm -> [n, V], float32 whatever the type of the product.
 at::Tensor logits(const Decoder& decoder, const at::Tensor& hidden);
 // What it says, of its output table's products [N, V]: float32, bent towards its cap where it has one.
 at::Tensor capped_logits(const DecoderConfig& config, const at::Tensor& products);

@@ -20,6 +20,7 @@ namespace cepe::model {
 enum class CrossAttentionStart { copy, zero, normal, none, scaled };
 CrossAttentionStart cross_attention_start(const std::string& name);  // Errors: invalid_argument, with the names known
 
+// Float32, on the CPU. Errors: invalid_argument where the encoder is wider than the decoder (but for none and scaled).
 CrossAttention initialise_cross_attention(const Decoder& decoder, int64_t layer, int64_t encoder_width,
                                           CrossAttentionStart start, uint64_t seed);
 

@@ -52,6 +52,7 @@ struct PagedPiece {
   int64_t cached = 0;               // P
   std::span<const int32_t> blocks;  // at least ceil((P + T) / block_rows)
 };
+// The pieces one after the other, each with its block table, positions from its `cached` on.
 BatchLayout paged_layout(std::span<const PagedPiece> pieces, int64_t block_rows, at::Device device);
 
 // Keys and values of the decoder's self-attention, rotated, for all layers. Layers read and write it; whoever made it
@@ -60,9 +61,8 @@ struct KvCache {
   std::vector<at::Tensor> keys;    // L x [slots, G, D], or in 8 bits [slots, G, D + 4] (ops/int8_rows.h)
   std::vector<at::Tensor> values;  // likewise
 
-  int64_t slots() const {
-    return values.empty() ? 0 : values.back().size(0);
-  }  // where they grow, it is the last that does
+  // Those that every layer has: where a cache grows, the last layer's values are the last to do so.
+  int64_t slots() const { return values.empty() ? 0 : values.back().size(0); }
 };
 
 // Bytes of a slot, keys and values of all layers. type: kByte: in 8 bits.

@@ -30,19 +30,21 @@ struct ModelSource {
 // adapter, an encoder of stage mlm).
 ModelSource open_model(const base::Path& path);
 
+// Errors: not_found with the list of missing tensors; corrupt for one of another shape than the configuration has;
+// out_of_memory on a CPU, before anything is read, with figures.
 Decoder load_decoder(const ModelSource& source, const LoadOptions& options);
 
-// The decoder and, for a published CEPE folder, its adapter. Errors: also out_of_memory, before anything is read, with
-// figures.
+// The decoder and, for a published CEPE folder, its adapter. Errors: as load_decoder.
 CepeModel load_model(const ModelSource& source, const LoadOptions& options);
 
-// LlamaForMLM folder.
+// LlamaForMLM folder. Errors: those of open_model for its configuration; not_found and corrupt as load_decoder.
 MaskedLanguageModel load_masked_language_model(const base::Path& folder, const LoadOptions& options);
 
 // Bytes of all tensors as they stand in the files.
 int64_t stored_bytes(const formats::Checkpoint& checkpoint);
 
-// Encoder weights under `prefix`. Its embedding comes from `decoder` where the config shares it.
+// Encoder weights under `prefix`. Its embedding comes from `decoder` where the config shares it, else that may be
+// nullptr. Missing tensors of these two are told by reader.finish(); corrupt for one of another shape.
 Encoder load_encoder(WeightReader& reader, const EncoderConfig& config, const std::string& prefix,
                      const Decoder* decoder);
 CrossAttention load_cross_attention(WeightReader& reader, const DecoderConfig& decoder, int64_t encoder_width,

@@ -8,7 +8,6 @@
 #include <ATen/ops/log.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/ops/topk.h>
 #include <ATen/ops/xlogy.h>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// The losses of the method. All in float32, differentiable.
+// The losses of the method (arXiv 2402.16617), as they are defined: over whole logits. All in float32, differentiable.
+// Training takes those per row, and cross-entropy from ops/chunked_loss.h, which never holds all logits.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,4 @@
-// The distillation loss against sums worked out in float64 from METHOD's formula.
+// The distillation loss against sums worked out in float64 from its formula.
 #include "model/losses.h"
 
 #include <ATen/ops/tensor.h>

@@ -14,7 +14,7 @@ struct RopeAngles {
   at::Tensor cos, sin;  // [N, width / 2] float32, scaled by YaRN's attention factor
 };
 
-// theta^(-2i / width) with the scaling applied: [width / 2] float32 on the CPU. `reach` = tokens of the longest
+// theta^(-2i / width) with the scaling applied: [width / 2] float32 on the CPU. `reach` = the largest
 // position of this pass + 1; only dynamic scaling looks at it.
 at::Tensor inverse_frequencies(const RopeConfig& rope, int64_t reach);
 

@@ -1,5 +1,6 @@
 // The sentence encoder that finds passages: BERT (arXiv 1810.04805) with the mean over tokens as its embedding
-// (Sentence-BERT, arXiv 1908.10084). MiniLM-L6 is the default; Contriever is the same architecture.
+// (Sentence-BERT, arXiv 1908.10084). MiniLM-L6 is the one that scripts/fetch-models gets; Contriever is the
+// same architecture. Of the library: no command of the program finds passages.
 #pragma once
 
 #include <vector>
@@ -39,7 +40,7 @@ struct SentenceEncoder {
 SentenceEncoder load_sentence_encoder(const base::Path& folder, const LoadOptions& options);
 
 // ids [n, S] int64 with [CLS] and [SEP], mask [n, S] (non-zero = a real token) or undefined -> hidden states [n, S, E].
-// Errors: invalid_argument where S is beyond the model's positions.
+// ids must be in the vocabulary. Errors: invalid_argument where S is beyond the model's positions.
 at::Tensor forward(const SentenceEncoder& encoder, const at::Tensor& ids, const at::Tensor& mask = {});
 
 // The mean over real tokens ([CLS] and [SEP] included), of length 1 where `normalise`: [n, E] float32.

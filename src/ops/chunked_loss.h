@@ -1,8 +1,8 @@
 // Losses of logits = hidden * weight^T that never hold all logits: rows go by in chunks, each chunk's gradient in its
 // logits is made in the forward pass and multiplied out at once, so that the backward pass only scales. A vocabulary of
 // 49152 with 16384 rows in bfloat16 takes 0.25 GiB at a time instead of 1.5 GiB, three times over.
-// Sources: METHOD.md, "LM loss"; gradients inside the forward pass: Liger Kernel (Hsu et al., arXiv 2410.10989), Cut
-// Your Losses (Wijmans et al., arXiv 2411.09009).
+// Gradients inside the forward pass: Liger Kernel (Hsu et al., arXiv 2410.10989), Cut Your Losses (Wijmans et al.,
+// arXiv 2411.09009).
 #pragma once
 
 #include <ATen/core/Tensor.h>

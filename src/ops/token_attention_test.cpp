@@ -2,7 +2,6 @@
 #include "ops/token_attention.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>

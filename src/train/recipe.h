@@ -148,8 +148,13 @@ struct Recipe {
   int64_t steps() const;
 };
 
+// Errors: invalid_argument, naming the field and what goes: a value out of range, or fields that do not go together.
 void validate(const Recipe& recipe);
+// YAML, with "phases.0.batch=4" and the like over it; what is in neither keeps its default. `where` names the text in
+// messages. Errors: as validate, with the line; invalid_argument for an unknown field (with the nearest known one) and
+// for what is no YAML.
 Recipe read_recipe(const std::string& yaml, const std::string& where, const std::vector<std::string>& overrides);
+// As YAML that read_recipe takes back; with_help adds what each field is and may hold as comments.
 std::string print_recipe(const Recipe& recipe, bool with_help);
 
 }  // namespace cepe::train
