@@ -88,7 +88,7 @@ struct IdleThreads::Team {
   }
 };
 
-IdleThreads::IdleThreads(int others) : team_(new Team) {
+IdleThreads::IdleThreads(int others) : team_(std::make_unique<Team>()) {
   const int needed = std::max(1, omp_get_num_procs() - others + 1);
   if (gives_threads(needed + 1)) team_->thread = std::thread([this, needed] { team_->live(needed); });
 }
@@ -100,7 +100,6 @@ IdleThreads::~IdleThreads() {
   }
   team_->changed.notify_one();
   if (team_->thread.joinable()) team_->thread.join();
-  delete team_;
 }
 
 WorkOfAllThreads::WorkOfAllThreads() : begun_(now()) { own_watch(); }

@@ -5,6 +5,8 @@
 // alone on the machine makes 48 of 90.
 #pragma once
 
+#include <memory>
+
 namespace cepe::ops {
 
 // Whether processors are found to be shared: no earlier than after two windows, and believed until two tell otherwise.
@@ -21,8 +23,7 @@ class Crowding {
 };
 
 // While it lives there are more OpenMP threads than processors, and libgomp's spin 100 times before they sleep (its
-// manual, GOMP_SPINCOUNT; not where OMP_WAIT_POLICY or that is set). They do nothing. Of a system that gives no threads
-// none are taken.
+// manual, GOMP_SPINCOUNT). They do nothing. Of a system that gives no threads none are taken.
 class IdleThreads {
  public:
   explicit IdleThreads(int others);  // threads of OpenMP that there are without it
@@ -32,7 +33,7 @@ class IdleThreads {
 
  private:
   struct Team;
-  Team* team_;
+  std::unique_ptr<Team> team_;
 };
 
 // Around work with all threads, on the thread that asks for it: finds by the scheduler's figures
