@@ -1,6 +1,7 @@
 #include "ops/shared_cores.h"
 
 #include <omp.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +19,9 @@
 namespace cepe::ops {
 namespace {
 
+// Of looking at the scheduler's figures, which takes longer the more threads there are: at most so much of the time.
+constexpr double share_of_looking = 0.003;
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Seconds for which this process's threads have been ready and without a processor; 0 where nobody tells.
@@ -33,11 +37,18 @@ double waited_for_processors() {
   return all * 1e-9;
 }
 
+// Of processors, for this thread.
+double used() {
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
 // What a thread that asks for work keeps.
 struct Watch {
   Crowding crowding;
   std::unique_ptr<IdleThreads> idle;
-  double worked = 0, waited = waited_for_processors();
+  double worked = 0, window = Crowding::window, waited = waited_for_processors();
 };
 
 Watch& own_watch() {
@@ -107,9 +118,10 @@ WorkOfAllThreads::WorkOfAllThreads() : begun_(now()) { own_watch(); }
 WorkOfAllThreads::~WorkOfAllThreads() {
   Watch& watch = own_watch();
   watch.worked += now() - begun_;
-  if (watch.worked < Crowding::window) return;
+  if (watch.worked < watch.window) return;
   const int threads = omp_get_max_threads();
-  const double waited = waited_for_processors();
+  const double begun = used(), waited = waited_for_processors();
+  watch.window = std::max(Crowding::window, (used() - begun) / share_of_looking);
   const bool crowded = threads > 1 && watch.crowding.add((waited - watch.waited) / (watch.worked * threads));
   watch.worked = 0;
   watch.waited = waited;
