@@ -161,7 +161,7 @@ TEST_F(Documents, CutOrDamagedCompressionIsNoticedWhateverMayBeSkipped) {
   for (const auto& [name, packed] : {std::pair{"a.jsonl.zst", zstd(lines)}, std::pair{"a.jsonl.gz", gzip(lines)}}) {
     for (const size_t cut : {size_t{1}, size_t{9}, packed.size() / 2}) {
       EXPECT_THAT(error_of(write(name, packed.substr(0, packed.size() - cut)), {.max_skipped = 1000}),
-                  ContainsRegex("cut short, in line [0-9]+"))
+                  ContainsRegex("cut short, in line [0-9]+; fetch or copy it again"))
           << name << cut;
     }
     std::string damaged = packed;

@@ -18,8 +18,9 @@ bool LineReader::refill() {
   try {
     end_ = source_->read(buffer_);
   } catch (const base::Error& error) {
-    throw base::Error(error.code(),
-                      std::string(error.what()) + ", in line " + std::to_string(in_long_line_ ? number_ : number_ + 1));
+    const char* remedy = error.code() == base::ErrorCode::corrupt ? "; fetch or copy it again" : "";
+    throw base::Error(error.code(), std::string(error.what()) + ", in line " +
+                                        std::to_string(in_long_line_ ? number_ : number_ + 1) + remedy);
   }
   return end_ > 0;
 }

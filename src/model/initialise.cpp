@@ -87,9 +87,9 @@ CrossAttention initialise_cross_attention(const Decoder& decoder, int64_t layer,
     return block;
   }
   if (encoder_width > config.width) {
-    throw Error(ErrorCode::invalid_argument, "an encoder of width " + std::to_string(encoder_width) +
-                                                 " cannot start from a decoder of width " +
-                                                 std::to_string(config.width) + "; use initialisation 'none'");
+    throw Error(ErrorCode::invalid_argument,
+                "an encoder of width " + std::to_string(encoder_width) + " cannot start from a decoder of width " +
+                    std::to_string(config.width) + "; use initialisation 'none' or 'scaled'");
   }
   const DecoderLayer& source = decoder.layers.at(static_cast<size_t>(layer));
   const std::vector<at::Tensor> parts = split_query_key_value(config, source.attention);
