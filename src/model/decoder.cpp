@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "model/layer_walk.h"
 #include "model/paged_cache.h"
 #include "model/recompute.h"
@@ -196,11 +197,13 @@ at::Device Decoder::device() const { return norm.weight.device(); }
 
 at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache, const CrossAttentionInput& cross,
                    bool recompute) {
+  constexpr int64_t long_text = 256;
   check(decoder, layout, cache);
   const Pass pass = pass_of(decoder, layout, cache, cross);
   ResidualStream stream(embed(decoder, layout));  // [N, C]
   int64_t cross_layer = 0;
   for (size_t index = 0; index < decoder.layers.size(); ++index) {
+    if (cache && layout.tokens.size(0) >= long_text) base::throw_if_interrupted();
     if (recompute && !cache)
       stream = ResidualStream(recomputed_layer(pass, index, cross_layer, stream.hidden()));
     else

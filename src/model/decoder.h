@@ -46,7 +46,8 @@ struct Decoder {
 //   cross: blocks and contexts, empty for the original model
 //   recompute: layers' activations are computed again in the backward pass (recompute.h), for training in less memory
 // -> hidden states after the final norm [N, C]. Errors: invalid_argument for ids outside the vocabulary, positions
-// beyond a learned table, slots beyond the cache.
+// beyond a learned table, slots beyond the cache; base::Interrupted between layers, where a cache is given and 256 rows
+// or more: a text that is read, of which nobody has seen anything yet.
 at::Tensor forward(const Decoder& decoder, const BatchLayout& layout, KvCache* cache,
                    const CrossAttentionInput& cross = {}, bool recompute = false);
 

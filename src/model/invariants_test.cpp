@@ -8,8 +8,10 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <utility>
 
+#include "base/interrupt.h"
 #include "golden_tensors.h"
 #include "model/cepe_model.h"
 #include "ops/int8_rows.h"
@@ -246,6 +248,19 @@ TEST_P(Invariants, CachedEqualsRecomputed) {
     }
     EXPECT_LE(distance(at::cat(hidden, 0), whole), rounding) << pieces.size() << " pieces";
   }
+}
+
+TEST_P(Invariants, ReadingALongTextStopsAtCtrlC) {
+  base::catch_interrupts();
+  const auto read = [&](int64_t count) {
+    KvCache cache = make_kv_cache(3, count, GetParam(), 8, at::kFloat);
+    return forward(model.decoder, single_layout(tokens({count}), 0), &cache);
+  };
+  std::raise(SIGINT);
+  EXPECT_THROW(read(256), base::Interrupted);
+  EXPECT_EQ(read(255).size(0), 255);
+  EXPECT_TRUE(base::forget_interrupt());
+  EXPECT_EQ(read(256).size(0), 256);
 }
 
 // Against the same bfloat16 numbers multiplied in float32: matrices only (as a CPU loads them), then everything.
