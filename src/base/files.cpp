@@ -92,18 +92,18 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
   return *this;
 }
 
+void refuse_irregular(const Path& path, bool is_folder) {
+  throw Error(ErrorCode::invalid_argument,
+              path.string() + (is_folder ? ": this is a folder; expected a file" : ": not a regular file"));
+}
+
 MappedFile::MappedFile(const Path& path) : path_(path) {
   // Without O_NONBLOCK opening a named pipe waits until somebody writes to it.
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) fail_to(path, "open");
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_to(path, "read");
-  if (S_ISDIR(status.st_mode))
-    throw Error(ErrorCode::invalid_argument, path.string() + ": this is a folder; expected a file");
-  if (!S_ISREG(status.st_mode)) {
-    const char* what = S_ISDIR(status.st_mode) ? ": this is a folder; expected a file" : ": not a regular file";
-    throw Error(ErrorCode::invalid_argument, path.string() + what);
-  }
+  if (!S_ISREG(status.st_mode)) refuse_irregular(path, S_ISDIR(status.st_mode));
   if (status.st_size == 0) return;
   mapping_ = Mapping(file.get(), static_cast<size_t>(status.st_size));
   if (mapping_.bytes().empty()) fail_to(path, "map");

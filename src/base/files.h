@@ -54,6 +54,9 @@ bool is_there(const Path& path);
 // The same for what is opened next, which says what is wrong: true where it cannot be looked at.
 bool may_be_there(const Path& path);
 
+// What stands where a file is wanted is none. Errors: invalid_argument, always.
+[[noreturn]] void refuse_irregular(const Path& path, bool is_folder);
+
 // Git leaves a few lines of text in place of a large file where Git LFS was not there to fetch it.
 // Errors: invalid_argument where `content` is such a pointer; says how to fetch what it points to.
 void refuse_lfs_pointer(std::string_view content, const Path& path);

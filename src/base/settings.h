@@ -60,6 +60,8 @@ SettingNode parse_settings(std::string_view yaml, const std::string& where);
 // Sets the scalar or flow value of `key.sub=value` in the tree; list items by number ("stages.0.steps=5").
 // Errors: invalid_argument.
 void override_setting(SettingNode& root, std::string_view assignment);
+// Both: the text with the assignments over it.
+SettingNode parse_settings(std::string_view yaml, const std::string& where, std::span<const std::string> overrides);
 
 namespace settings_detail {
 
@@ -215,9 +217,7 @@ void read_settings(const SettingNode& root, Struct& settings) {
 template <class Struct>
 void read_settings(std::string_view yaml, const std::string& where, std::span<const std::string> overrides,
                    Struct& settings) {
-  SettingNode root = parse_settings(yaml, where);
-  for (const std::string& one : overrides) override_setting(root, one);
-  read_settings(root, settings);
+  read_settings(parse_settings(yaml, where, overrides), settings);
 }
 
 // The settings as YAML that read_settings takes back; with_help adds what each field is and may hold as comments.

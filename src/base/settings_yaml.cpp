@@ -154,6 +154,12 @@ SettingNode& child(SettingNode& node, const std::string& key, const std::string&
 
 SettingNode parse_settings(std::string_view yaml, const std::string& where) { return parse_yaml(yaml, where, true); }
 
+SettingNode parse_settings(std::string_view yaml, const std::string& where, std::span<const std::string> overrides) {
+  SettingNode root = parse_settings(yaml, where);
+  for (const std::string& one : overrides) override_setting(root, one);
+  return root;
+}
+
 void override_setting(SettingNode& root, std::string_view assignment) {
   const std::string place = "command line, '" + std::string(assignment.substr(0, 80)) + "'";
   const size_t sign = assignment.find('=');

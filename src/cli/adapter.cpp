@@ -32,7 +32,7 @@ void initialise(const InitOptions& options, const CommonOptions& common) {
   if (common.dtype == "fp8" || common.dtype == "int8" || common.dtype == "int4") {
     throw Error(ErrorCode::invalid_argument,
                 "--dtype " + common.dtype +
-                    ": an adapter begins as a copy of the model's weights, which would be rounded; " + "give --dtype " +
+                    ": an adapter begins as a copy of the model's weights, which would be rounded; give --dtype " +
                     common.dtype + " to the command that uses it, or --int8 to keep it in 8 bits");
   }
   model::AdapterShape shape = options.shape;
@@ -64,7 +64,7 @@ void quantise(const QuantiseOptions& options, const CommonOptions& common) {
   if (common.dtype != "auto") {
     throw Error(ErrorCode::invalid_argument,
                 "--dtype " + common.dtype +
-                    ": an adapter is kept in 8 bits a weight here, with a scale for each row; " +
+                    ": an adapter is kept in 8 bits a weight here, with a scale for each row; "
                     "leave --dtype out, or give it to the command that uses the adapter");
   }
   const Path output = options.output, path = model::locate_model(options.model, common.cache());

@@ -152,11 +152,8 @@ std::unique_ptr<ByteSource> open_source(const base::Path& path) {
   std::error_code none;
   if (!std::filesystem::exists(path, none))
     throw Error(ErrorCode::not_found, path.string() + ": there is no such file");
-  if (!std::filesystem::is_regular_file(path, none)) {
-    const bool is_folder = std::filesystem::is_directory(path, none);
-    throw Error(ErrorCode::invalid_argument,
-                path.string() + (is_folder ? ": this is a folder; expected a file" : ": not a regular file"));
-  }
+  if (!std::filesystem::is_regular_file(path, none))
+    base::refuse_irregular(path, std::filesystem::is_directory(path, none));
   auto file = std::make_unique<PlainSource>(path);
   char magic[4] = {};
   const size_t count = file->read(magic);

@@ -26,9 +26,18 @@ struct ShortMemory : test::ShortMemory {
       : test::ShortMemory(row_bytes * rows, row_bytes * block_rows, spared, refused) {}
 };
 
-void expect_told_plainly(const base::Error& error) {
-  EXPECT_EQ(error.code(), base::ErrorCode::out_of_memory);
-  EXPECT_EQ(std::string(error.what()).find("Exception raised"), std::string::npos) << error.what();
+// What is refused memory is told so in plain words; counts how often.
+template <class Work>
+void expect_told_plainly(const Work& work, int& told) {
+  try {
+    work();
+  } catch (const base::Error& error) {
+    EXPECT_EQ(error.code(), base::ErrorCode::out_of_memory);
+    EXPECT_EQ(std::string(error.what()).find("Exception raised"), std::string::npos) << error.what();
+    ++told;
+  } catch (const std::exception& error) {
+    FAIL() << error.what();
+  }
 }
 
 struct Failures : testing::Test, test::EngineBench {
@@ -223,17 +232,12 @@ TEST_F(Failures, MemoryThatIsRefusedIsToldInPlainWordsAndNoRequestIsLost) {
     asked.on_finish = [&](const Completion&) { ++ended; };
     for (int i = 0; i < 2; ++i) engine.submit(asked);
     std::optional<test::RefusedAllocation> memory(std::in_place, allocation);
-    for (bool more = true; more;) {
-      try {
-        more = engine.step();
-        if (!more) engine.score(text);
-      } catch (const base::Error& error) {
-        expect_told_plainly(error);
-        ++told;
-      } catch (const std::exception& error) {
-        FAIL() << allocation << ": " << error.what();
-      }
-    }
+    bool more = true;
+    const auto go_on = [&] {
+      more = engine.step();
+      if (!more) engine.score(text);
+    };
+    while (more) ASSERT_NO_FATAL_FAILURE(expect_told_plainly(go_on, told)) << allocation;
     refused = memory->refused();
     memory.reset();
     EXPECT_EQ(ended, 4u) << allocation;
@@ -256,15 +260,11 @@ TEST_F(Failures, MemoryThatIsRefusedWhileAContextIsPreparedIsToldInPlainWords) {
     for (int64_t allocation = 0; refused; ++allocation) {
       Engine engine(model, tokenizer, options);
       std::optional<test::RefusedAllocation> memory(std::in_place, allocation);
-      try {
+      const auto take = [&, &context = context] {
         if (allocation % 2 == 0) engine.prepare(context);
         if (allocation % 2 == 1) engine.set_context(context);
-      } catch (const base::Error& error) {
-        expect_told_plainly(error);
-        ++told;
-      } catch (const std::exception& error) {
-        FAIL() << allocation << ": " << error.what();
-      }
+      };
+      ASSERT_NO_FATAL_FAILURE(expect_told_plainly(take, told)) << allocation;
       refused = memory->refused();
       memory.reset();
       engine.set_context(context);

@@ -62,10 +62,10 @@ at::Tensor order_of(const at::Tensor& logits) {
   return ascending.to(at::kLong).mul_(int64_t{1} << 32).add_(ids);
 }
 
-Candidates best_of(const at::Tensor& logits, int64_t most) {
+// [R, most] or, where there are no more, all of them.
+at::Tensor best_ids(const at::Tensor& logits, int64_t most) {
   const at::Tensor order = order_of(logits);
-  const at::Tensor ids = most < logits.size(1) ? std::get<1>(at::topk(order, most)) : order.argsort(1, true);
-  return {logits.gather(1, ids), ids};
+  return most < logits.size(1) ? std::get<1>(at::topk(order, most)) : order.argsort(1, true);
 }
 
 // As many of the best as any row may take.
@@ -76,7 +76,8 @@ Candidates candidates(const at::Tensor& logits, std::span<Sampler* const> sample
     most = wanted == 0 ? logits.size(1) : std::max(most, wanted);
     if (wanted == 0) break;
   }
-  return best_of(logits, most);
+  const at::Tensor ids = best_ids(logits, most);
+  return {logits.gather(1, ids), ids};
 }
 
 // Rows with a temperature: logits [R, V] -> tokens [R] int64. The inverse of the cumulative distribution of what top-k,
@@ -133,7 +134,7 @@ at::Tensor chosen_tokens(const at::Tensor& logits, std::span<Sampler* const> sam
 at::Tensor with_log_probabilities(const at::Tensor& logits, const at::Tensor& chosen, int64_t most) {
   const at::Tensor values = at::log_softmax(logits, 1);
   const at::Tensor tokens = chosen.unsqueeze(1);
-  const at::Tensor ids = best_of(logits, most).ids;
+  const at::Tensor ids = best_ids(logits, most);
   return at::cat({tokens.to(at::kDouble), values.gather(1, tokens).to(at::kDouble), ids.to(at::kDouble),
                   values.gather(1, ids).to(at::kDouble)},
                  1)

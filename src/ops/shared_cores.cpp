@@ -1,7 +1,6 @@
 #include "ops/shared_cores.h"
 
 #include <omp.h>
-#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,6 +14,8 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "base/processor_time.h"
 
 namespace cepe::ops {
 namespace {
@@ -35,13 +36,6 @@ double waited_for_processors() {
     if (file >> ran >> waited) all += waited;
   }
   return all * 1e-9;
-}
-
-// Of processors, for this thread.
-double used() {
-  timespec time = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 // What a thread that asks for work keeps.
@@ -120,8 +114,8 @@ WorkOfAllThreads::~WorkOfAllThreads() {
   watch.worked += now() - begun_;
   if (watch.worked < watch.window) return;
   const int threads = omp_get_max_threads();
-  const double begun = used(), waited = waited_for_processors();
-  watch.window = std::max(Crowding::window, (used() - begun) / share_of_looking);
+  const double begun = base::thread_seconds(), waited = waited_for_processors();
+  watch.window = std::max(Crowding::window, (base::thread_seconds() - begun) / share_of_looking);
   const bool crowded = threads > 1 && watch.crowding.add((waited - watch.waited) / (watch.worked * threads));
   watch.worked = 0;
   watch.waited = waited;

@@ -2,12 +2,12 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
-#include <time.h>
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/processor_time.h"
 #include "text/utf8.h"
 
 namespace cepe::text {
@@ -27,13 +27,6 @@ constexpr uint32_t steps_at_first = 64;
 constexpr double characters_between_looks = 1 << 30;
 // A hundred times what the expressions of published models take, and several times that without compiled code.
 constexpr double seconds_for_any_text = 1, seconds_a_byte = 1e-6;
-
-// Of the processor for this thread: a machine with much else to do takes no text less.
-double thread_seconds() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
 
 // White_Space and \w as Oniguruma knows them; PCRE2's own classes differ in a few characters.
 constexpr std::string_view space_members =
@@ -150,9 +143,9 @@ Compiled compile(const std::string& expression, const std::string& where) {
 struct Matcher::State {
   pcre2_match_data* data = nullptr;
   pcre2_match_context* context = nullptr;
-  double begun = thread_seconds();
-  size_t bytes = 0;     // of all texts so far
-  double unlooked = 0;  // characters that may have been read since the clock was
+  double begun = base::thread_seconds();  // a machine with much else to do takes no text less
+  size_t bytes = 0;                       // of all texts so far
+  double unlooked = 0;                    // characters that may have been read since the clock was
 };
 
 Pattern Pattern::literal(std::string text) {
@@ -203,7 +196,7 @@ void Matcher::charge(double steps, size_t characters) {
   if (state_->unlooked < characters_between_looks) return;
   state_->unlooked = 0;
   const double allowed = seconds_for_any_text + seconds_a_byte * static_cast<double>(state_->bytes);
-  if (thread_seconds() - state_->begun <= allowed) return;
+  if (base::thread_seconds() - state_->begun <= allowed) return;
   refuse("takes too long: more than " + std::to_string(static_cast<int64_t>(allowed)) + " s for " +
          std::to_string(state_->bytes) + " bytes of text; take another tokenizer, or a text of shorter lines");
 }

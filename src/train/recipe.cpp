@@ -399,27 +399,15 @@ void validate(const Recipe& recipe) {
   check_validation(recipe);
 }
 
-namespace {
-
-// Nothing but blank lines and comments.
-bool says_nothing(const std::string& yaml) {
-  bool in_comment = false;
-  return std::all_of(yaml.begin(), yaml.end(), [&](char c) {
-    in_comment = c != '\n' && (in_comment || c == '#');
-    return in_comment || c == ' ' || c == '\t' || c == '\r' || c == '\n';
-  });
-}
-
-}  // namespace
-
 Recipe read_recipe(const std::string& yaml, const std::string& where, const std::vector<std::string>& overrides) {
-  if (overrides.empty() && says_nothing(yaml)) {
+  const base::SettingNode root = base::parse_settings(yaml, where, overrides);
+  if (root.kind == base::SettingNode::Kind::nothing) {
     throw base::Error(
         base::ErrorCode::invalid_argument,
         where + ": the recipe is empty; begin with one of recipes/, docs/training.md tells what is in it");
   }
   Recipe recipe;
-  base::read_settings(yaml, where, overrides, recipe);
+  base::read_settings(root, recipe);
   return recipe;
 }
 
